@@ -1,0 +1,34 @@
+"""The runtime: both smoothing stages on ONNX Runtime, certificates and evaluations. NumPy, SciPy, onnxruntime only."""
+
+from dualsmooth.runtime.budgets import Adaptive, AtRadius, Budget, Fixed, parse_budget
+from dualsmooth.runtime.bundle import Bundle, read_bundle
+from dualsmooth.runtime.certificate import Certificate, Prediction
+from dualsmooth.runtime.errors import (
+    BundleError,
+    CertificateError,
+    DualSmoothError,
+    EngineError,
+    InputError,
+    ProviderError,
+)
+from dualsmooth.runtime.smoother import Smoother, load
+
+__all__ = [
+    "Adaptive",
+    "AtRadius",
+    "Budget",
+    "Bundle",
+    "BundleError",
+    "Certificate",
+    "CertificateError",
+    "DualSmoothError",
+    "EngineError",
+    "Fixed",
+    "InputError",
+    "Prediction",
+    "ProviderError",
+    "Smoother",
+    "load",
+    "parse_budget",
+    "read_bundle",
+]

@@ -1,0 +1,200 @@
+"""Budgets: how many passes to spend, and when to stop. Confidence survives looking at the data.
+
+A budget fixes in advance at which sample sizes ("looks") the votes of a stream may be bounded, and how the alpha of
+each bound covers all its looks. Therefore any data-dependent stopping or interleaving of streams is sound; the choice
+of *what* to sample and *when* to stop is a matter of cost only.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from dualsmooth.runtime.bounds import KT_ALPHA_MAX, Array, kt_lower, lower_bound, upper_bound
+from dualsmooth.runtime.errors import InputError
+
+MAX_PASSES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Budget(ABC):
+    """What the three budgets share. `looks` are sample sizes of one stream, ascending; `n0` selection votes."""
+
+    @property
+    @abstractmethod
+    def looks(self) -> tuple[int, ...]: ...
+
+    @property
+    @abstractmethod
+    def selection(self) -> int:
+        """Selection votes per guess (route, label); they come on top of the bounded votes."""
+
+    @abstractmethod
+    def lower(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
+        """With probability at least 1 - alpha over *all* looks, p >= the returned value at every one of them.
+
+        `successes` votes for the event among the first `looks[look]` passes; arrays broadcast.
+        """
+
+    @abstractmethod
+    def target(self, radius: float, reachable: float) -> float:
+        """The radius at which to stop, from the radius so far and the one still reachable. Cost only, not safety."""
+
+    @property
+    def optimism(self) -> float:
+        """Level of the upper bound on p behind "still reachable". Cost only, not safety."""
+        return 1e-3
+
+    def reachable(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
+        """What `lower` would be at the last look if the votes to come were as good as is still plausible.
+
+        `look = -1` stands for "no votes yet": all to come may be successes.
+        """
+        k, last = np.asarray(successes, np.float64), self.looks[-1]
+        if look < 0:
+            return self.lower(np.full(k.shape, float(last)), len(self.looks) - 1, alpha)
+        n = self.looks[look]
+        final = np.minimum(last, np.ceil(k + (last - n) * upper_bound(k, n, self.optimism)))
+        return self.lower(final, len(self.looks) - 1, alpha)
+
+
+@dataclass(frozen=True)
+class Fixed(Budget):
+    """Cohen's budget: `n0` selection votes, then `n` votes bounded once. The paper's experiments: n = 10,000."""
+
+    n: int
+    n0: int = 100
+
+    def __post_init__(self) -> None:
+        _count("n", self.n)
+        _count("n0", self.n0)
+
+    def __str__(self) -> str:
+        return f"fixed:{self.n}" + (f":{self.n0}" if self.n0 != 100 else "")
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        return (self.n,)
+
+    @property
+    def selection(self) -> int:
+        return self.n0
+
+    def lower(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
+        return lower_bound(successes, self.looks[look], alpha)
+
+    def target(self, radius: float, reachable: float) -> float:
+        return reachable
+
+
+@dataclass(frozen=True)
+class Adaptive(Budget):
+    """Stop when the radius is within `tolerance` (relative) of what is still reachable at `max_passes` a stream.
+
+    Looks at geometric sample sizes; the last one gets 80 % of alpha, the earlier ones share the rest. Tolerance 0 stops
+    only streams that no longer bound the radius. `n0` selection votes.
+    """
+
+    max_passes: int
+    tolerance: float = 0.0
+    n0: int = 100
+
+    def __post_init__(self) -> None:
+        _count("max_passes", self.max_passes)
+        _count("n0", self.n0)
+        if not 0 <= self.tolerance < 1:
+            raise InputError(f"tolerance is {self.tolerance}; expected 0 <= tolerance < 1, e.g. 0.02")
+
+    def __str__(self) -> str:
+        return f"adaptive:{self.max_passes}:{self.tolerance:g}" + (f":{self.n0}" if self.n0 != 100 else "")
+
+    @cached_property
+    def looks(self) -> tuple[int, ...]:
+        return geometric_looks(self.max_passes, first=200, ratio=1.5)
+
+    @property
+    def selection(self) -> int:
+        return self.n0
+
+    def lower(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
+        count = len(self.looks)
+        share = 1.0 if count == 1 else 0.8 if look == count - 1 else 0.2 / (count - 1)
+        return lower_bound(successes, self.looks[look], np.asarray(alpha, np.float64) * share)
+
+    def target(self, radius: float, reachable: float) -> float:
+        return reachable * (1 - self.tolerance)
+
+
+@dataclass(frozen=True)
+class AtRadius(Budget):
+    """ "Is this prediction certified at radius `r`?": stop as soon as it is settled, or at `max_passes` a stream.
+
+    Each bound is the Krichevsky–Trofimov mixture test, valid at every sample size, so the looks cost no confidence.
+    A refusal (radius below r) is a statement about cost, not a safety claim: its side has error level 0.01 a look.
+    """
+
+    r: float
+    max_passes: int = 100_000
+    n0: int = 50
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.r) and self.r > 0):
+            raise InputError(f"r is {self.r}; expected a positive radius, e.g. 0.5")
+        _count("max_passes", self.max_passes)
+        _count("n0", self.n0)
+
+    def __str__(self) -> str:
+        return f"at-radius:{self.r:g}:{self.max_passes}" + (f":{self.n0}" if self.n0 != 50 else "")
+
+    @cached_property
+    def looks(self) -> tuple[int, ...]:
+        return geometric_looks(self.max_passes, first=32, ratio=1.2)
+
+    @property
+    def selection(self) -> int:
+        return self.n0
+
+    @property
+    def optimism(self) -> float:
+        return 0.01
+
+    def lower(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
+        return kt_lower(successes, self.looks[look], np.minimum(alpha, KT_ALPHA_MAX))
+
+    def target(self, radius: float, reachable: float) -> float:
+        return self.r if reachable >= self.r else 0.0
+
+
+def geometric_looks(last: int, *, first: int, ratio: float) -> tuple[int, ...]:
+    """Sample sizes first, first * ratio, ... up to exactly `last`; none in the last step's shadow."""
+    sizes = [last]
+    while sizes[-1] / ratio >= first:
+        sizes.append(math.ceil(sizes[-1] / ratio))
+    return tuple(dict.fromkeys(reversed(sizes)))
+
+
+def parse_budget(text: str) -> Budget:
+    """`fixed:10000[:n0]`, `adaptive:100000[:0.05[:n0]]` or `at-radius:0.5[:100000[:n0]]`. Raises `InputError`."""
+    kind, *values = text.split(":")
+    try:
+        match kind, values:
+            case "fixed", [n, *n0] if len(n0) <= 1:
+                return Fixed(int(n), *map(int, n0))
+            case "adaptive", [n, *rest] if len(rest) <= 2:
+                return Adaptive(int(n), float(rest[0]) if rest else 0.0, *map(int, rest[1:]))
+            case "at-radius", [r, *rest] if len(rest) <= 2:
+                return AtRadius(float(r), *map(int, rest))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+    raise InputError(f"budget {text!r}; expected fixed:10000, adaptive:100000:0.05 or at-radius:0.5:100000")
+
+
+def _count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MAX_PASSES:
+        raise InputError(f"{name} is {value}; expected an integer from 1 to {MAX_PASSES}")

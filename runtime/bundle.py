@@ -1,0 +1,209 @@
+"""The bundle: a directory with `manifest.json` and ONNX files, the contract between export and runtime.
+
+The manifest names the candidate noise levels, which ONNX files serve the estimator and each level, and the SHA-256
+of every file. Reading a bundle checks all of it and executes nothing; nothing in a bundle is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from dualsmooth.runtime.errors import BundleError
+from dualsmooth.runtime.files import sha256_of
+
+FORMAT = "dualsmooth-bundle"
+VERSION = 1
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.onnx")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The network that is voted over: one ONNX file, or an ensemble whose logits are averaged.
+
+    `consensus = K` is part of the definition of an ensemble: where the first K members agree on the arg max, that is
+    the vote and the other members are not evaluated. K = 0 averages all members' logits always.
+    """
+
+    members: tuple[str, ...]
+    consensus: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"members": list(self.members), **({"consensus": self.consensus} if self.consensus else {})}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked manifest and the directory it was read from."""
+
+    path: Path
+    sigmas: tuple[float, ...]
+    sigma_e: float
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    estimator: BaseModel
+    classifiers: tuple[BaseModel, ...]
+    precision: str
+    files: Mapping[str, str]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    manifest_sha256: str = ""
+
+    def models(self) -> tuple[BaseModel, ...]:
+        """The estimator first, then the classifier of each level; shared classifiers occur once."""
+        return tuple(dict.fromkeys((self.estimator, *self.classifiers)))
+
+
+def manifest_text(
+    *,
+    sigmas: tuple[float, ...],
+    sigma_e: float,
+    classes: tuple[str, ...],
+    input_shape: tuple[int, int, int],
+    estimator: BaseModel,
+    classifiers: tuple[BaseModel, ...],
+    precision: str,
+    files: Mapping[str, str],
+    provenance: Mapping[str, Any],
+) -> str:
+    """The text of `manifest.json`; `files` maps each ONNX file name to its SHA-256."""
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "input": {"shape": list(input_shape), "range": [0.0, 1.0]},
+        "classes": list(classes),
+        "sigmas": list(sigmas),
+        "sigma_e": sigma_e,
+        "estimator": estimator.to_dict(),
+        "classifiers": [model.to_dict() for model in classifiers],
+        "precision": precision,
+        "files": {name: {"sha256": digest} for name, digest in sorted(files.items())},
+        "provenance": dict(provenance),
+    }
+    return json.dumps(manifest, indent=2) + "\n"
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read and check a bundle: manifest, file names, presence and SHA-256 of every ONNX file.
+
+    Raises `BundleError` with the first thing that is wrong. Graphs are checked when the engine loads them.
+    """
+    root = Path(path)
+    manifest_path = root / "manifest.json"
+    if not root.is_dir():
+        raise BundleError(f"bundle {root} is not a directory; pass the directory that holds manifest.json")
+    try:
+        raw = manifest_path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"cannot read {manifest_path} ({error.strerror}); make a bundle with `dualsmooth export`"
+        ) from error
+    try:
+        manifest = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{manifest_path} is not JSON ({type(error).__name__}); export the bundle again") from error
+    bundle = _parse(root, manifest, hashlib.sha256(raw).hexdigest())
+    for name, digest in bundle.files.items():
+        file = root / name
+        if file.is_symlink() or not file.is_file():
+            raise BundleError(f"{file} is not a regular file inside the bundle; export the bundle again")
+        actual = sha256_of(file)
+        if actual != digest:
+            raise BundleError(
+                f"{file} has SHA-256 {actual[:16]}… but the manifest says {digest[:16]}…: the file was altered or "
+                "damaged; export the bundle again"
+            )
+    return bundle
+
+
+def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
+    def need(ok: bool, what: str) -> None:
+        if not ok:
+            raise BundleError(f"{root / 'manifest.json'}: {what}; export the bundle again")
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    need(isinstance(manifest, dict), "the top level must be an object")
+    need(manifest.get("format") == FORMAT, f"format must be {FORMAT!r}, found {str(manifest.get('format'))[:40]!r}")
+    need(manifest.get("version") == VERSION, f"version must be {VERSION}, found {str(manifest.get('version'))[:40]}")
+    sigmas = manifest.get("sigmas")
+    need(
+        isinstance(sigmas, list) and 1 <= len(sigmas) <= 64 and all(map(number, sigmas)),
+        "sigmas must be 1 to 64 numbers",
+    )
+    need(
+        sigmas[0] > 0 and all(a < b for a, b in pairwise(sigmas)),
+        "sigmas must be positive and ascending",
+    )
+    need(number(manifest.get("sigma_e")) and manifest["sigma_e"] > 0, "sigma_e must be a positive number")
+    source: Any = manifest.get("input")
+    shape: Any = source.get("shape") if isinstance(source, dict) else None
+    need(
+        isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 1 <= n <= 16384 for n in shape),
+        "input.shape must be [C, H, W] with sizes from 1 to 16384",
+    )
+    need(math.prod(shape) <= 1 << 26, "input.shape has more than 2^26 values")
+    need(source.get("range") == [0, 1], "input.range must be [0, 1]: normalisation belongs inside the graph")
+    classes = manifest.get("classes")
+    need(
+        isinstance(classes, list) and 2 <= len(classes) <= 100_000 and all(isinstance(c, str) for c in classes),
+        "classes must be at least 2 names",
+    )
+    need(manifest.get("precision") in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}")
+    files = manifest.get("files")
+    need(isinstance(files, dict) and files != {}, "files must map each ONNX file to its sha256")
+    hashes: dict[str, str] = {}
+    for name, entry in files.items():
+        need(_FILE_NAME.fullmatch(name) is not None, f"{name[:60]!r} is not a plain file name that ends in .onnx")
+        sha: Any = entry.get("sha256") if isinstance(entry, dict) else None
+        need(
+            isinstance(sha, str) and re.fullmatch("[0-9a-f]{64}", sha) is not None,
+            f"files.{name}.sha256 must be 64 hex digits",
+        )
+        hashes[name] = sha
+
+    def model(value: Any, where: str) -> BaseModel:
+        need(isinstance(value, dict), f"{where} must be an object with members")
+        members, consensus = value.get("members"), value.get("consensus", 0)
+        need(isinstance(members, list) and len(members) > 0, f"{where}.members must name at least one file")
+        for name in members:
+            need(
+                isinstance(name, str) and name in hashes,
+                f"{where}.members names {str(name)[:60]!r}, which files does not list",
+            )
+        need(
+            type(consensus) is int and 0 <= consensus <= len(members), f"{where}.consensus must be 0 to {len(members)}"
+        )
+        return BaseModel(tuple(members), consensus)
+
+    levels = manifest.get("classifiers")
+    need(
+        isinstance(levels, list) and len(levels) == len(sigmas),
+        f"classifiers must list one model for each of the {len(sigmas)} sigmas",
+    )
+    provenance = manifest.get("provenance", {})
+    need(isinstance(provenance, dict), "provenance must be an object")
+    bundle = Bundle(
+        path=root,
+        sigmas=tuple(float(s) for s in sigmas),
+        sigma_e=float(manifest["sigma_e"]),
+        classes=tuple(classes),
+        input_shape=(shape[0], shape[1], shape[2]),
+        estimator=model(manifest.get("estimator"), "estimator"),
+        classifiers=tuple(model(value, f"classifiers[{i}]") for i, value in enumerate(levels)),
+        precision=manifest["precision"],
+        files=hashes,
+        provenance=provenance,
+        manifest_sha256=digest,
+    )
+    used = {name for m in bundle.models() for name in m.members}
+    need(used == set(hashes), f"files lists {sorted(set(hashes) - used)[:3]}, which no model uses")
+    return bundle

@@ -1,0 +1,245 @@
+"""One certificate as a process: which passes to draw next, until the budget is satisfied; then the outcome.
+
+`certification` is a generator: it yields the requests it wants fulfilled before it goes on, so that a driver can keep
+many images in flight and fill whole batches. What it decides depends on its own votes only, never on its neighbours.
+`settle` recomputes an outcome from the votes alone; the generator ends with it, and so does `verify`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dualsmooth.runtime.bounds import Array, round_down
+from dualsmooth.runtime.budgets import Budget
+from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.multiscale import multiscale_certification, settle_multiscale
+from dualsmooth.runtime.rules import Plan, check_rule, guess_route, make_plan, single_level
+from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Request, Stream, Tally
+
+Requests = Generator[list[Request], None, None]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is certified and how: noise levels, number of classes, alpha, rule, route and budget."""
+
+    sigmas: tuple[float, ...]
+    sigma_e: float
+    classes: int
+    alpha: float
+    rule: str
+    route_kind: str
+    budget: Budget
+
+    @classmethod
+    def checked(
+        cls,
+        sigmas: tuple[float, ...],
+        sigma_e: float,
+        classes: int,
+        *,
+        alpha: float,
+        rule: str,
+        route: str | None,
+        budget: Budget,
+    ) -> Terms:
+        """Raises `InputError` for an alpha outside (0, 0.1], or an unknown rule or route."""
+        if not (isinstance(alpha, float | int) and 0 < alpha <= 0.1):
+            raise InputError(f"alpha is {alpha!r}; expected 0 < alpha <= 0.1, e.g. 0.001")
+        if not isinstance(budget, Budget):
+            raise InputError(f"budget is {budget!r}; expected Fixed(n), Adaptive(max_passes, tolerance) or AtRadius(r)")
+        rule, kind = check_rule(rule, route, sigmas)
+        if rule == "multiscale" and len(budget.looks) > 1:
+            raise InputError(f"rule multiscale with budget {budget}; expected a Fixed budget")
+        return cls(sigmas, sigma_e, classes, float(alpha), rule, kind, budget)
+
+    def tally(self) -> Tally:
+        return Tally(self.classes, len(self.sigmas))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the votes prove. With probability at least 1 - alpha over the votes: the dual classifier returns `label`
+    everywhere closer to the input than `radius` (L2, input units). `label` is None and `radius` 0 on abstention.
+
+    `route` is the guessed level; `route_radius` the distance within which no other level is the route; `class_radius`
+    the radius of the classifier at that level; `exclusion` and `class_radii` are e_s and A_s of DESIGN 3.3, by level.
+    """
+
+    label: int | None
+    radius: float
+    route: int
+    guess: int
+    route_radius: float
+    class_radius: float
+    exclusion: tuple[float, ...] = ()
+    class_radii: tuple[float, ...] = ()
+
+
+class Evidence:
+    """The bounds of a plan's claims as looks are taken: running best, and what is still reachable."""
+
+    def __init__(self, plan: Plan, budget: Budget) -> None:
+        self.plan, self.budget = plan, budget
+        self.alphas = np.array([claim.alpha for claim in plan.claims])
+        self.lower: Array = np.zeros(len(plan.claims))
+        self.reachable: Array = budget.reachable(np.zeros(len(plan.claims)), -1, self.alphas)
+        self._of = {
+            stream: [i for i, c in enumerate(plan.claims) if (c.stage, c.level) == (stream.stage, stream.level)]
+            for stream in dict.fromkeys(Stream(c.stage, c.level, ESTIMATION) for c in plan.claims)
+        }
+
+    def update(self, tally: Tally, stream: Stream, look: int) -> None:
+        """Take look number `look` (from 0) of a stream into account. All bounds of all looks hold together, so the
+        best one so far counts."""
+        mine = self._of.get(stream, [])
+        if not mine:
+            return
+        counts = tally.looks[stream][look]
+        if int(counts.sum()) != self.budget.looks[look]:
+            raise CertificateError(
+                f"look {look} of {'/'.join(map(str, stream))} has {counts.sum()} votes; the budget {self.budget} fixes "
+                f"{self.budget.looks[look]}"
+            )
+        hits = np.array([counts[list(self.plan.claims[i].event)].sum() for i in mine], np.float64)
+        self.lower[mine] = np.maximum(self.lower[mine], self.budget.lower(hits, look, self.alphas[mine]))
+        last = look == len(self.budget.looks) - 1
+        self.reachable[mine] = self.lower[mine] if last else np.maximum(
+            self.lower[mine], self.budget.reachable(hits, look, self.alphas[mine])
+        )  # fmt: skip
+
+    def streams(self) -> list[Stream]:
+        return list(self._of)
+
+
+def certification(terms: Terms, tally: Tally, *, all_levels: bool = False) -> Requests:
+    """Ask for the passes of one certificate. After each resumption the requested looks must stand in `tally`.
+
+    `all_levels` draws the selection votes and all bounded votes of every stream, whatever the rule needs: rules can
+    then be compared offline on the same votes.
+    """
+    if terms.rule == "multiscale" and not all_levels:
+        yield from multiscale_certification(terms.budget, terms.alpha, terms.sigmas, tally)
+        return
+    levels = range(len(terms.sigmas))
+    if all_levels:
+        every = [Stream(ESTIMATOR, 0, SELECTION), *(Stream(CLASSIFIER, s, SELECTION) for s in levels)]
+        yield [Request(stream, terms.budget.selection) for stream in every]
+        bounded = [stream._replace(purpose=ESTIMATION) for stream in every]
+        for size in terms.budget.looks:
+            yield [Request(stream, size) for stream in bounded]
+        return
+    if _routed(terms):
+        yield [Request(Stream(ESTIMATOR, 0, SELECTION), terms.budget.selection)]
+    yield [Request(Stream(CLASSIFIER, _route(terms, tally), SELECTION), terms.budget.selection)]
+    plan = _plan(terms, tally)
+    evidence = Evidence(plan, terms.budget)
+    wanted = [s for s in evidence.streams() if s.stage == ESTIMATOR or s.level == plan.route]
+    while wanted:
+        looks = {stream: len(tally.looks.get(stream, [])) for stream in wanted}
+        yield [Request(stream, terms.budget.looks[look]) for stream, look in looks.items()]
+        for stream, look in looks.items():
+            evidence.update(tally, stream, look)
+        wanted = _bottleneck(plan, evidence, tally)
+
+
+def _bottleneck(plan: Plan, evidence: Evidence, tally: Tally) -> list[Stream]:
+    """The stream to sample next: what can still raise the level that now bounds the radius; empty when done."""
+    exclusion, class_radii = plan.exclusion(evidence.lower), plan.class_radii(evidence.lower)
+    exclusion_reach, class_reach = plan.exclusion(evidence.reachable), plan.class_radii(evidence.reachable)
+    now, reach = np.maximum(exclusion, class_radii), np.maximum(exclusion_reach, class_reach)
+    level = int(np.argmin(now))
+    target = evidence.budget.target(float(now[level]), float(reach.min()))
+    if now[level] >= target:
+        return []
+    options: list[tuple[bool, float, Stream]] = []
+    for stream in evidence.streams():
+        looks = len(tally.looks.get(stream, []))
+        gain = (
+            exclusion_reach[level]
+            if stream.stage == ESTIMATOR
+            else class_reach[level]
+            if stream.level == level
+            else 0.0
+        )
+        if gain > now[level] and looks < len(evidence.budget.looks):
+            # among streams that could settle the level alone: the one that has cost least; else the most promising
+            enough = bool(gain >= target)
+            options.append((enough, -looks if enough else float(gain), stream))
+    return [max(options)[2]] if options else []
+
+
+def settle(terms: Terms, tally: Tally) -> Outcome:
+    """The outcome that the votes in `tally` prove under `terms`; a pure function of both.
+
+    Raises `CertificateError` where votes that the rule needs are missing, or looks do not follow the budget.
+    """
+    if terms.rule == "multiscale":
+        return Outcome(**settle_multiscale(terms.budget, terms.alpha, terms.sigmas, tally))
+    plan = _plan(terms, tally)
+    evidence = Evidence(plan, terms.budget)
+    for stream in evidence.streams():
+        for look in range(len(tally.looks.get(stream, []))):
+            if look >= len(terms.budget.looks):
+                raise CertificateError(
+                    f"{'/'.join(map(str, stream))} has more looks than the budget {terms.budget} fixes"
+                )
+            evidence.update(tally, stream, look)
+    exclusion, class_radii = plan.exclusion(evidence.lower), plan.class_radii(evidence.lower)
+    radius = round_down(float(np.min(np.maximum(exclusion, class_radii))))
+    others = np.delete(exclusion, plan.route)
+    return Outcome(
+        label=plan.label if radius > 0 else None,
+        radius=radius,
+        route=plan.route,
+        guess=plan.label,
+        route_radius=_shown(float(others.min())) if others.size else math.inf,
+        class_radius=_shown(float(class_radii[plan.route])),
+        exclusion=tuple(_shown(float(e)) for e in exclusion),
+        class_radii=tuple(_shown(float(a)) for a in class_radii),
+    )
+
+
+def _shown(radius: float) -> float:
+    return radius if math.isinf(radius) else round_down(radius)
+
+
+def _routed(terms: Terms) -> bool:
+    return len(terms.sigmas) > 1 and not terms.rule.startswith("single:")
+
+
+def _route(terms: Terms, tally: Tally) -> int:
+    if terms.rule.startswith("single:"):
+        return single_level(terms.rule, terms.sigmas)
+    if len(terms.sigmas) == 1:
+        return 0
+    return guess_route(_selected(terms, tally, Stream(ESTIMATOR, 0, SELECTION)), terms.route_kind)
+
+
+def _plan(terms: Terms, tally: Tally) -> Plan:
+    route = _route(terms, tally)
+    label = int(np.argmax(_selected(terms, tally, Stream(CLASSIFIER, route, SELECTION))))
+    return make_plan(
+        terms.rule,
+        terms.route_kind,
+        sigmas=terms.sigmas,
+        sigma_e=terms.sigma_e,
+        route=route,
+        label=label,
+        alpha=terms.alpha,
+    )
+
+
+def _selected(terms: Terms, tally: Tally, stream: Stream) -> npt.NDArray[np.int64]:
+    counts = tally.counts(stream)
+    if not counts.any():
+        raise CertificateError(
+            f"no selection votes of {stream.stage} level {stream.level}, which rule {terms.rule} with route "
+            f"{terms.route_kind} needs; evaluate with --all-levels"
+        )
+    return counts

@@ -1,0 +1,94 @@
+"""Labelled image sets for `evaluate` and `demo`: uint8 images and integer labels, as NumPy arrays."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dualsmooth.runtime.errors import InputError
+
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+FASHION_MNIST_DIR = Path("/usr/share/datasets/fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`images` uint8 [N,C,H,W], `labels` int64 [N], and the names of the classes (empty where unknown)."""
+
+    name: str
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_dataset(name: str, *, split: str = "test", data_dir: str | Path | None = None) -> Dataset:
+    """Load `fashion-mnist` (a folder of IDX files, gzipped or not) or `npz:PATH` (arrays `x` uint8 [N,H,W] or
+    [N,H,W,C] and `y` [N]). `split` is `train` or `test`; an npz file has no splits. Raises `InputError`.
+    """
+    if split not in ("train", "test"):
+        raise InputError(f"split {split!r} is unknown; expected train or test")
+    if name == "fashion-mnist":
+        folder = Path(data_dir) if data_dir is not None else FASHION_MNIST_DIR
+        prefix = "train" if split == "train" else "t10k"
+        images = _read_idx(folder, f"{prefix}-images-idx3-ubyte", 3)
+        labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
+        return _checked(name, images[:, None], labels, FASHION_MNIST_CLASSES)
+    if name.startswith("npz:"):
+        return _read_npz(Path(name.removeprefix("npz:")))
+    raise InputError(f"dataset {name!r} is unknown; expected fashion-mnist or npz:PATH")
+
+
+def _read_npz(path: Path) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = arrays["x"], arrays["y"]
+            classes = tuple(str(c) for c in arrays["classes"]) if "classes" in arrays else ()
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"cannot read {path} ({error}); expected an .npz file with arrays x (uint8) and y") from error
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise InputError(f"{path}: x is {images.dtype} {list(images.shape)}; expected uint8 [N,H,W] or [N,H,W,C]")
+    images = images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return _checked(f"npz:{path}", images, labels, classes)
+
+
+def _checked(
+    name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.generic], classes: tuple[str, ...]
+) -> Dataset:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
+        raise InputError(
+            f"{name}: {len(images)} images but labels {labels.dtype} {list(labels.shape)}; expected one integer each"
+        )
+    return Dataset(name, images, labels.astype(np.int64), classes)
+
+
+def _read_idx(folder: Path, stem: str, ndim: int) -> npt.NDArray[np.uint8]:
+    path = next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), None)
+    if path is None:
+        raise InputError(
+            f"no {stem}[.gz] in {folder}; install Debian's dataset-fashion-mnist, or pass the folder of the IDX files "
+            "with --data-dir"
+        )
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise InputError(f"cannot read {path} ({error}); download the file again") from error
+    header = 4 + 4 * ndim
+    if len(raw) < header or raw[:4] != bytes((0, 0, 8, ndim)):
+        raise InputError(f"{path} is not an IDX file of bytes with {ndim} dimensions; download the file again")
+    shape = tuple(int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
+    data = np.frombuffer(raw, np.uint8, offset=header)
+    if data.size != int(np.prod(shape, dtype=np.int64)):
+        raise InputError(
+            f"{path} is truncated: {data.size} bytes of data for shape {list(shape)}; download the file again"
+        )
+    return data.reshape(shape)

@@ -1,0 +1,28 @@
+"""Every error that dualsmooth raises on purpose derives from `DualSmoothError`.
+
+A message is one line and says three things: what was passed, what was expected, and the fix.
+"""
+
+
+class DualSmoothError(Exception):
+    """Base of all public errors."""
+
+
+class InputError(DualSmoothError, ValueError):
+    """An argument, image or file given by the caller cannot be used."""
+
+
+class BundleError(DualSmoothError):
+    """A bundle is incomplete, damaged, altered, or does not fit its manifest."""
+
+
+class EngineError(DualSmoothError):
+    """A base model failed while it was evaluated; no certificate comes out of such a run."""
+
+
+class ProviderError(DualSmoothError):
+    """The execution provider that was asked for is not the one that would run."""
+
+
+class CertificateError(DualSmoothError):
+    """A certificate does not follow from its own counts, or belongs to another bundle."""

@@ -1,0 +1,189 @@
+"""The public entry: load a bundle, certify images, predict labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dualsmooth.runtime.budgets import MAX_PASSES, Budget, Fixed
+from dualsmooth.runtime.bundle import Bundle, read_bundle
+from dualsmooth.runtime.certificate import Artefact, Certificate, Prediction
+from dualsmooth.runtime.certification import Requests, Terms, certification, settle
+from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.prediction import predicted, prediction
+from dualsmooth.runtime.sampler import Job, Sampler
+from dualsmooth.runtime.votes import Request, Tally
+
+
+def load(path: str | Path, provider: str = "cpu", *, threads: int = 0, batch_size: int = 256) -> Smoother:
+    """Read and check the bundle at `path`, and open its networks on `provider` (`threads` 0: the engine's choice).
+
+    Raises `BundleError`, `ProviderError` or `InputError`.
+    """
+    if not 1 <= batch_size <= 65536:
+        raise InputError(f"batch_size is {batch_size}; expected 1 to 65536")
+    bundle = read_bundle(path)
+    return Smoother(bundle, Engine(bundle, provider, threads=threads), batch_size=batch_size)
+
+
+class Smoother:
+    """The dual smoothed classifier of one bundle on one engine. Not for concurrent use from several threads."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, *, batch_size: int = 256) -> None:
+        self.bundle, self.engine, self.batch_size = bundle, engine, batch_size
+
+    def certify(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = 1e-3,
+        budget: Budget | None = None,
+        rule: str = "interval",
+        route: str | None = None,
+        seed: int | None = None,
+    ) -> Certificate:
+        """With probability at least 1 - alpha, the dual classifier is constant within the returned radius (L2).
+
+        `image`: float32 in [0, 1] or uint8, [C,H,W]. `budget`: `Fixed(10_000)` by default. `rule`: `interval`
+        (DESIGN 3.3), `paper` (Sun et al. 2026), `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`:
+        `median` or `mode`.
+        `seed`: from the operating system unless given. Raises `InputError`, `EngineError`.
+        """
+        return next(self.certify_many([image], alpha=alpha, budget=budget, rule=rule, route=route, seed=seed))
+
+    def certify_many(
+        self,
+        images: Iterable[npt.ArrayLike],
+        *,
+        alpha: float = 1e-3,
+        budget: Budget | None = None,
+        rule: str = "interval",
+        route: str | None = None,
+        seed: int | None = None,
+        indices: Iterable[int] | None = None,
+        all_levels: bool = False,
+        in_flight: int = 16,
+    ) -> Iterator[Certificate]:
+        """Certificates of a stream of images, in order, each with its own 1 - alpha, in constant memory.
+
+        `indices` number the images' noise streams (0, 1, 2, … by default): with a fixed seed, an image of a given index
+        draws the same noise in any run. `all_levels` samples every level in full, so that rules can be compared
+        offline. Arguments and errors otherwise as for `certify`.
+        """
+        terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
+        base = Seed.make(seed)
+        numbers = iter(indices) if indices is not None else iter(range(MAX_PASSES))
+
+        def jobs() -> Iterator[Job]:
+            for image, index in zip(images, numbers, strict=False):
+                tally = terms.tally()
+                pixels = self.check_image(image)
+                process = certification(terms, tally, all_levels=all_levels)
+                yield Job(pixels, Seed(base.entropy, int(index), base.fixed), tally, process)
+
+        sampler = Sampler(self.bundle, self.engine, batch_size=self.batch_size, in_flight=in_flight)
+        for job in sampler.run(jobs()):
+            yield Certificate(
+                settle(terms, job.tally), terms, job.tally, job.seed, self.artefact(job.image), version("dualsmooth")
+            )
+
+    def predict(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = 1e-3,
+        n: int = 1_000,
+        rule: str = "interval",
+        seed: int | None = None,
+    ) -> Prediction:
+        """With probability at least 1 - alpha, abstains or returns the dual classifier's label at the input.
+
+        `n` passes a stage and level, no radius (Cohen et al. 2019, PREDICT, for both stages). `rule`: `interval` or
+        `paper`. Raises `InputError`, `EngineError`.
+        """
+        self.terms(alpha=alpha, budget=Fixed(n), rule=rule, route=None)
+        if rule not in ("interval", "paper"):
+            raise InputError(f"rule {rule!r} does not predict; expected interval or paper")
+        tally = Tally(len(self.bundle.classes), len(self.bundle.sigmas))
+        levels, interval = len(self.bundle.sigmas), rule == "interval"
+        process = prediction(tally, levels=levels, alpha=alpha, n=n, interval=interval)
+        job = Job(self.check_image(image), Seed.make(seed), tally, process)
+        next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
+        label, kept = predicted(tally, levels=levels, alpha=alpha, interval=interval)
+        sigmas = tuple(self.bundle.sigmas[level] for level in kept)
+        return Prediction(label, sigmas[0] if sigmas else 0.0, sigmas, alpha, tally.total())
+
+    def verify(self, certificate: Certificate) -> None:
+        """Check that a certificate is about this bundle's files. Raises `CertificateError`."""
+        stated = certificate.artefact
+        if stated.manifest_sha256 != self.bundle.manifest_sha256 or dict(stated.files) != dict(self.bundle.files):
+            raise CertificateError(f"the certificate is about other files than the bundle {self.bundle.path}")
+
+    def replay(self, certificate: Certificate, image: npt.ArrayLike) -> None:
+        """Draw a certificate's votes again from its seed; raises `CertificateError` unless all counts are the same.
+
+        Exact on the same provider and engine version; elsewhere a rounding difference may move single votes.
+        """
+        self.verify(certificate)
+        pixels = self.check_image(image)
+        if _image_sha256(pixels) != certificate.artefact.image_sha256:
+            raise CertificateError("the image is not the one that the certificate is about")
+        tally = certificate.terms.tally()
+        stated = certificate.tally
+        process = _replaying(stated)
+        next(
+            Sampler(self.bundle, self.engine, batch_size=self.batch_size).run(
+                [Job(pixels, certificate.seed, tally, process)]
+            )
+        )
+        if tally.to_dict() != stated.to_dict():
+            raise CertificateError(f"replay on {self.engine.provider} drew other votes than the certificate states")
+
+    def terms(self, *, alpha: float, budget: Budget | None, rule: str, route: str | None) -> Terms:
+        """Checked terms of a certificate under this bundle."""
+        b = self.bundle
+        return Terms.checked(
+            b.sigmas, b.sigma_e, len(b.classes), alpha=alpha, rule=rule, route=route, budget=budget or Fixed(10_000)
+        )
+
+    def check_image(self, image: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """float32 [C,H,W] in [0, 1] from float32 or uint8; raises `InputError`."""
+        pixels = np.asarray(image)
+        if pixels.shape != self.bundle.input_shape:
+            raise InputError(
+                f"image has shape {list(pixels.shape)}; expected {list(self.bundle.input_shape)} (channels first)"
+            )
+        if pixels.dtype == np.uint8:
+            return pixels.astype(np.float32) / np.float32(255)
+        if pixels.dtype != np.float32:
+            raise InputError(f"image has dtype {pixels.dtype}; expected float32 in [0, 1] or uint8")
+        if not np.isfinite(pixels).all():
+            raise InputError("image holds NaN or infinite values; expected float32 in [0, 1]")
+        if pixels.min() < 0 or pixels.max() > 1:
+            raise InputError(
+                f"image ranges from {pixels.min():g} to {pixels.max():g}; expected float32 in [0, 1], unnormalised"
+            )
+        return np.ascontiguousarray(pixels)
+
+    def artefact(self, pixels: npt.NDArray[np.float32]) -> Artefact:
+        b = self.bundle
+        engine = f"onnxruntime {self.engine.version}"
+        return Artefact(b.manifest_sha256, b.files, b.precision, self.engine.provider, engine, _image_sha256(pixels))
+
+
+def _replaying(stated: Tally) -> Requests:
+    """Ask for exactly the looks that another tally holds."""
+    for stream, looks in stated.looks.items():
+        for look in looks:
+            yield [Request(stream, int(look.sum()))]
+
+
+def _image_sha256(pixels: npt.NDArray[np.float32]) -> str:
+    return hashlib.sha256(pixels.astype("<f4").tobytes()).hexdigest()
