@@ -71,8 +71,8 @@ def kt_lower(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.ArrayLi
 
     The lower confidence sequence of `kt_log_evidence`: the largest p0 that is rejected at ln(1 / alpha), 0 where none
     is. Where the evidence exceeds 1 / alpha >= 10 it falls as p0 rises, so the rejected p0 form an interval from 0; its
-    end is found by safeguarded Newton steps, and a point that was seen to be rejected is returned. Raises `InputError` for alpha above
-    `KT_ALPHA_MAX`.
+    end is found by safeguarded Newton steps, and a point that was seen to be rejected is returned. Raises `InputError`
+    for alpha above `KT_ALPHA_MAX`.
     """
     h, t, a = _checked(successes, trials, alpha)
     if np.any(a > KT_ALPHA_MAX):

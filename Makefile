@@ -1,0 +1,38 @@
+# Each target sets up what it needs, without root, under build/.
+PYTHON ?= python3
+DEMO := build/venv-demo
+DEV := build/venv-dev
+TORCH := torch==2.14.1
+
+.PHONY: help demo test lint fast clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(DEMO)/ready ## certify 20 real images with the shipped bundle (installs the light runtime only, no torch)
+	$(DEMO)/bin/dualsmooth demo
+
+test: lint ## ruff, mypy --strict and the whole pytest suite
+	$(DEV)/bin/python -m pytest -q
+
+fast: $(DEV)/ready ## the quick tests only
+	$(DEV)/bin/python -m pytest -x -q -m 'not slow'
+
+lint: $(DEV)/ready ## ruff and mypy --strict
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+
+clean: ## remove everything that make has built
+	rm -rf build
+
+$(DEMO)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install --quiet -e '.[cpu,report]'
+	touch $@
+
+$(DEV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install --quiet '$(TORCH)'
+	$(DEV)/bin/pip install --quiet -e '.[dev]'
+	touch $@
