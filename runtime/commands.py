@@ -1,4 +1,4 @@
-"""The runtime's commands: demo, certify, predict, evaluate, report, verify."""
+"""The runtime's commands: demo, certify, predict, evaluate, report, plan, verify."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 from dualsmooth.runtime.budgets import Adaptive, Fixed, parse_budget
 from dualsmooth.runtime.certificate import Certificate
-from dualsmooth.runtime.curves import RADII, certified_accuracy, certified_radii, expand_rules
+from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy, certified_radii, expand_rules
 from dualsmooth.runtime.datasets import Dataset, load_dataset
 from dualsmooth.runtime.demo import run_demo
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.evaluate import evaluate
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.images import read_image
+from dualsmooth.runtime.planner import plan
 from dualsmooth.runtime.report import html_report, markdown_table, plot_curves
 from dualsmooth.runtime.results import Result, read_results
 from dualsmooth.runtime.smoother import Smoother, load
@@ -77,6 +78,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     report.add_argument("--out", type=Path, help="write an .html page or a .png plot")
     report.add_argument("--json", action="store_true")
     report.set_defaults(run=_report)
+
+    planner = commands.add_parser("plan", help="predict certified accuracy at other N from a pilot (approximate)")
+    planner.add_argument("results", type=Path, help="results of a Fixed budget")
+    planner.add_argument("--passes", default="1000,10000,100000", help="comma-separated passes a stream")
+    planner.add_argument("--json", action="store_true")
+    planner.set_defaults(run=_plan)
 
     verify = commands.add_parser("verify", help="recompute a certificate from its counts and check its hashes")
     verify.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
@@ -222,6 +229,24 @@ def _report(args: argparse.Namespace) -> int:
         plot_curves(curves, args.out)
     elif args.out is not None:
         write_atomically(args.out, html_report(curves, facts, radii))
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    try:
+        passes = [int(n) for n in args.passes.split(",")]
+    except ValueError:
+        raise InputError(f"--passes {args.passes!r}; expected comma-separated integers, e.g. 1000,10000") from None
+    forecasts = plan(read_results(args.results), passes)
+    curves = {f"N = {f.n:,} (approximate)": f.radii for f in forecasts}
+    if args.json:
+        rows = [{"n": f.n, "certified_accuracy": list(certified_accuracy(f.radii)), "acr": average_certified_radius(f.radii),
+                 "acr_formula": f.formula_acr} for f in forecasts]  # fmt: skip
+        print(json.dumps({"approximate": True, "radii": list(RADII), "forecasts": rows}))
+    else:
+        print(markdown_table(curves))
+        formula = ", ".join(f"{f.formula_acr:.3f}" for f in forecasts)
+        print(f"\nACR by the formula of arXiv 2404.17371: {formula}. For planning only, not certificates.")
     return 0
 
 
