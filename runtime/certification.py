@@ -94,9 +94,9 @@ class Evidence:
             for stream in dict.fromkeys(Stream(c.stage, c.level, ESTIMATION) for c in plan.claims)
         }
 
-    def update(self, tally: Tally, stream: Stream, look: int) -> None:
+    def update(self, tally: Tally, stream: Stream, look: int, *, forecast: bool = True) -> None:
         """Take look number `look` (from 0) of a stream into account. All bounds of all looks hold together, so the
-        best one so far counts."""
+        best one so far counts. `forecast=False` leaves `reachable` as it is."""
         mine = self._of.get(stream, [])
         if not mine:
             return
@@ -108,10 +108,10 @@ class Evidence:
             )
         hits = np.array([counts[list(self.plan.claims[i].event)].sum() for i in mine], np.float64)
         self.lower[mine] = np.maximum(self.lower[mine], self.budget.lower(hits, look, self.alphas[mine]))
-        last = look == len(self.budget.looks) - 1
-        self.reachable[mine] = self.lower[mine] if last else np.maximum(
-            self.lower[mine], self.budget.reachable(hits, look, self.alphas[mine])
-        )  # fmt: skip
+        if forecast:
+            more = look < len(self.budget.looks) - 1
+            reach = self.budget.reachable(hits, look, self.alphas[mine]) if more else self.lower[mine]
+            self.reachable[mine] = np.maximum(self.lower[mine], reach)
 
     def streams(self) -> list[Stream]:
         return list(self._of)
@@ -189,7 +189,7 @@ def settle(terms: Terms, tally: Tally) -> Outcome:
                 raise CertificateError(
                     f"{'/'.join(map(str, stream))} has more looks than the budget {terms.budget} fixes"
                 )
-            evidence.update(tally, stream, look)
+            evidence.update(tally, stream, look, forecast=False)
     exclusion, class_radii = plan.exclusion(evidence.lower), plan.class_radii(evidence.lower)
     radius = round_down(float(np.min(np.maximum(exclusion, class_radii))))
     others = np.delete(exclusion, plan.route)

@@ -240,8 +240,15 @@ def _plan(args: argparse.Namespace) -> int:
     forecasts = plan(read_results(args.results), passes)
     curves = {f"N = {f.n:,} (approximate)": f.radii for f in forecasts}
     if args.json:
-        rows = [{"n": f.n, "certified_accuracy": list(certified_accuracy(f.radii)), "acr": average_certified_radius(f.radii),
-                 "acr_formula": f.formula_acr} for f in forecasts]  # fmt: skip
+        rows = [
+            {
+                "n": f.n,
+                "certified_accuracy": list(certified_accuracy(f.radii)),
+                "acr": average_certified_radius(f.radii),
+                "acr_formula": f.formula_acr,
+            }
+            for f in forecasts
+        ]
         print(json.dumps({"approximate": True, "radii": list(RADII), "forecasts": rows}))
     else:
         print(markdown_table(curves))

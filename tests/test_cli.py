@@ -1,0 +1,164 @@
+"""The command line on a small real bundle, and one clear line with exit status 2 for every bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import toys
+
+from dualsmooth.cli import main
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.write_bundle(
+        tmp_path_factory.mktemp("cli") / "bundle",
+        sigmas=(0.25, 0.5),
+        sigma_e=0.5,
+        estimator_cuts=[0.5],
+        classifier_cuts=[0.3, 0.4],
+    )
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    PIL.Image.fromarray(np.array([[230, 20]], np.uint8)).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
+
+
+def test_certify_png_json_then_verify_and_replay(bundle, picture, tmp_path, capsys) -> None:
+    assert main(["certify", str(bundle), str(picture), "--json", "--budget", "fixed:1000"]) == 0
+    line = capsys.readouterr().out
+    certificate = json.loads(line)
+    assert certificate["label"] == 1
+    assert certificate["radius"] > 0.1
+    (tmp_path / "c.json").write_text(line)
+    verify = ["verify", str(tmp_path / "c.json"), "--bundle", str(bundle), "--replay", str(picture)]
+    assert main(verify) == 0
+    assert "replayed votes are identical" in capsys.readouterr().out
+    certificate["radius"] += 0.01
+    (tmp_path / "c.json").write_text(json.dumps(certificate))
+    assert main(["verify", str(tmp_path / "c.json")]) == 2
+    assert "radius is stated as" in capsys.readouterr().err
+
+
+def test_certify_prints_one_sentence_per_image(bundle, picture, capsys) -> None:
+    assert main(["certify", str(bundle), str(picture), str(picture), "--budget", "adaptive:1000:0.05"]) == 0
+    assert capsys.readouterr().out.count("certified radius") == 2
+
+
+def test_predict(bundle, picture, capsys) -> None:
+    assert main(["predict", str(bundle), str(picture), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] == 1
+
+
+def write_npz(path: Path, count: int = 6) -> Path:
+    x = np.random.default_rng(0).integers(0, 256, (count, 1, 2), np.uint8)
+    np.savez(path, x=x, y=(x[:, 0, 0] > 90).astype(np.int64))
+    return path
+
+
+def test_evaluate_report_and_plan(bundle, tmp_path, capsys) -> None:
+    data, out = write_npz(tmp_path / "d.npz"), tmp_path / "r.jsonl"
+    arguments = ["evaluate", str(bundle), "--dataset", f"npz:{data}", "--out", str(out), "--budget", "fixed:500"]
+    assert main([*arguments, "--all-levels"]) == 0
+    rules = ["--rule", "single", "--rule", "oracle", "--rule", "paper", "--rule", "interval", "--rule", "multiscale"]
+    assert main(["report", str(out), *rules, "--out", str(tmp_path / "r.html")]) == 0
+    table = capsys.readouterr().out
+    assert "single:0.25" in table
+    assert "| oracle |" in table
+    page = (tmp_path / "r.html").read_text()
+    assert "<svg" in page
+    assert "src=" not in page
+    assert main(["report", str(out), "--alpha", "0.01", "--out", str(tmp_path / "r.png")]) == 0
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert main(["plan", str(out), "--passes", "500,5000", "--json"]) == 0
+    forecasts = json.loads(capsys.readouterr().out)["forecasts"]
+    assert forecasts[1]["acr"] >= forecasts[0]["acr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["certify", "missing", "image.png"], "not a directory"),
+        (["certify", "BUNDLE", "missing.png"], "does not exist"),
+        (["certify", "BUNDLE", "wide.png"], "has shape"),
+        (["certify", "BUNDLE", "text.png"], "cannot read"),
+        (["certify", "BUNDLE", "nan.npy"], "NaN"),
+        (["certify", "BUNDLE", "range.npy"], "ranges from"),
+        (["certify", "BUNDLE", "double.npy"], "float64"),
+        (["certify", "BUNDLE", "objects.npy"], "cannot read"),
+        (["certify", "BUNDLE", "good.png", "--alpha", "2"], "alpha"),
+        (["certify", "BUNDLE", "good.png", "--budget", "fixed:none"], "budget"),
+        (["certify", "BUNDLE", "good.png", "--rule", "best"], "rule"),
+        (["certify", "BUNDLE", "good.png", "--rule", "single:0.3"], "sigma"),
+        (["certify", "BUNDLE", "good.png", "--route", "mean"], "route"),
+        (["certify", "BUNDLE", "good.png", "--seed", "-1"], "seed"),
+        (["certify", "BUNDLE", "good.png", "--provider", "npu"], "provider"),
+        (["certify", "BUNDLE", "good.png", "--batch-size", "0"], "batch_size"),
+        (["evaluate", "BUNDLE", "--dataset", "mnist", "--out", "o"], "unknown"),
+        (["evaluate", "BUNDLE", "--dataset", "npz:gone.npz", "--out", "o"], "cannot read"),
+        (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "no/such/o"], "cannot write"),
+        (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--indices", "7"], "outside"),
+        (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--indices", "a"], "integers"),
+        (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--skip", "0"], "positive"),
+        (["report", "gone.jsonl"], "cannot read"),
+        (["report", "text.png"], "line 1"),
+        (["verify", "text.png"], "not JSON"),
+        (["plan", "gone.jsonl"], "cannot read"),
+        (["certify"], "required"),
+        (["frobnicate"], "invalid choice"),
+        (["train", "--dataset", "none", "--out", "run"], "none"),
+        (["export", "no-run", "--out", "b"], "no-run"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message, bundle, tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    grey = np.zeros((1, 2), np.uint8)
+    PIL.Image.fromarray(grey).save("good.png")
+    PIL.Image.fromarray(np.zeros((5, 9, 3), np.uint8)).save("wide.png")
+    Path("text.png").write_text("not an image")
+    np.save("nan.npy", np.full((1, 1, 2), np.nan, np.float32))
+    np.save("range.npy", np.full((1, 1, 2), 3, np.float32))
+    np.save("double.npy", np.zeros((1, 1, 2)))
+    np.save("objects.npy", np.array([{}], object), allow_pickle=True)
+    write_npz(Path("data.npz"))
+    before = sorted(p.name for p in tmp_path.iterdir())
+    try:
+        status = main([str(bundle) if a == "BUNDLE" else a for a in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capfd.readouterr()
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert message in err
+    assert out == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_without_onnxruntime_one_clear_line(bundle, picture) -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        f"from dualsmooth.cli import main; sys.exit(main(['certify', {str(bundle)!r}, {str(picture)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "dualsmooth: onnxruntime is not installed; install one engine, e.g. pip install 'dualsmooth[cpu]'"
+    )
+
+
+def test_altered_file_is_refused(bundle, picture, tmp_path, capsys) -> None:
+    import shutil
+
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    (copy / "estimator.onnx").write_bytes((copy / "estimator.onnx").read_bytes() + b"\0")
+    assert main(["certify", str(copy), str(picture)]) == 2
+    assert "was altered or damaged" in capsys.readouterr().err
