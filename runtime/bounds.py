@@ -20,6 +20,9 @@ Array = npt.NDArray[np.float64]
 KT_ALPHA_MAX = 0.1
 """`kt_lower` inverts its test; up to this alpha the rejected probabilities form an interval that starts at 0."""
 
+RADIUS_STEP = 1e-6
+"""Radii are multiples of this, rounded down."""
+
 
 def lower_bound(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
     """With probability at least 1 - alpha, p >= the returned value. Exact one-sided Clopper–Pearson.
@@ -100,7 +103,7 @@ def normal_quantile(p: Array | float) -> Array:
 
 
 def round_down(radius: float) -> float:
-    """The largest multiple of 1e-6 that is safely not above `radius` (a relative 1e-9 is given up first).
+    """The largest multiple of `RADIUS_STEP` that is safely not above `radius` (a relative 1e-9 is given up first).
 
     The allowance is larger than the error of the quantile functions, so a printed radius never exceeds the exact one.
     """

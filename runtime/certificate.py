@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from dualsmooth.runtime.bounds import RADIUS_STEP
 from dualsmooth.runtime.budgets import parse_budget
 from dualsmooth.runtime.certification import Outcome, Terms, settle
 from dualsmooth.runtime.errors import CertificateError, InputError
@@ -143,7 +144,8 @@ class Certificate:
     def from_dict(cls, data: Any) -> Certificate:
         """Read a certificate and recompute it from its counts.
 
-        Raises `CertificateError` unless every stated figure follows from the stated votes.
+        Raises `CertificateError` unless every stated figure follows from the stated votes. What is returned holds the
+        recomputed figures.
         """
         if not isinstance(data, Mapping) or data.get("format") != FORMAT or data.get("version") != VERSION:
             raise CertificateError(
@@ -182,7 +184,7 @@ class Certificate:
                 f"certificate is incomplete or damaged ({type(error).__name__}: {str(error)[:80]})"
             ) from error
         for name, value in fresh.items():
-            if name not in ("votes", "seed", "artefact", "dualsmooth", "terms") and data.get(name) != value:
+            if name not in ("votes", "seed", "artefact", "dualsmooth", "terms") and not _same(data.get(name), value):
                 raise CertificateError(
                     f"{name} is stated as {str(data.get(name))[:60]}, but the votes give {str(value)[:60]}"
                 )
@@ -219,6 +221,15 @@ class Prediction:
 
 def _finite(value: float) -> float | None:
     return None if math.isinf(value) else value
+
+
+def _same(stated: Any, fresh: Any) -> bool:
+    """Equal, or radii that differ by the last printed digit (another SciPy may round a bound the other way)."""
+    if isinstance(fresh, list):
+        return isinstance(stated, list) and len(stated) == len(fresh) and all(map(_same, stated, fresh))
+    if type(fresh) is float:
+        return type(stated) in (int, float) and abs(stated - fresh) <= 1.5 * RADIUS_STEP
+    return type(stated) is type(fresh) and bool(stated == fresh)
 
 
 def _number(value: Any) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dualsmooth.runtime.budgets import Adaptive, Fixed, parse_budget
+from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy, certified_radii, expand_rules
 from dualsmooth.runtime.datasets import Dataset, load_dataset
@@ -144,6 +144,9 @@ def _certify(args: argparse.Namespace) -> int:
 
 def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
     cost = f"{certificate.passes} passes, confidence {1 - certificate.alpha:g}"
+    budget = certificate.terms.budget
+    if isinstance(budget, AtRadius):
+        cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
     if certificate.label is None:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
     name = smoother.bundle.classes[certificate.label]

@@ -23,9 +23,13 @@ from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.noise import Seed, add_noise
+from dualsmooth.runtime.planner import plan
+from dualsmooth.runtime.report import markdown_table
+from dualsmooth.runtime.results import Result
 from dualsmooth.runtime.votes import ESTIMATOR, Stream, Tally
 
 ALPHA = 1e-3
+SEED = 20261122
 RADII = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 BATCH = 256
 
@@ -37,6 +41,7 @@ class Spent:
     radii: npt.NDArray[np.float64]
     passes: npt.NDArray[np.int64]
     """[images, 2]: estimator and classifier."""
+    results: list[Result]
 
     @property
     def total(self) -> npt.NDArray[np.int64]:
@@ -76,7 +81,7 @@ class VoteBank:
         estimator = stream.stage == ESTIMATOR
         model = bundle.estimator if estimator else bundle.classifiers[stream.level]
         sigma = bundle.sigma_e if estimator else bundle.sigmas[stream.level]
-        generator = Seed(20261122, self.index, fixed=True).generator(stream)
+        generator = Seed(SEED, self.index, fixed=True).generator(stream)
         buffer = np.empty((BATCH, *bundle.input_shape), np.float32)
         parts = []
         for _ in range(until // BATCH):
@@ -100,7 +105,7 @@ def spend(
 ) -> Spent:
     """Run one budget over all images."""
     terms = smoother.terms(alpha=ALPHA, budget=budget, rule=rule, route=None)
-    radii, passes = [], []
+    radii, passes, results = [], [], []
     for bank, label in zip(banks, labels, strict=True):
         tally: Tally = terms.tally()
         for requests in certification(terms, tally):
@@ -110,7 +115,10 @@ def spend(
         radii.append(outcome.radius if outcome.label == label else -1.0)
         estimator = sum(tally.passes(s) for s in tally.looks if s.stage == ESTIMATOR)
         passes.append((estimator, tally.total() - estimator))
-    return Spent(np.array(radii), np.array(passes, np.int64))
+        seed = Seed(SEED, bank.index, fixed=True)
+        certificate = ds.Certificate(outcome, terms, tally, seed, smoother.artefact(bank.image), "")
+        results.append(Result(bank.index, label, "fashion-mnist", 0.0, certificate))
+    return Spent(np.array(radii), np.array(passes, np.int64), results)
 
 
 def control(
@@ -177,6 +185,7 @@ def main() -> None:
     for n in sizes:
         lines += adaptive_table(smoother, banks, labels, n, ratio)
     lines += decision_table(smoother, banks, labels, max(sizes))
+    lines += plan_table(smoother, banks, labels, sizes)
     for bank in banks:
         bank.save()
     text = "\n".join(lines) + "\n"
@@ -246,6 +255,21 @@ def decision_table(smoother: ds.Smoother, banks: list[VoteBank], labels: list[in
             f"| {fixed.total.mean() / spent.total.mean():.0f}x | {100 * spent.accuracy(r):.1f} "
             f"| {100 * fixed.accuracy(r):.1f} | {100 * same:.1f} |"
         )
+    return lines
+
+
+def plan_table(smoother: ds.Smoother, banks: list[VoteBank], labels: list[int], sizes: list[int]) -> list[str]:
+    """Forecasts from a pilot of 1,000 passes beside what those passes really gave."""
+    pilot = spend(smoother, banks, labels, ds.Fixed(1_000))
+    lines = ["", "## Planning: forecasts from a pilot at Fixed(1,000), and what came", ""]
+    curves = {"pilot, measured": pilot.radii}
+    notes = []
+    for forecast in plan(pilot.results, sizes):
+        real = spend(smoother, banks, labels, ds.Fixed(forecast.n))
+        curves[f"N = {forecast.n:,}, forecast"] = forecast.radii
+        curves[f"N = {forecast.n:,}, measured"] = real.radii
+        notes.append(f"N = {forecast.n:,}: {forecast.formula_acr:.3f}")
+    lines += [markdown_table(curves), "", f"ACR by the formula of arXiv 2404.17371: {'; '.join(notes)}."]
     return lines
 
 
