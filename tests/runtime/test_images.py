@@ -1,0 +1,36 @@
+"""Images come in as they are: right shape and values, or a clear error."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import dualsmooth as ds
+from dualsmooth.runtime.images import read_image
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
+
+
+def test_png_rgb_is_channels_first(tmp_path: Path) -> None:
+    PIL.Image.fromarray(PIXELS.transpose(1, 2, 0)).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", (3, 4, 5)), PIXELS)
+
+
+def test_png_grey_and_palette_are_converted(tmp_path: Path) -> None:
+    PIL.Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", (1, 4, 5)), PIXELS[:1])
+    assert read_image(tmp_path / "a.png", (3, 4, 5)).shape == (3, 4, 5)
+
+
+def test_npy_keeps_its_dtype_and_gains_a_channel(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", PIXELS[0].astype(np.float32) / 255)
+    found = read_image(tmp_path / "a.npy", (1, 4, 5))
+    assert found.dtype == np.float32
+    assert found.shape == (1, 4, 5)
+
+
+def test_nothing_is_resized(tmp_path: Path) -> None:
+    PIL.Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
+    with pytest.raises(ds.InputError, match=r"has shape \[1, 4, 5\]; expected \[1, 28, 28\]"):
+        read_image(tmp_path / "a.png", (1, 28, 28))
