@@ -79,7 +79,7 @@ def kt_lower(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.ArrayLi
     """
     h, t, a = _checked(successes, trials, alpha)
     if np.any(a > KT_ALPHA_MAX):
-        raise InputError(f"alpha is {_show(alpha)}; the mixture test takes at most {KT_ALPHA_MAX}")
+        raise InputError(f"alpha is {_show(alpha)}; expected at most {KT_ALPHA_MAX} for the mixture test")
     h, t, a = np.broadcast_arrays(h, t, a)
     misses = t - h
     need = -np.log(a) + 1e-9 * (1 + t * 1e-3)  # above the rounding error of the log-gamma terms

@@ -107,11 +107,11 @@ class Adaptive(Budget):
     def __post_init__(self) -> None:
         _count("max_passes", self.max_passes)
         _count("n0", self.n0)
-        if not 0 <= self.tolerance < 1:
+        if not (_real(self.tolerance) and 0 <= self.tolerance < 1):
             raise InputError(f"tolerance is {self.tolerance}; expected 0 <= tolerance < 1, e.g. 0.02")
 
     def __str__(self) -> str:
-        return f"adaptive:{self.max_passes}:{self.tolerance:g}" + (f":{self.n0}" if self.n0 != 100 else "")
+        return f"adaptive:{self.max_passes}:{_plain(self.tolerance)}" + (f":{self.n0}" if self.n0 != 100 else "")
 
     @cached_property
     def looks(self) -> tuple[int, ...]:
@@ -143,13 +143,13 @@ class AtRadius(Budget):
     n0: int = 50
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.r) and self.r > 0):
+        if not (_real(self.r) and math.isfinite(self.r) and self.r > 0):
             raise InputError(f"r is {self.r}; expected a positive radius, e.g. 0.5")
         _count("max_passes", self.max_passes)
         _count("n0", self.n0)
 
     def __str__(self) -> str:
-        return f"at-radius:{self.r:g}:{self.max_passes}" + (f":{self.n0}" if self.n0 != 50 else "")
+        return f"at-radius:{_plain(self.r)}:{self.max_passes}" + (f":{self.n0}" if self.n0 != 50 else "")
 
     @cached_property
     def looks(self) -> tuple[int, ...]:
@@ -174,7 +174,7 @@ def geometric_looks(last: int, *, first: int, ratio: float) -> tuple[int, ...]:
     """Sample sizes first, first * ratio, ... up to exactly `last`; none in the last step's shadow."""
     sizes = [last]
     while sizes[-1] / ratio >= first:
-        sizes.append(math.ceil(sizes[-1] / ratio))
+        sizes.append(min(sizes[-1] - 1, math.ceil(sizes[-1] / ratio)))
     return tuple(dict.fromkeys(reversed(sizes)))
 
 
@@ -192,9 +192,18 @@ def parse_budget(text: str) -> Budget:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-    raise InputError(f"budget {text!r}; expected fixed:10000, adaptive:100000:0.05 or at-radius:0.5:100000")
+    raise InputError(f"budget {text[:60]!r}; expected fixed:10000, adaptive:100000:0.05 or at-radius:0.5:100000")
 
 
 def _count(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MAX_PASSES:
         raise InputError(f"{name} is {value}; expected an integer from 1 to {MAX_PASSES}")
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, float | int | np.floating) and not isinstance(value, bool)
+
+
+def _plain(value: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return repr(float(value)).removesuffix(".0")

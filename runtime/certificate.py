@@ -228,7 +228,7 @@ def _same(stated: Any, fresh: Any) -> bool:
     if isinstance(fresh, list):
         return isinstance(stated, list) and len(stated) == len(fresh) and all(map(_same, stated, fresh))
     if type(fresh) is float:
-        return type(stated) in (int, float) and abs(stated - fresh) <= 1.5 * RADIUS_STEP
+        return type(stated) in (int, float) and fresh - 1.5 * RADIUS_STEP <= stated <= fresh + 1.5 * RADIUS_STEP
     return type(stated) is type(fresh) and bool(stated == fresh)
 
 
