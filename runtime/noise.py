@@ -29,13 +29,19 @@ class Seed:
     fixed: bool = False
 
     @classmethod
-    def make(cls, seed: int | None, index: int = 0) -> Seed:
+    def make(cls, seed: int | None) -> Seed:
         """From the operating system's entropy, or (opt-in) from a fixed seed."""
         if seed is None:
-            return cls(secrets.randbits(128), index)
+            return cls(secrets.randbits(128))
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 128:
             raise InputError(f"seed is {seed!r}; expected an integer from 0 to 2^128 - 1, or none")
-        return cls(int(seed), index, fixed=True)
+        return cls(int(seed), fixed=True)
+
+    def at(self, index: int) -> Seed:
+        """The seed of another image of the same entropy."""
+        if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < 1 << 63:
+            raise InputError(f"index is {index!r}; expected an integer from 0 to 2^63 - 1")
+        return Seed(self.entropy, int(index), self.fixed)
 
     def generator(self, stream: Stream) -> np.random.Generator:
         """The generator of one stream. Streams of one image, and images of one entropy, are independent."""
@@ -50,7 +56,9 @@ class Seed:
         try:
             if data["generator"] != GENERATOR:
                 raise CertificateError(f"generator {str(data['generator'])[:40]!r} is unknown; expected {GENERATOR}")
-            seed = cls(int(data["entropy"], 16), int(data["index"]), bool(data["fixed"]))
+            if type(data["index"]) is not int or type(data["fixed"]) is not bool:
+                raise TypeError("index or fixed")
+            seed = cls(int(data["entropy"], 16), data["index"], data["fixed"])
         except (KeyError, TypeError, ValueError) as error:
             raise CertificateError("seed must hold generator, entropy (hex), index and fixed") from error
         if not (0 <= seed.entropy < 1 << 128 and 0 <= seed.index < 1 << 63):

@@ -86,7 +86,7 @@ class Smoother:
                 tally = terms.tally()
                 pixels = self.check_image(image)
                 process = certification(terms, tally, all_levels=all_levels)
-                yield Job(pixels, Seed(base.entropy, int(index), base.fixed), tally, process)
+                yield Job(pixels, base.at(index), tally, process)
 
         sampler = Sampler(self.bundle, self.engine, batch_size=self.batch_size, in_flight=in_flight)
         for job in sampler.run(jobs()):

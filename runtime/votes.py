@@ -16,6 +16,8 @@ Counts = npt.NDArray[np.int64]
 
 ESTIMATOR, CLASSIFIER = "estimator", "classifier"
 SELECTION, ESTIMATION = "selection", "estimation"
+MAX_LOOKS = 200
+"""More than any budget takes; keeps a hostile file from filling the memory."""
 
 
 class Stream(NamedTuple):
@@ -81,10 +83,12 @@ class Tally:
             stage, level, purpose = ([*str(name).split("/"), "", ""])[:3]
             known = stage in (ESTIMATOR, CLASSIFIER) and purpose in (SELECTION, ESTIMATION) and name.count("/") == 2
             limit = 1 if stage == ESTIMATOR else levels
-            if not known or not level.isdecimal() or str(int(level)) != level or int(level) >= limit:
+            if not (
+                known and len(level) < 10 and level.isdecimal() and str(int(level)) == level and int(level) < limit
+            ):
                 raise CertificateError(f"votes: {str(name)[:60]!r} is not a stream; expected stage/level/purpose")
-            if not isinstance(looks, list) or not looks:
-                raise CertificateError(f"votes: {name} must list at least one look")
+            if not isinstance(looks, list) or not 1 <= len(looks) <= MAX_LOOKS:
+                raise CertificateError(f"votes: {name} must list 1 to {MAX_LOOKS} looks")
             stream = Stream(stage, int(level), purpose)
             for look in looks:
                 tally.record(stream, _dense(look, tally.width(stream), name))

@@ -6,12 +6,15 @@ that its cuts bound, so that under noise P(vote = 1) = Phi((t - cut) / sigma) an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from scipy import special
 
 from dualsmooth.runtime.bundle import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
@@ -81,3 +84,48 @@ def write_bundle(
 def image(t: float, u: float) -> np.ndarray:
     """The input (t, u), float32 [1,1,2]."""
     return np.array([[[t, u]]], np.float32)
+
+
+def route_intervals(cuts: Sequence[float], sigma_e: float, kind: str) -> list[tuple[float, float, int]]:
+    """Where along u the smoothed estimator routes where: (from, to, level), in order, exact to 1e-12."""
+    ends = [-math.inf, *cuts, math.inf]
+    if kind == "median":
+        return [(a, b, level) for level, (a, b) in enumerate(pairwise(ends))]
+
+    def mode(u: float) -> int:
+        return int(np.argmax(np.diff(special.ndtr((np.array(ends) - u) / sigma_e))))
+
+    grid = np.linspace(cuts[0] - 9 * sigma_e, cuts[-1] + 9 * sigma_e, 4001)
+    found = [(-math.inf, mode(float(grid[0])))]
+    for a, b in pairwise(grid.tolist()):
+        level = mode(b)
+        if level != found[-1][1]:
+            low, high = a, b
+            while high - low > 1e-12:
+                middle = (low + high) / 2
+                low, high = (low, middle) if mode(middle) == level else (middle, high)
+            found.append((high, level))
+    starts = [start for start, _ in found] + [math.inf]
+    return [(a, b, level) for (a, b), (_, level) in zip(pairwise(starts), found, strict=True)]
+
+
+def true_radius(
+    t: float,
+    u: float,
+    label: int,
+    *,
+    estimator_cuts: Sequence[float],
+    classifier_cuts: Sequence[float],
+    sigma_e: float,
+    kind: str,
+) -> float:
+    """Distance from (t, u) to the nearest input to which the dual classifier gives another label; 0 at such inputs.
+
+    Level s says 1 where t >= classifier_cuts[s], whatever its sigma: other labels fill half-strips.
+    """
+    distances = []
+    for start, end, level in route_intervals(estimator_cuts, sigma_e, kind):
+        cut = classifier_cuts[level]
+        along_t = max(0.0, t - cut if label == 1 else cut - t)
+        distances.append(math.hypot(along_t, max(0.0, start - u, u - end)))
+    return min(distances)

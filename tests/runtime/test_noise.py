@@ -1,0 +1,125 @@
+"""Noise: replayable, independent streams of standard normals."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.noise import Seed, add_noise
+from dualsmooth.runtime.votes import Stream
+
+STREAM = Stream("classifier", 1, "estimation")
+
+
+def draw(seed: Seed, stream: Stream, count: int) -> np.ndarray:
+    return seed.generator(stream).standard_normal(count, dtype=np.float32)
+
+
+def test_every_stream_of_every_image_is_different() -> None:
+    """All pairs, down to single values: 24-bit mantissas make a chance repetition of 8 values in a row impossible."""
+    streams = [
+        (index, Stream(stage, level, purpose))
+        for index, stage, level, purpose in product(
+            (0, 1, 2**32, 2**40), ("estimator", "classifier"), (0, 1), ("selection", "estimation", "prediction")
+        )
+    ]
+    heads = [tuple(draw(Seed(99, index), stream, 8)) for index, stream in streams]
+    assert len(set(heads)) == len(streams)
+
+
+def test_streams_are_uncorrelated() -> None:
+    streams = [Stream("estimator", 0, p) for p in ("selection", "estimation")]
+    streams += [Stream("classifier", s, p) for s in (0, 1) for p in ("selection", "estimation")]
+    draws = [draw(Seed(5), stream, 40_000).astype(np.float64) for stream in streams]
+    for a, b in combinations(draws, 2):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(40_000)
+
+
+def test_noise_is_standard_normal() -> None:
+    draws = draw(Seed(6), STREAM, 200_000)
+    assert stats.kstest(draws, "norm").pvalue > 1e-4
+    assert abs((np.abs(draws) > 3).mean() / (2 * stats.norm.sf(3)) - 1) < 0.25
+
+
+def test_entropy_comes_from_the_system_unless_given() -> None:
+    assert Seed.make(None).entropy != Seed.make(None).entropy
+    assert not Seed.make(None).fixed
+    assert Seed.make(7) == Seed(7, 0, fixed=True)
+    assert Seed.make(np.int64(7)).entropy == 7
+
+
+def test_noise_does_not_depend_on_how_it_is_cut() -> None:
+    image = np.full((1, 3, 3), 0.5, np.float32)
+    whole = np.empty((100, 1, 3, 3), np.float32)
+    add_noise(Seed(1).generator(STREAM), image, 0.25, whole)
+    for sizes in ([1] * 100, [7] * 14 + [2], [99, 1]):
+        generator = Seed(1).generator(STREAM)
+        parts = [np.empty((size, 1, 3, 3), np.float32) for size in sizes]
+        for part in parts:
+            add_noise(generator, image, 0.25, part)
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_noise_is_added_to_the_image_at_the_right_scale() -> None:
+    image = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 2, 2)
+    out = np.empty((20_000, 3, 2, 2), np.float32)
+    add_noise(Seed(2).generator(STREAM), image, 0.25, out)
+    assert np.allclose(out.mean(0), image, atol=5 * 0.25 / np.sqrt(20_000))
+    assert np.allclose(out.std(0), 0.25, rtol=0.04)
+
+
+def test_noise_goes_into_a_part_of_a_batch_only() -> None:
+    batch = np.full((10, 1, 1, 1), 9, np.float32)
+    add_noise(Seed(3).generator(STREAM), np.zeros((1, 1, 1), np.float32), 0.1, batch[2:5])
+    assert np.all(batch[:2] == 9)
+    assert np.all(batch[2:5] != 9)
+    assert np.all(batch[5:] == 9)
+
+
+@pytest.mark.parametrize("seed", [Seed(0), Seed(2**128 - 1, 2**40, fixed=True), Seed(12345, 17)])
+def test_dictionary_round_trip(seed: Seed) -> None:
+    assert Seed.from_dict(seed.to_dict()) == seed
+
+
+@pytest.mark.parametrize("seed", [-1, 2**128, 1.5, "7", True])
+def test_unusable_seeds_are_refused(seed: object) -> None:
+    with pytest.raises(InputError, match="expected"):
+        Seed.make(seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("index", [-1, 2**63, 1.5, "0"])
+def test_unusable_indices_are_refused(index: object) -> None:
+    with pytest.raises(InputError, match="expected"):
+        Seed.make(1).at(index)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generator": "MT19937"},
+        {"generator": None},
+        {"entropy": "xyz"},
+        {"entropy": 5},
+        {"entropy": "f" * 33},
+        {"entropy": "-1"},
+        {"index": -1},
+        {"index": None},
+        {"index": 1 << 63},
+        {"index": 1.5},
+        {"index": "3"},
+        {"fixed": "no"},
+    ],
+)
+def test_damaged_seeds_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(CertificateError):
+        Seed.from_dict({**Seed(1).to_dict(), **change})
+
+
+@pytest.mark.parametrize("data", [None, 3, "seed", [], {}])
+def test_things_that_are_no_seed_are_refused(data: object) -> None:
+    with pytest.raises(CertificateError):
+        Seed.from_dict(data)
