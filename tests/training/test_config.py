@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.training import Config, EstimatorConfig, config_from
+from dualsmooth.training.config import difference, read_toml
+
+
+def test_toml_round_trip() -> None:
+    config = Config(dataset='npz:/tmp/a "b"\\c é.npz', data_dir=None, sigmas=(0.12, 0.25), seed=3,
+                    estimator=EstimatorConfig(temperature=1e-7, from_classifier=False))  # fmt: skip
+    assert config_from(tomllib.loads(config.to_toml()), "test") == config
+
+
+def test_sigma_e_defaults_to_the_largest_level() -> None:
+    assert Config("d", sigmas=(0.5, 2.0)).sigma_e == 2.0
+    assert Config("d", sigmas=(0.5, 2.0), sigma_e=1.5).sigma_e == 1.5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "no dataset"),
+        ({"dataset": "d", "epochs": 3}, "epochs is unknown"),
+        ({"dataset": "d", "classifier": {"lr_": 1}}, "classifier.lr_ is unknown"),
+        ({"dataset": "d", "classifier": {"lr": "fast"}}, "classifier.lr is 'fast'; expected a finite number"),
+        ({"dataset": "d", "classifier": {"lr": float("nan")}}, "a finite number"),
+        ({"dataset": "d", "classifier": {"epochs": 2.5}}, "expected int"),
+        ({"dataset": "d", "classifier": {"epochs": True}}, "expected int"),
+        ({"dataset": "d", "classifier": 3}, "classifier is 3"),
+        ({"dataset": "d", "sigmas": [0.5, 0.25]}, "ascending"),
+        ({"dataset": "d", "sigmas": []}, "ascending"),
+        ({"dataset": "d", "sigmas": 0.5}, "a list of numbers"),
+        ({"dataset": "d", "labels": {"alpha": 1}}, "0 < alpha < 1"),
+        ({"dataset": "d", "labels": {"votes": 0}}, "at least 1"),
+        ({"dataset": "d", "estimator": {"temperature": 0}}, "positive"),
+        ({"dataset": "d", "estimator": {"width": 0.5}}, "the two networks differ"),
+        ({"dataset": "d", "seed": -1}, "from 0"),
+    ],
+)
+def test_bad_values_are_refused_with_one_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        config_from(values, "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_difference_names_the_key_and_ignores_where_the_data_lie() -> None:
+    config = Config("d")
+    assert difference(config, dataclasses.replace(config, data_dir="/elsewhere")) is None
+    found = difference(config, dataclasses.replace(config, seed=1))
+    assert found is not None
+    assert "seed" in found
+
+
+def test_a_toml_file_that_is_missing_or_broken_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("a = = 1")
+    with pytest.raises(InputError, match="is not TOML"):
+        read_toml(tmp_path / "bad.toml")

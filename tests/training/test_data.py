@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.training import Config
+from dualsmooth.training.data import Augmentation, batches, load_training_data
+
+
+def test_the_split_is_a_partition_chosen_by_seed(tiny: Config, tiny_npz: Path) -> None:
+    data = load_training_data(tiny)
+    again = load_training_data(tiny)
+    other = load_training_data(dataclasses.replace(tiny, seed=8))
+    assert len(data.validation_labels) == 20
+    assert data.classes == ("left", "middle", "right")
+    both = np.concatenate([data.images, data.validation_images])
+    with np.load(tiny_npz) as arrays:
+        assert sorted(x.tobytes() for x in both) == sorted(x.tobytes() for x in arrays["x"])
+    np.testing.assert_array_equal(data.images, again.images)
+    assert not np.array_equal(data.validation_images, other.validation_images)
+
+
+def test_channel_statistics(tiny: Config) -> None:
+    data = load_training_data(tiny)
+    (mean,), (std,) = data.channel_statistics()
+    assert mean == pytest.approx(float((data.images / 255).mean()))
+    assert std == pytest.approx(float((data.images / 255).std()))
+
+
+def test_too_few_images_are_refused(tiny: Config) -> None:
+    with pytest.raises(InputError, match="lower --validation"):
+        load_training_data(dataclasses.replace(tiny, validation=179))
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(2, True), Augmentation(1, False), Augmentation(0, True)])
+def test_augmentation_makes_shifted_and_flipped_copies(augmentation: Augmentation) -> None:
+    images = torch.randint(1, 256, (64, 3, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    result = augmentation(images, torch.Generator().manual_seed(1))
+    assert result.shape == images.shape
+    assert result.dtype == torch.uint8
+    seen = set()
+    shifts = range(-augmentation.shift, augmentation.shift + 1)
+    for before, after in zip(images, result, strict=True):
+        matches = [
+            (dy, dx, flip)
+            for dy in shifts
+            for dx in shifts
+            for flip in (False, True)
+            if torch.equal(after, _moved(before.flip(-1) if flip else before, dy, dx))
+        ]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert {flip for _, _, flip in seen} == ({False, True} if augmentation.flip else {False})
+    assert {dy for dy, _, _ in seen} == {dx for _, dx, _ in seen} == set(shifts)
+
+
+def _moved(image: torch.Tensor, dy: int, dx: int) -> torch.Tensor:
+    _, height, width = image.shape
+    result = torch.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y + dy < height and 0 <= x + dx < width:
+                result[:, y, x] = image[:, y + dy, x + dx]
+    return result
+
+
+def test_batches_are_shuffled_and_never_repeat() -> None:
+    seen = torch.cat(list(batches(10, 3, torch.Generator().manual_seed(0))))
+    assert len(seen) == len(set(seen.tolist())) == 9
+    assert [len(b) for b in batches(2, 8, torch.Generator())] == [2]

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.training import Config, load_run, train
+from dualsmooth.training.record import locked
+from dualsmooth.training.run import saved_config
+
+Weights = dict[str, torch.Tensor]
+
+
+def weights(path: Path) -> tuple[Weights, Weights]:
+    run = load_run(path)
+    return run.classifiers[0].state_dict(), run.estimator.state_dict()
+
+
+def assert_same_result(a: Path, b: Path) -> None:
+    for left, right in zip(weights(a), weights(b), strict=True):
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)
+    assert (a / "metrics.json").read_text() == (b / "metrics.json").read_text()
+
+
+def test_a_run_records_what_export_needs(tiny: Config, finished: Path) -> None:
+    run = load_run(finished)
+    assert (run.sigmas, run.sigma_e, run.input_shape) == (tiny.sigmas, tiny.sigma_e, (1, 8, 8))
+    assert run.classes == ("left", "middle", "right")
+    assert run.classifiers[0] is run.classifiers[1]
+    assert not run.estimator.training
+    session = run.record["sessions"][0]
+    assert set(session["seconds"]) == {"classifier", "labels", "estimator", "metrics"}
+    assert saved_config(finished) == tiny
+
+
+def test_metrics_are_complete_and_plausible(tiny: Config, finished: Path) -> None:
+    metrics: dict[str, Any] = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics["noisy_accuracy"]) == {"0.25", "0.5"}
+    assert sum(metrics["routes"]["median"]) == pytest.approx(1)
+    for curve in metrics["certified_accuracy"].values():
+        assert curve == sorted(curve, reverse=True)
+
+
+def test_a_finished_run_is_left_alone(tiny: Config, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "run.json").read_bytes()
+    train(tiny, finished, threads=1)
+    assert "is finished" in capsys.readouterr().out
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_another_configuration_is_refused(tiny: Config, finished: Path) -> None:
+    with pytest.raises(InputError, match="seed = 7 against seed = 8"):
+        train(dataclasses.replace(tiny, seed=8), finished)
+
+
+def test_a_directory_with_other_files_is_refused(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds other files"):
+        train(tiny, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+    with pytest.raises(InputError, match="cannot use"):
+        train(tiny, tmp_path / "letters.txt")
+
+
+def test_two_processes_never_share_a_run(tiny: Config, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(InputError, match="another process trains"):
+        train(tiny, tmp_path)
+
+
+def test_bad_devices_are_refused(tiny: Config, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="device 'tpu' is unknown"):
+        train(tiny, tmp_path / "run", device="tpu")
+
+
+def _start(config: Path, out: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys; from dualsmooth.training import config_from, read_toml, train;"
+        "train(config_from(read_toml(sys.argv[1]), 'test'), sys.argv[2], threads=1)"
+    )
+    command = [sys.executable, "-c", code, str(config), str(out)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _kill_when(out: Path, pattern: str, config: Path) -> None:
+    process = _start(config, out)
+    deadline = time.monotonic() + 120
+    while not list(out.glob(pattern)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["classifier.pt", *(pytest.param(p, marks=pytest.mark.slow) for p in ("run.json", "labels/*.npy", "estimator.pt"))],
+)
+def test_kill_9_and_resume_gives_identical_weights(
+    pattern: str, tiny: Config, finished: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(tiny.to_toml())
+    _kill_when(tmp_path / "run", pattern, config)
+    with pytest.raises(InputError, match="is not finished"):
+        load_run(tmp_path / "run")
+    train(tiny, tmp_path / "run", threads=1)
+    assert_same_result(tmp_path / "run", finished)
+    assert len(load_run(tmp_path / "run").record["sessions"]) == 2

@@ -1,0 +1,108 @@
+"""`dualsmooth train`: the arguments, and their way into a `Config`. Needs no torch until it trains."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.training.config import Config, config_from, read_toml
+
+_FLAGS = {
+    "dataset": ("dataset", str, "fashion-mnist or npz:PATH (arrays x uint8 and y)"),
+    "data-dir": ("data_dir", str, "folder of the data set's files"),
+    "sigmas": ("sigmas", str, "candidate noise levels, ascending, e.g. 0.25,0.5,1.0"),
+    "sigma-e": ("sigma_e", float, "the estimator's own noise level (default: the largest of the sigmas)"),
+    "seed": ("seed", int, "decides every random number of the run (default 0)"),
+    "validation": ("validation", int, "training images held out to measure on (default 5000)"),
+    "classifier-epochs": ("classifier.epochs", int, "epochs of the classifier (default 12)"),
+    "estimator-epochs": ("estimator.epochs", int, "epochs of the estimator (default 8)"),
+    "labels": ("labels.images", int, "how many images are labelled for the estimator, 0 for all (default 20000)"),
+    "votes": ("labels.votes", int, "passes per image and level behind each label (default 100)"),
+}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `train` command."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train classifier and estimator on a dataset; resumable",
+        description="Train the classifier and the variance estimator. A killed run goes on with the same command, or "
+        "with `dualsmooth train --out RUN` alone.",
+    )
+    parser.add_argument("--out", required=True, metavar="RUN", help="run directory, new or to be resumed")
+    parser.add_argument("--config", metavar="FILE", help="TOML file; flags override it")
+    for flag, (_, kind, text) in _FLAGS.items():
+        parser.add_argument(f"--{flag}", type=kind, help=text)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="any other setting, e.g. estimator.temperature=0.1 (all keys: RUN/config.toml)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train as the arguments say; returns the exit status."""
+    try:
+        from dualsmooth.training.run import saved_config, train
+    except ModuleNotFoundError as error:
+        raise InputError(f"training needs {error.name}; pip install 'dualsmooth[training,cpu]'") from error
+    if arguments.threads < 1:
+        raise InputError(f"--threads is {arguments.threads}; expected at least 1")
+    out = Path(arguments.out)
+    given = _settings(arguments)
+    config = saved_config(out) if not given else None
+    train(
+        config or _configuration(given),
+        out,
+        threads=arguments.threads,
+        device=arguments.device,
+        command=shlex.join(["dualsmooth", *sys.argv[1:]]),
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The configuration values that the arguments give: the file's, overridden by flags, overridden by --set."""
+    values: dict[str, Any] = read_toml(arguments.config) if arguments.config else {}
+    for flag, (key, _, _) in _FLAGS.items():
+        value = getattr(arguments, flag.replace("-", "_"))
+        if value is not None:
+            _put(values, key, _numbers(value) if key == "sigmas" else value)
+    for text in arguments.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text!r} has no value; expected KEY=VALUE, e.g. estimator.lr=0.001")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        _put(values, key.strip(), parsed)
+    return values
+
+
+def _configuration(values: dict[str, Any]) -> Config:
+    return config_from(values, "configuration")
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{key} is unknown; {section} is not a section")
+    values[name] = value
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--sigmas is {text!r}; expected numbers with commas, e.g. 0.25,0.5,1.0") from None

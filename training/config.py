@@ -1,0 +1,188 @@
+"""The configuration of a training run: one frozen dataclass, read from TOML and flags, saved in the run.
+
+This module needs no torch, so that `dualsmooth train --help` works without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from dualsmooth.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Stage 2: one network trained under Gaussian noise at all `sigmas` (Cohen et al. 2019, section 3.3)."""
+
+    model: str = "small-cnn"
+    width: float = 1.0
+    epochs: int = 12
+    batch_size: int = 256
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    autocast: bool = False
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Labels of the estimator: R_c(x, sigma_i) from `votes` passes per level, for `images` images (0: all)."""
+
+    images: int = 20_000
+    votes: int = 100
+    alpha: float = 1e-3
+    shard: int = 250
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """Stage 1: soft labels, consistency regularisation and rebalancing (Dual RS, arXiv 2512.01782)."""
+
+    model: str = "small-cnn"
+    width: float = 1.0
+    epochs: int = 8
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    autocast: bool = False
+    temperature: float = 0.05
+    consistency: float = 3.0
+    eta: float = 0.5
+    balance: float = 0.5
+    copies: int = 2
+    from_classifier: bool = True
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """What is measured on the validation split: `images` images, `votes` passes of each base model and level."""
+
+    images: int = 500
+    votes: int = 200
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the result of a run.
+
+    `sigma_e` = 0 stands for max(sigmas); `validation` images are held out of the training images.
+    """
+
+    dataset: str
+    data_dir: str | None = None
+    sigmas: tuple[float, ...] = (0.25, 0.5, 1.0)
+    sigma_e: float = 0.0
+    seed: int = 0
+    validation: int = 5_000
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def __post_init__(self) -> None:
+        levels = self.sigmas
+        ascending = all(a < b for a, b in itertools.pairwise(levels))
+        _need(bool(levels) and levels[0] > 0 and ascending, f"sigmas is {levels}", "positive, ascending noise levels")
+        _need(self.sigma_e >= 0, f"sigma_e is {self.sigma_e}", "a positive noise level, or 0 for max(sigmas)")
+        object.__setattr__(self, "sigma_e", self.sigma_e or max(levels))
+        _need(self.seed >= 0, f"seed is {self.seed}", "an integer from 0")
+        _need(self.validation >= 1, f"validation is {self.validation}", "at least 1 image")
+        for name in ("classifier", "estimator"):
+            stage: ClassifierConfig | EstimatorConfig = getattr(self, name)
+            for key in ("epochs", "batch_size"):
+                _need(getattr(stage, key) >= 1, f"{name}.{key} is {getattr(stage, key)}", "at least 1")
+            _need(stage.width > 0, f"{name}.width is {stage.width}", "a positive factor")
+            _need(stage.lr > 0, f"{name}.lr is {stage.lr}", "a positive number")
+            _need(stage.weight_decay >= 0, f"{name}.weight_decay is {stage.weight_decay}", "a number from 0")
+        labels, estimator = self.labels, self.estimator
+        _need(labels.images >= 0, f"labels.images is {labels.images}", "a number of images, 0 for all")
+        _need(labels.votes >= 1 and labels.shard >= 1, "labels.votes or labels.shard is below 1", "at least 1")
+        _need(0 < labels.alpha < 1, f"labels.alpha is {labels.alpha}", "0 < alpha < 1")
+        _need(estimator.temperature > 0, f"estimator.temperature is {estimator.temperature}", "a positive number")
+        for key in ("consistency", "eta", "balance"):
+            _need(getattr(estimator, key) >= 0, f"estimator.{key} is {getattr(estimator, key)}", "a number from 0")
+        _need(estimator.copies >= 1, f"estimator.copies is {estimator.copies}", "at least 1 noise copy")
+        same = (estimator.model, estimator.width) == (self.classifier.model, self.classifier.width)
+        _need(
+            same or not estimator.from_classifier,
+            "estimator.from_classifier is true but the two networks differ",
+            "equal model and width, or from_classifier = false",
+        )
+        metrics = self.metrics
+        _need(metrics.images >= 1 and metrics.votes >= 1, "metrics.images or metrics.votes is below 1", "at least 1")
+
+    def to_toml(self) -> str:
+        """The configuration as TOML; `config_from` reads it back unchanged."""
+        return _toml(dataclasses.asdict(self))
+
+
+def config_from(values: Mapping[str, Any], source: str) -> Config:
+    """Build a `Config` from nested values, as TOML gives them; `source` is named in errors. Raises `InputError`."""
+    config: Config = _build(Config, values, source, "")
+    return config
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The nested values of a TOML file; raises `InputError`."""
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); pass the path of a TOML file") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not TOML: {error}; correct the file") from error
+
+
+def difference(a: Config, b: Config) -> str | None:
+    """The first key in which two configurations differ, as text; the data folder may move and does not count."""
+    left, right = (_toml(dataclasses.asdict(dataclasses.replace(c, data_dir=None))).splitlines() for c in (a, b))
+    return next((f"{x} against {y}" for x, y in zip(left, right, strict=True) if x != y), None)
+
+
+def _need(ok: bool, found: str, expected: str) -> None:
+    if not ok:
+        raise InputError(f"{found}; expected {expected}; change it in the configuration")
+
+
+def _build(cls: type[Any], values: Mapping[str, Any], source: str, prefix: str) -> Any:
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InputError(f"{source}: {prefix}{unknown[0]} is unknown; expected one of {', '.join(sorted(hints))}")
+    if cls is Config and "dataset" not in values:
+        raise InputError(f"{source}: no dataset is given; pass --dataset fashion-mnist or --dataset npz:PATH")
+    return cls(**{key: _convert(hints[key], value, source, prefix + key) for key, value in values.items()})
+
+
+def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
+        return _build(kind, value, source, f"{key}.")
+    if get_origin(kind) is UnionType:
+        return None if value is None else _convert(get_args(kind)[0], value, source, key)
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(float, item, source, key) for item in value)
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    name = "a list of numbers" if get_origin(kind) is tuple else {float: "a finite number"}.get(kind, kind.__name__)
+    raise InputError(f"{source}: {key} is {value!r}; expected {name}")
+
+
+def _toml(values: Mapping[str, Any]) -> str:
+    lines = [f"{k} = {_toml_value(v)}" for k, v in values.items() if v is not None and not isinstance(v, Mapping)]
+    for name, section in values.items():
+        if isinstance(section, Mapping):
+            lines += ["", f"[{name}]", *(f"{k} = {_toml_value(v)}" for k, v in section.items() if v is not None)]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

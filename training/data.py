@@ -1,0 +1,106 @@
+"""Training images, the validation split carved from them, and augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dualsmooth.runtime.datasets import load_dataset
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.training.config import Config
+from dualsmooth.training.seeds import Stream, numpy_generator
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random shift by up to `shift` pixels in each direction (zeros move in), and horizontal flip with chance 1/2."""
+
+    shift: int = 0
+    flip: bool = False
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Augment uint8 images [N,C,H,W], each by its own draw."""
+        n, _, height, width = images.shape
+        if n == 0 or self == Augmentation():
+            return images
+        device, s = images.device, self.shift
+        offset = torch.randint(0, 2 * s + 1, (2, n, 1), generator=generator, device=device)
+        flipped = torch.rand(n, 1, generator=generator, device=device) < (0.5 if self.flip else 0.0)
+        rows = torch.arange(height, device=device) + offset[0]
+        columns = torch.arange(width, device=device)
+        columns = torch.where(flipped, columns.flip(0), columns) + offset[1]
+        padded = torch.nn.functional.pad(images, (s, s, s, s))
+        # advanced indices on both sides of the channel slice move to the front: [N,H,W,C]
+        picked = padded[torch.arange(n, device=device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return picked.permute(0, 3, 1, 2)
+
+
+AUGMENTATIONS = {"fashion-mnist": Augmentation(shift=2, flip=True)}
+"""Data sets not listed here are not augmented."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """uint8 images [N,C,H,W] and labels [N] of both splits, all from the training images of the data set."""
+
+    images: Images
+    labels: Labels
+    validation_images: Images
+    validation_labels: Labels
+    classes: tuple[str, ...]
+    augmentation: Augmentation
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel in [0, 1] units, of the training split."""
+        histograms = [np.bincount(self.images[:, c].ravel(), minlength=256) for c in range(self.images.shape[1])]
+        values = np.arange(256) / 255.0
+        means = [float(np.average(values, weights=h)) for h in histograms]
+        deviations = [
+            float(np.sqrt(np.average((values - m) ** 2, weights=h))) for m, h in zip(means, histograms, strict=True)
+        ]
+        return tuple(means), tuple(max(d, 1e-3) for d in deviations)
+
+
+def load_training_data(config: Config) -> TrainingData:
+    """Load the training images and hold out `config.validation` of them, chosen by seed. Raises `InputError`."""
+    dataset = load_dataset(config.dataset, split="train", data_dir=config.data_dir)
+    held_out = config.validation
+    if len(dataset) < held_out + 2:
+        raise InputError(
+            f"{config.dataset} has {len(dataset)} training images, too few to hold out {held_out}; lower --validation"
+        )
+    if dataset.labels.min() < 0:
+        raise InputError(f"{config.dataset} has a label {dataset.labels.min()}; expected classes counted from 0")
+    classes = dataset.classes or tuple(str(i) for i in range(max(2, int(dataset.labels.max()) + 1)))
+    if dataset.labels.max() >= len(classes):
+        raise InputError(f"{config.dataset} has label {dataset.labels.max()} but only {len(classes)} class names")
+    order = numpy_generator(config.seed, Stream.SPLIT).permutation(len(dataset))
+    validation, train = order[:held_out], order[held_out:]
+    return TrainingData(
+        images=dataset.images[train],
+        labels=dataset.labels[train],
+        validation_images=dataset.images[validation],
+        validation_labels=dataset.labels[validation],
+        classes=classes,
+        augmentation=AUGMENTATIONS.get(config.dataset, Augmentation()),
+    )
+
+
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Shuffled index batches of one epoch; an incomplete last batch is left out (its images come in other epochs)."""
+    order = torch.randperm(count, generator=generator, device=generator.device)
+    size = min(size, count)
+    for start in range(0, count - size + 1, size):
+        yield order[start : start + size]

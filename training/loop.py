@@ -1,0 +1,99 @@
+"""The training loop that both networks share; it resumes from the last finished epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dualsmooth.training.config import ClassifierConfig, EstimatorConfig
+from dualsmooth.training.data import batches
+from dualsmooth.training.models import ModelSpec, Network, build
+from dualsmooth.training.progress import Progress
+from dualsmooth.training.seeds import Stream, torch_generator
+
+Loss = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
+"""(network, indices [B] of training images, generator) to a scalar loss."""
+
+_WARM_UP = 0.1
+
+
+def fit(
+    path: Path,
+    spec: ModelSpec,
+    loss: Loss,
+    *,
+    start: Callable[[Network], None],
+    count: int,
+    settings: ClassifierConfig | EstimatorConfig,
+    seed: int,
+    stream: Stream,
+    device: str = "cpu",
+) -> Network:
+    """Minimise `loss` with AdamW, linear warm-up and cosine decay; a checkpoint at `path` after every epoch.
+
+    `start` sets the first weights of a new network. Every epoch draws from its own generator, so that a run which was
+    killed at any moment ends with the weights of one that was not. Returns the network in evaluation mode, on the CPU.
+    """
+    done = load_checkpoint(path) if path.exists() else None
+    if done is not None and (done.spec, done.epochs) != (spec, settings.epochs):
+        raise InputError(f"{path} is of another run ({done.spec.name}, {done.epochs} epochs); choose another --out")
+    if done is not None and done.finished:
+        return done.network()
+
+    network = build(spec)
+    if done is None:
+        start(network)
+    else:
+        network.load_state_dict(done.weights)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
+    if done is not None:
+        optimizer.load_state_dict(done.optimizer)
+
+    epoch = done.epoch if done is not None else 0
+    batch_size = min(settings.batch_size, count)
+    steps = count // batch_size
+    name = stream.name.lower()
+    progress = Progress(
+        name, settings.epochs * steps * batch_size, "images", done=epoch * steps * batch_size
+    )
+    while epoch < settings.epochs:
+        generator = torch_generator(seed, stream, epoch, device=device)
+        network.train()
+        average = 0.0
+        for step, index in enumerate(batches(count, batch_size, generator)):
+            position = (epoch * steps + step) / (settings.epochs * steps)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * _schedule(position)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.autocast):
+                value = loss(network, index, generator)
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            average += (value.item() - average) / (step + 1)
+            progress.advance(len(index), f"epoch {epoch + 1}/{settings.epochs}, loss {average:.3f}")
+        if not math.isfinite(average):
+            raise InputError(f"the {name}'s loss is {average} in epoch {epoch + 1}; lower {name}.lr")
+        epoch += 1
+        state = Checkpoint(spec, network.state_dict(), optimizer.state_dict(), epoch, settings.epochs)
+        save_checkpoint(path, state)
+    return load_checkpoint(path).network()
+
+
+def add_noise(images: torch.Tensor, sigma: torch.Tensor | float, generator: torch.Generator) -> torch.Tensor:
+    """uint8 images [N,C,H,W] in units of [0, 1] plus Gaussian noise; `sigma` is a number or a tensor [N,1,1,1]."""
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    noisy = torch.addcmul(images / 255.0, noise, torch.as_tensor(sigma, device=images.device))
+    return noisy.contiguous(memory_format=torch.channels_last)
+
+
+def _schedule(position: float) -> float:
+    if position < _WARM_UP:
+        return max(position, 1e-3) / _WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (position - _WARM_UP) / (1 - _WARM_UP)))

@@ -1,0 +1,139 @@
+"""The run directory: what was asked for, by which code, and what came out. The contract between training and export.
+
+    config.toml     the configuration, complete
+    classifier.pt   checkpoint of the classifier, after its last finished epoch
+    labels/*.npy    votes for the true label, in shards
+    estimator.pt    checkpoint of the estimator
+    metrics.json    measurements on the validation split
+    run.json        the record: sessions, shapes, SHA-256 of the checkpoints; `finished` once all stages are done
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import sha256_of, write_atomically
+from dualsmooth.training.checkpoint import load_checkpoint
+from dualsmooth.training.models import Network
+
+FORMAT = "dualsmooth-run"
+VERSION = 1
+CONFIG, RECORD, METRICS = "config.toml", "run.json", "metrics.json"
+CLASSIFIER, LABELS, ESTIMATOR = "classifier.pt", "labels", "estimator.pt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its two stages in evaluation mode, one classifier per level (shared ones are the same object)."""
+
+    path: Path
+    estimator: Network
+    classifiers: tuple[Network, ...]
+    sigmas: tuple[float, ...]
+    sigma_e: float
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    record: dict[str, Any]
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a finished run; raises `InputError` where it is missing, unfinished or damaged."""
+    root = Path(path)
+    record = read_record(root)
+    if record is None:
+        raise InputError(f"{root} is not a run directory (no {RECORD}); make one with `dualsmooth train --out {root}`")
+    if record.get("finished") is not True:
+        raise InputError(f"run {root} is not finished; go on with `dualsmooth train --out {root}`")
+    try:
+        channels, height, width = (int(n) for n in record["input_shape"])
+        sigmas = tuple(float(s) for s in record["sigmas"])
+        files = {str(name): str(digest) for name, digest in record["checkpoints"].items()}
+        names = [str(record["estimator"]), *(str(name) for name in record["classifiers"])]
+        if len(names) != len(sigmas) + 1 or not set(names) <= set(files) or any("/" in name for name in names):
+            raise ValueError("checkpoints do not fit the levels")
+        sigma_e, classes = float(record["sigma_e"]), tuple(str(c) for c in record["classes"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{root / RECORD} is damaged ({error}); train again in another directory") from error
+    networks: dict[str, Network] = {}
+    for name in dict.fromkeys(names):
+        checkpoint = load_checkpoint(root / name)
+        if sha256_of(root / name) != files[name] or not checkpoint.finished:
+            raise InputError(f"{root / name} is not the checkpoint that the run finished with; train again")
+        networks[name] = checkpoint.network()
+    return Run(
+        path=root,
+        estimator=networks[names[0]],
+        classifiers=tuple(networks[name] for name in names[1:]),
+        sigmas=sigmas,
+        sigma_e=sigma_e,
+        classes=classes,
+        input_shape=(channels, height, width),
+        record=record,
+    )
+
+
+def read_record(root: Path) -> dict[str, Any] | None:
+    """The contents of run.json, or None where there is none; raises `InputError` where it is damaged."""
+    path = root / RECORD
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path} ({error}); train again in another directory") from error
+    if not isinstance(record, dict) or (record.get("format"), record.get("version")) != (FORMAT, VERSION):
+        raise InputError(f"{path} is not a {FORMAT} record of version {VERSION}; train again in another directory")
+    return record
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write `values` atomically as indented JSON."""
+    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a run depend on, apart from its configuration."""
+    return {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def code_version() -> dict[str, Any]:
+    """`commit` and `dirty` of the git checkout that this code runs from; empty where it runs from elsewhere."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return {"commit": git("rev-parse", "HEAD"), "dirty": git("status", "--porcelain") != ""}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold `root` for this process; raises `InputError` where another one trains in it."""
+    with open(root / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process trains in {root}; wait for it or choose another --out") from error
+        yield

@@ -1,0 +1,137 @@
+"""A run: classifier, labels, estimator, metrics. Each stage resumes where a killed process left off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import sha256_of, write_atomically
+from dualsmooth.training import record as files
+from dualsmooth.training.classifier import train_classifier
+from dualsmooth.training.config import Config, config_from, difference, read_toml
+from dualsmooth.training.data import TrainingData, load_training_data
+from dualsmooth.training.estimator import train_estimator
+from dualsmooth.training.labels import certified_radii, label_indices, label_votes, voter_of
+from dualsmooth.training.metrics import measure
+from dualsmooth.training.record import now, read_record, write_json
+
+
+def train(
+    config: Config,
+    out: str | Path,
+    *,
+    threads: int = 2,
+    device: str = "cpu",
+    command: str = "dualsmooth.training.train",
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train classifier and estimator into the run directory `out`, or go on with what is there; returns the metrics.
+
+    The result depends on `config` only (for one machine, one set of library versions and one `threads`), not on how
+    often the run was interrupted. A finished run is left alone. Raises `InputError` where `out` holds anything else.
+    """
+    root = Path(out)
+    _claim(root, config)
+    with files.locked(root):
+        record = read_record(root)
+        if record is not None and record.get("finished") is True:
+            say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
+            metrics: dict[str, Any] = record["metrics"]
+            return metrics
+        torch.set_num_threads(threads)
+        _check_device(device)
+        data = load_training_data(config)
+        sessions = record["sessions"] if record is not None else []
+        session: dict[str, Any] = {
+            "command": command, "started": now(), "threads": threads, "device": device,
+            **files.code_version(), "versions": files.versions(), "seconds": {},
+        }  # fmt: skip
+        record = _new_record(config, data, [*sessions, session])
+        write_json(root / files.RECORD, record)
+        metrics = _stages(root, config, data, threads, device, session["seconds"], say)
+        checkpoints = {name: sha256_of(root / name) for name in (files.CLASSIFIER, files.ESTIMATOR)}
+        write_json(root / files.METRICS, metrics)
+        write_json(root / files.RECORD, {**record, "finished": True, "checkpoints": checkpoints, "metrics": metrics})
+        say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
+        return metrics
+
+
+def _stages(
+    root: Path, config: Config, data: TrainingData, threads: int, device: str, seconds: dict[str, float],
+    say: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        seconds[name] = round(time.monotonic() - start, 1)
+
+    with stage("classifier"):
+        classifier = train_classifier(root / files.CLASSIFIER, data, config, device=device)
+    with stage("labels"):
+        voter = voter_of(classifier, data.input_shape)
+        votes = label_votes(root / files.LABELS, data, voter, config, threads=threads)
+        radii = certified_radii(votes, config.labels.votes, config.sigmas, config.labels.alpha)
+    best = (radii.argmax(axis=1)[radii.max(axis=1) > 0], (radii.max(axis=1) == 0).mean())
+    shares = ", ".join(f"{s:g}: {(best[0] == k).mean():.0%}" for k, s in enumerate(config.sigmas))
+    say(f"labels: largest radius at {shares}; {best[1]:.0%} of the images certified at no level")
+    with stage("estimator"):
+        index = label_indices(len(data.images), config)
+        estimator = train_estimator(root / files.ESTIMATOR, data, index, radii, classifier, config, device=device)
+    with stage("metrics"):
+        metrics = measure(data, voter, voter_of(estimator, data.input_shape), config, threads=threads)
+    say(f"validation: noisy accuracy {metrics['noisy_accuracy']}, routes {metrics['routes']}")
+    return metrics
+
+
+def saved_config(root: Path) -> Config | None:
+    """The configuration saved in a run directory, or None where there is none."""
+    path = root / files.CONFIG
+    return config_from(read_toml(path), str(path)) if path.is_file() else None
+
+
+def _claim(root: Path, config: Config) -> None:
+    """Make `root` the directory of a run with `config`, or check that it is one."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        occupied = any(path.name not in (files.CONFIG, ".lock") for path in root.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot use {root} as a run directory ({error.strerror}); choose another --out") from error
+    saved = saved_config(root)
+    if saved is None and occupied:
+        raise InputError(f"{root} holds other files; choose an empty or new directory with --out")
+    if saved is None:
+        write_atomically(root / files.CONFIG, config.to_toml())
+    elif found := difference(saved, config):
+        raise InputError(f"{root} is a run with another configuration ({found}); choose another --out")
+
+
+def _check_device(device: str) -> None:
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"device {device!r} is unknown; expected cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda was asked for but torch finds none; check the driver, or pass --device cpu")
+
+
+def _new_record(config: Config, data: TrainingData, sessions: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "format": files.FORMAT,
+        "version": files.VERSION,
+        "finished": False,
+        "dataset": config.dataset,
+        "classes": list(data.classes),
+        "input_shape": list(data.input_shape),
+        "sigmas": list(config.sigmas),
+        "sigma_e": config.sigma_e,
+        "seed": config.seed,
+        "estimator": files.ESTIMATOR,
+        "classifiers": [files.CLASSIFIER] * len(config.sigmas),
+        "sessions": sessions,
+    }
