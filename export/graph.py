@@ -1,0 +1,100 @@
+"""A PyTorch module to the bytes of one ONNX file that carries nothing of the machine it was made on."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import torch
+from torch import nn
+
+from dualsmooth.runtime.errors import BundleError
+
+OPSET = 20
+INPUT, OUTPUT = "x", "logits"
+
+
+def to_onnx(module: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
+    """Trace `module` (x float32 [N,C,H,W] to logits [N,classes], any N >= 1) and return a self-contained ONNX file.
+
+    The module is traced in evaluation mode on the CPU and left as it was. Same weights and versions, same bytes.
+    Raises `BundleError` where the module cannot be traced or needs operators outside the standard domain.
+    """
+    training = module.training
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        module.eval().to("cpu")
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(2, *input_shape),),
+                dynamo=True,
+                external_data=False,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise BundleError(
+            f"{type(module).__name__} cannot be exported for input [N, {', '.join(map(str, input_shape))}]: "
+            f"{type(error).__name__}: {reason[0][:200]}; it must be traceable by torch.export with a dynamic batch"
+        ) from error
+    finally:
+        module.to(device).train(training)
+    if program is None:
+        raise BundleError(f"torch.onnx.export returned nothing for {type(module).__name__}; update torch")
+    model = strip(program.model_proto)
+    _check(model, type(module).__name__)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what does not compute: stack traces, local paths, doc strings, intermediate shapes."""
+    clean = onnx.ModelProto()
+    clean.CopyFrom(model)
+    clean.doc_string = ""
+    clean.ClearField("metadata_props")
+    graph = clean.graph
+    graph.doc_string, graph.name = "", "main"
+    graph.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        item.doc_string = ""
+        item.ClearField("metadata_props")
+    return clean
+
+
+def _check(model: onnx.ModelProto, name: str) -> None:
+    domains = {node.domain for node in model.graph.node} | {entry.domain for entry in model.opset_import}
+    if domains - {"", "ai.onnx"} or model.functions:
+        raise BundleError(f"{name} needs operators of {sorted(domains - {''})}; use standard ONNX operators only")
+    inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
+    if (inputs, outputs) != ([INPUT], [OUTPUT]):
+        raise BundleError(f"{name} has inputs {inputs} and outputs {outputs}; expected one tensor in, one out")
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    if not dims[0].dim_param:
+        raise BundleError(f"{name} fixes its batch size to {dims[0].dim_value}; it must work for any batch")
+    onnx.checker.check_model(model, full_check=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's exporter from talking to the user: its deprecation warnings and its log lines."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(torch|onnxscript|onnx_ir|onnx|copyreg)\b")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,41 @@
+"""A finished training run to a bundle, with the whole story of how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dualsmooth.export.bundle import export_bundle
+from dualsmooth.runtime.bundle import Bundle
+from dualsmooth.training.config import read_toml
+from dualsmooth.training.record import CONFIG, code_version, load_run, now
+
+
+def export_run(run: str | Path, out: str | Path, *, command: str = "dualsmooth.export.export_run") -> Bundle:
+    """Export the run directory `run` as the bundle `out`.
+
+    The manifest's provenance holds both commands, seed, configuration, data set, metrics, versions and git commits.
+    Raises `InputError` where the run is missing, unfinished or damaged, or `out` is taken; `BundleError` where the
+    exported networks are not those that were trained.
+    """
+    trained = load_run(run)
+    record = trained.record
+    provenance: dict[str, Any] = {
+        "dataset": record.get("dataset"),
+        "seed": record.get("seed"),
+        "training": record.get("sessions"),
+        "config": read_toml(trained.path / CONFIG),
+        "metrics": record.get("metrics"),
+        "checkpoints": record.get("checkpoints"),
+        "export": {"command": command, "created": now(), **code_version()},
+    }
+    return export_bundle(
+        out,
+        estimator=trained.estimator,
+        classifiers=trained.classifiers,
+        sigmas=trained.sigmas,
+        sigma_e=trained.sigma_e,
+        classes=trained.classes,
+        input_shape=trained.input_shape,
+        provenance=provenance,
+    )

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dualsmooth.export import export_run
+from dualsmooth.export.commands import register
+from dualsmooth.runtime.bundle import read_bundle
+from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import sha256_of
+from dualsmooth.training import Config, load_run
+from dualsmooth.training.checkpoint import Checkpoint, save_checkpoint
+from dualsmooth.training.models import ModelSpec, build, initialise
+from dualsmooth.training.record import write_json
+
+
+def make_run(root: Path) -> Path:
+    """A finished run with random weights, as `train` leaves it."""
+    root.mkdir()
+    for name, outputs in (("classifier.pt", 3), ("estimator.pt", 2)):
+        spec = ModelSpec("small-cnn", 0.25, outputs, (1, 8, 8), (0.3,), (0.3,))
+        network = build(spec)
+        initialise(network, torch.Generator().manual_seed(outputs))
+        save_checkpoint(root / name, Checkpoint(spec, network.state_dict(), {}, 1, 1))
+    (root / "config.toml").write_text(Config("npz:tiny.npz", sigmas=(0.25, 0.5)).to_toml())
+    record = {
+        "format": "dualsmooth-run", "version": 1, "finished": True, "dataset": "npz:tiny.npz",
+        "classes": ["a", "b", "c"], "input_shape": [1, 8, 8], "sigmas": [0.25, 0.5], "sigma_e": 0.5, "seed": 7,
+        "estimator": "estimator.pt", "classifiers": ["classifier.pt", "classifier.pt"],
+        "sessions": [{"command": "dualsmooth train", "commit": "0" * 40}], "metrics": {"noisy_accuracy": {}},
+        "checkpoints": {name: sha256_of(root / name) for name in ("classifier.pt", "estimator.pt")},
+    }  # fmt: skip
+    write_json(root / "run.json", record)
+    return root
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def test_the_bundle_runs_and_says_how_it_was_made(trained: Path, tmp_path: Path) -> None:
+    export_run(trained, tmp_path / "bundle", command="dualsmooth export run")
+    bundle = read_bundle(tmp_path / "bundle")
+    assert bundle.provenance["seed"] == 7
+    assert bundle.provenance["training"][0]["command"] == "dualsmooth train"
+    assert bundle.provenance["export"]["command"] == "dualsmooth export run"
+    assert bundle.provenance["config"]["sigmas"] == [0.25, 0.5]
+    x = np.random.default_rng(0).standard_normal((5, 1, 8, 8), np.float32)
+    votes = Engine(bundle).votes(bundle.classifiers[0], x, 0.25, 3)
+    with torch.no_grad():
+        expected = load_run(trained).classifiers[0](torch.from_numpy(x)).argmax(1).numpy()
+    np.testing.assert_array_equal(votes, expected)
+
+
+def test_the_command_exports(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers(required=True))
+    arguments = parser.parse_args(["export", str(trained), "--out", str(tmp_path / "bundle")])
+    assert arguments.run(arguments) == 0
+    assert "parity with PyTorch" in capsys.readouterr().out
+    with pytest.raises(InputError, match="is not an empty directory"):
+        arguments.run(arguments)
+
+
+def refused(run: Path, message: str) -> None:
+    out = run.parent / "bundle"
+    with pytest.raises(InputError, match=message) as caught:
+        export_run(run, out)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_missing_unfinished_and_foreign_runs_are_refused(trained: Path, tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "is not a run directory")
+    record = json.loads((trained / "run.json").read_text())
+    for changes, message in (
+        ({"finished": False}, "is not finished"),
+        ({"version": 2}, "record of version 1"),
+        ({"sigmas": [0.25]}, "is damaged"),
+        ({"classes": 3}, "is damaged"),
+        ({"estimator": "../estimator.pt"}, "is damaged"),
+    ):
+        write_json(trained / "run.json", {**record, **changes})
+        refused(trained, message)
+    (trained / "run.json").write_text("{")
+    refused(trained, "cannot read")
+
+
+def test_damaged_and_swapped_checkpoints_are_refused(trained: Path) -> None:
+    whole = (trained / "estimator.pt").read_bytes()
+    (trained / "estimator.pt").write_bytes(whole[:-100])
+    refused(trained, "is damaged")
+    shutil.copy(trained / "classifier.pt", trained / "estimator.pt")
+    refused(trained, "is not the checkpoint that the run finished with")
+    (trained / "estimator.pt").unlink()
+    refused(trained, "no checkpoint")
+
+
+def test_the_record_names_the_commit_of_the_code() -> None:
+    from dualsmooth.training.record import code_version
+
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    version = code_version()
+    if head.returncode == 0 and version:
+        assert version["commit"] == head.stdout.strip()
+        assert isinstance(version["dirty"], bool)
