@@ -60,9 +60,7 @@ def fit(
     batch_size = min(settings.batch_size, count)
     steps = count // batch_size
     name = stream.name.lower()
-    progress = Progress(
-        name, settings.epochs * steps * batch_size, "images", done=epoch * steps * batch_size
-    )
+    progress = Progress(name, settings.epochs * steps * batch_size, "images", done=epoch * steps * batch_size)
     while epoch < settings.epochs:
         generator = torch_generator(seed, stream, epoch, device=device)
         network.train()

@@ -1,11 +1,11 @@
 """The run directory: what was asked for, by which code, and what came out. The contract between training and export.
 
-    config.toml     the configuration, complete
-    classifier.pt   checkpoint of the classifier, after its last finished epoch
-    labels/*.npy    votes for the true label, in shards
-    estimator.pt    checkpoint of the estimator
-    metrics.json    measurements on the validation split
-    run.json        the record: sessions, shapes, SHA-256 of the checkpoints; `finished` once all stages are done
+config.toml     the configuration, complete
+classifier.pt   checkpoint of the classifier, after its last finished epoch
+labels/*.npy    votes for the true label, in shards
+estimator.pt    checkpoint of the estimator
+metrics.json    measurements on the validation split
+run.json        the record: sessions, shapes, SHA-256 of the checkpoints; `finished` once all stages are done
 """
 
 from __future__ import annotations

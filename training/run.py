@@ -37,6 +37,8 @@ def train(
     often the run was interrupted. A finished run is left alone. Raises `InputError` where `out` holds anything else.
     """
     root = Path(out)
+    _check_device(device)
+    data = None if saved_config(root) is not None else load_training_data(config)  # bad input leaves nothing behind
     _claim(root, config)
     with files.locked(root):
         record = read_record(root)
@@ -45,8 +47,7 @@ def train(
             metrics: dict[str, Any] = record["metrics"]
             return metrics
         torch.set_num_threads(threads)
-        _check_device(device)
-        data = load_training_data(config)
+        data = data or load_training_data(config)
         sessions = record["sessions"] if record is not None else []
         session: dict[str, Any] = {
             "command": command, "started": now(), "threads": threads, "device": device,
