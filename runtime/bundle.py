@@ -129,7 +129,7 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
             raise BundleError(f"{root / 'manifest.json'}: {what}; export the bundle again")
 
     def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 <= value <= 1e9
 
     need(isinstance(manifest, dict), "the top level must be an object")
     need(manifest.get("format") == FORMAT, f"format must be {FORMAT!r}, found {str(manifest.get('format'))[:40]!r}")

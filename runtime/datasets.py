@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 FASHION_MNIST_DIR = Path("/usr/share/datasets/fashion-mnist")
+_DAMAGE = (OSError, LookupError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ def load_dataset(name: str, *, split: str = "test", data_dir: str | Path | None 
 
 def _read_npz(path: Path) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays["x"], arrays["y"]
             classes = tuple(str(c) for c in arrays["classes"]) if "classes" in arrays else ()
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"cannot read {path} ({error}); expected an .npz file with arrays x (uint8) and y") from error
+    except _DAMAGE as error:
+        raise InputError(
+            f"cannot read {path} ({type(error).__name__}: {str(error)[:90]}); expected npz arrays x (uint8) and y"
+        ) from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise InputError(f"{path}: x is {images.dtype} {list(images.shape)}; expected uint8 [N,H,W] or [N,H,W,C]")
     images = images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -80,7 +84,7 @@ def _read_idx(folder: Path, stem: str, ndim: int) -> npt.NDArray[np.uint8]:
         )
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path} ({error}); download the file again") from error
     header = 4 + 4 * ndim
     if len(raw) < header or raw[:4] != bytes((0, 0, 8, ndim)):

@@ -93,7 +93,7 @@ def guess_route(counts: Counts, route_kind: str) -> int:
 
 def check_rule(rule: str, route_kind: str | None, sigmas: tuple[float, ...]) -> tuple[str, str]:
     """Validate a rule and its route; the default route is `median` for `interval` and `mode` for the others."""
-    if rule.startswith("single:"):
+    if isinstance(rule, str) and rule.startswith("single:"):
         single_level(rule, sigmas)
     elif rule not in ("interval", "paper", "multiscale"):
         raise InputError(f"rule {rule!r} is unknown; expected interval, paper, multiscale or single:SIGMA")

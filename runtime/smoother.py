@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.budgets import MAX_PASSES, Budget, Fixed
+from dualsmooth.runtime.budgets import Budget, Fixed
 from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.certificate import Artefact, Certificate, Prediction
 from dualsmooth.runtime.certification import Requests, Terms, certification, settle
@@ -77,12 +78,17 @@ class Smoother:
         draws the same noise in any run. `all_levels` samples every level in full, so that rules can be compared
         offline. Arguments and errors otherwise as for `certify`.
         """
+        if in_flight < 1:
+            raise InputError(f"in_flight is {in_flight}; expected at least 1")
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
         base = Seed.make(seed)
-        numbers = iter(indices) if indices is not None else iter(range(MAX_PASSES))
+        numbers = iter(indices) if indices is not None else count()
 
         def jobs() -> Iterator[Job]:
-            for image, index in zip(images, numbers, strict=False):
+            for image in images:
+                index = next(numbers, None)
+                if index is None:
+                    raise InputError("there are fewer indices than images; expected one for each")
                 tally = terms.tally()
                 pixels = self.check_image(image)
                 process = certification(terms, tally, all_levels=all_levels)
@@ -125,6 +131,9 @@ class Smoother:
         stated = certificate.artefact
         if stated.manifest_sha256 != self.bundle.manifest_sha256 or dict(stated.files) != dict(self.bundle.files):
             raise CertificateError(f"the certificate is about other files than the bundle {self.bundle.path}")
+        b, terms = self.bundle, certificate.terms
+        if (terms.sigmas, terms.sigma_e, terms.classes) != (b.sigmas, b.sigma_e, len(b.classes)):
+            raise CertificateError(f"the certificate states other noise levels or classes than the bundle {b.path}")
 
     def replay(self, certificate: Certificate, image: npt.ArrayLike) -> None:
         """Draw a certificate's votes again from its seed; raises `CertificateError` unless all counts are the same.
@@ -155,7 +164,10 @@ class Smoother:
 
     def check_image(self, image: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """float32 [C,H,W] in [0, 1] from float32 or uint8; raises `InputError`."""
-        pixels = np.asarray(image)
+        try:
+            pixels = np.asarray(image)
+        except ValueError as error:
+            raise InputError("image is a ragged list; expected an array [C,H,W]") from error
         if pixels.shape != self.bundle.input_shape:
             raise InputError(
                 f"image has shape {list(pixels.shape)}; expected {list(self.bundle.input_shape)} (channels first)"

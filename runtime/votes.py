@@ -70,7 +70,7 @@ class Tally:
         """Sparse counts per look, e.g. `{"classifier/2/estimation": [{"3": 97, "5": 3}]}`."""
         return {
             "/".join(map(str, stream)): [{str(c): int(look[c]) for c in np.flatnonzero(look)} for look in looks]
-            for stream, looks in self.looks.items()
+            for stream, looks in sorted(self.looks.items(), key=lambda item: item[0])
         }
 
     @classmethod

@@ -1,0 +1,166 @@
+"""Bundles: the manifest is checked in full, and anything else is a one-line `BundleError`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toys
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dualsmooth as ds
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return toys.write_bundle(
+        tmp_path / "b", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.2, 0.4]
+    )
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    return dict(json.loads((path / "manifest.json").read_text()))
+
+
+def test_a_bundle_says_what_it_is(path: Path) -> None:
+    bundle = ds.read_bundle(path)
+    assert bundle.sigmas == (0.25, 0.5)
+    assert bundle.sigma_e == 0.5
+    assert bundle.classes == ("class 0", "class 1")
+    assert bundle.input_shape == toys.SHAPE
+    assert bundle.estimator.members == ("estimator.onnx",)
+    assert [m.members for m in bundle.classifiers] == [("classifier_0.onnx",), ("classifier_1.onnx",)]
+    assert bundle.manifest_sha256 == toys.sha256_of(path / "manifest.json")
+    assert bundle.files["estimator.onnx"] == toys.sha256_of(path / "estimator.onnx")
+
+
+Change = Callable[[dict[str, Any]], Any]
+DAMAGED: dict[str, Change] = {
+    "format": lambda m: m.update(format="zip"),
+    "version": lambda m: m.update(version=99),
+    "no sigmas": lambda m: m.update(sigmas=[]),
+    "sigmas descend": lambda m: m.update(sigmas=[0.5, 0.25]),
+    "sigmas equal": lambda m: m.update(sigmas=[0.5, 0.5]),
+    "sigma zero": lambda m: m.update(sigmas=[0, 0.5]),
+    "sigma text": lambda m: m.update(sigmas=["0.25", 0.5]),
+    "sigma true": lambda m: m.update(sigmas=[0.25, True]),
+    "sigma infinite": lambda m: m.update(sigmas=[0.25, float("inf")]),
+    "sigma huge": lambda m: m.update(sigmas=[0.25, 10**400]),
+    "sigma_e gone": lambda m: m.pop("sigma_e"),
+    "sigma_e NaN": lambda m: m.update(sigma_e=float("nan")),
+    "sigma_e huge": lambda m: m.update(sigma_e=10**400),
+    "normalised range": lambda m: m["input"].update(range=[-1, 1]),
+    "shape flat": lambda m: m["input"].update(shape=[784]),
+    "shape zero": lambda m: m["input"].update(shape=[0, 28, 28]),
+    "shape true": lambda m: m["input"].update(shape=[True, 28, 28]),
+    "shape enormous": lambda m: m["input"].update(shape=[16384, 16384, 16384]),
+    "input gone": lambda m: m.pop("input"),
+    "one class": lambda m: m.update(classes=["only"]),
+    "classes numbers": lambda m: m.update(classes=[0, 1]),
+    "precision": lambda m: m.update(precision="fp4"),
+    "precision list": lambda m: m.update(precision=["fp32"]),
+    "files gone": lambda m: m.pop("files"),
+    "file outside": lambda m: m["files"].update({"../x.onnx": {"sha256": "0" * 64}}),
+    "file absolute": lambda m: m["files"].update({"/etc/x.onnx": {"sha256": "0" * 64}}),
+    "file newline": lambda m: m["files"].update({"x.onnx\n": {"sha256": "0" * 64}}),
+    "file pickled": lambda m: m["files"].update({"x.pt": {"sha256": "0" * 64}}),
+    "file missing": lambda m: (
+        m["files"].update({"more.onnx": {"sha256": "0" * 64}}),
+        m["classifiers"].__setitem__(1, {"members": ["more.onnx"]}),
+    ),
+    "file unused": lambda m: m["files"].update({"more.onnx": m["files"]["estimator.onnx"]}),
+    "hash short": lambda m: m["files"].update({"estimator.onnx": {"sha256": "0"}}),
+    "hash upper case": lambda m: m["files"].update({"estimator.onnx": {"sha256": "A" * 64}}),
+    "hash other": lambda m: m["files"].update({"estimator.onnx": {"sha256": "0" * 64}}),
+    "no estimator": lambda m: m.pop("estimator"),
+    "no members": lambda m: m["estimator"].update(members=[]),
+    "member unknown": lambda m: m["estimator"].update(members=["other.onnx"]),
+    "member number": lambda m: m["estimator"].update(members=[1]),
+    "consensus beyond": lambda m: m["estimator"].update(consensus=2),
+    "consensus negative": lambda m: m["estimator"].update(consensus=-1),
+    "too few classifiers": lambda m: m["classifiers"].pop(),
+    "classifiers object": lambda m: m.update(classifiers={}),
+    "provenance": lambda m: m.update(provenance=[]),
+}
+
+
+@pytest.mark.parametrize("change", DAMAGED)
+def test_damaged_manifests_are_refused(path: Path, change: str) -> None:
+    data = manifest(path)
+    DAMAGED[change](data)
+    (path / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(ds.BundleError) as caught:
+        ds.read_bundle(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "[" * 100_000, "\0", '{"a":' * 5000, '{"version": ' + "9" * 5000]
+)
+def test_things_that_are_no_manifest_are_refused(path: Path, text: str) -> None:
+    (path / "manifest.json").write_text(text)
+    with pytest.raises(ds.BundleError):
+        ds.read_bundle(path)
+
+
+def test_bytes_that_are_no_text_are_refused(path: Path) -> None:
+    (path / "manifest.json").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ds.BundleError):
+        ds.read_bundle(path)
+
+
+def test_a_flipped_bit_is_noticed(path: Path) -> None:
+    data = bytearray((path / "classifier_1.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / "classifier_1.onnx").write_bytes(data)
+    with pytest.raises(ds.BundleError, match="altered or damaged"):
+        ds.read_bundle(path)
+
+
+def test_links_out_of_the_bundle_are_refused(path: Path, tmp_path: Path) -> None:
+    (path / "estimator.onnx").rename(tmp_path / "elsewhere.onnx")
+    (path / "estimator.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(ds.BundleError, match="regular file"):
+        ds.read_bundle(path)
+
+
+def test_missing_places_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ds.BundleError, match="not a directory"):
+        ds.read_bundle(tmp_path / "nowhere")
+    with pytest.raises(ds.BundleError, match="cannot read"):
+        ds.read_bundle(tmp_path)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+VALUES = SCALARS | st.just(10**400) | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(max_size=3), SCALARS)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mutated_manifests_only_ever_raise_bundle_errors(path: Path, data: st.DataObject) -> None:
+    original = (path / "manifest.json").read_text()
+    mutated = json.loads(original)
+    *inside, last = data.draw(st.sampled_from(places(mutated)[1:]))
+    parent = mutated
+    for key in inside:
+        parent = parent[key]
+    if data.draw(st.booleans()):
+        parent[last] = data.draw(VALUES)
+    else:
+        del parent[last]
+    (path / "manifest.json").write_text(json.dumps(mutated))
+    try:
+        with contextlib.suppress(ds.BundleError):
+            ds.read_bundle(path)
+    finally:
+        (path / "manifest.json").write_text(original)
