@@ -101,7 +101,7 @@ def _claim(root: Path, config: Config) -> None:
     """Make `root` the directory of a run with `config`, or check that it is one."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        occupied = any(path.name not in (files.CONFIG, ".lock") for path in root.iterdir())
+        occupied = any(not path.name.startswith(".") for path in root.iterdir())  # a kill may leave .config.toml.*
     except OSError as error:
         raise InputError(f"cannot use {root} as a run directory ({error.strerror}); choose another --out") from error
     saved = saved_config(root)

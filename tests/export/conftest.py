@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from dualsmooth.export import to_onnx
+
 Make = Callable[..., nn.Module]
 
 
@@ -31,6 +33,18 @@ class Probe(nn.Module):
 def probe() -> Make:
     """`probe(outputs, seed=0)` makes a module for inputs [N,1,6,6]."""
     return Probe
+
+
+@pytest.fixture(scope="session")
+def module() -> nn.Module:
+    """A probe with 3 outputs, left in training mode."""
+    return Probe(3).train()
+
+
+@pytest.fixture(scope="session")
+def data(module: nn.Module) -> bytes:
+    """`module` as an ONNX file."""
+    return to_onnx(module, (1, 6, 6))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -47,26 +47,24 @@ def trained(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run")
 
 
-def test_the_bundle_runs_and_says_how_it_was_made(trained: Path, tmp_path: Path) -> None:
-    export_run(trained, tmp_path / "bundle", command="dualsmooth export run")
+def test_the_bundle_runs_and_says_how_it_was_made(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers(required=True))
+    arguments = parser.parse_args(["export", str(trained), "--out", str(tmp_path / "bundle")])
+    assert arguments.run(arguments) == 0
+    assert "parity with PyTorch" in capsys.readouterr().out
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.provenance["seed"] == 7
     assert bundle.provenance["training"][0]["command"] == "dualsmooth train"
-    assert bundle.provenance["export"]["command"] == "dualsmooth export run"
+    assert bundle.provenance["export"]["command"].startswith("dualsmooth ")
     assert bundle.provenance["config"]["sigmas"] == [0.25, 0.5]
     x = np.random.default_rng(0).standard_normal((5, 1, 8, 8), np.float32)
     votes = Engine(bundle).votes(bundle.classifiers[0], x, 0.25, 3)
     with torch.no_grad():
         expected = load_run(trained).classifiers[0](torch.from_numpy(x)).argmax(1).numpy()
     np.testing.assert_array_equal(votes, expected)
-
-
-def test_the_command_exports(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    register(parser.add_subparsers(required=True))
-    arguments = parser.parse_args(["export", str(trained), "--out", str(tmp_path / "bundle")])
-    assert arguments.run(arguments) == 0
-    assert "parity with PyTorch" in capsys.readouterr().out
     with pytest.raises(InputError, match="is not an empty directory"):
         arguments.run(arguments)
 

@@ -14,6 +14,8 @@ import torch
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config, load_run, train
+from dualsmooth.training.classifier import train_classifier
+from dualsmooth.training.data import load_training_data
 from dualsmooth.training.record import locked
 from dualsmooth.training.run import saved_config
 
@@ -72,6 +74,13 @@ def test_a_directory_with_other_files_is_refused(tiny: Config, tmp_path: Path) -
         train(tiny, tmp_path / "letters.txt")
 
 
+def test_a_run_killed_before_its_first_file_goes_on(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / ".config.toml.x1").write_text("data")
+    with pytest.raises(InputError, match="device"):
+        train(tiny, tmp_path, device="none yet")
+    assert saved_config(tmp_path) == tiny
+
+
 def test_two_processes_never_share_a_run(tiny: Config, tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(InputError, match="another process trains"):
         train(tiny, tmp_path)
@@ -100,18 +109,25 @@ def _kill_when(out: Path, pattern: str, config: Path) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    ["classifier.pt", *(pytest.param(p, marks=pytest.mark.slow) for p in ("run.json", "labels/*.npy", "estimator.pt"))],
-)
-def test_kill_9_and_resume_gives_identical_weights(
+def test_kill_9_and_resume_gives_identical_weights(tiny: Config, finished: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(tiny.to_toml())
+    _kill_when(tmp_path / "run", "classifier.pt", config)
+    with pytest.raises(InputError, match="is not finished"):
+        load_run(tmp_path / "run")
+    resumed = train_classifier(tmp_path / "run" / "classifier.pt", load_training_data(tiny), tiny).state_dict()
+    whole = weights(finished)[0]
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["run.json", "classifier.pt", "labels/*.npy", "estimator.pt"])
+def test_a_run_killed_in_any_stage_ends_as_if_it_was_not(
     pattern: str, tiny: Config, finished: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.toml"
     config.write_text(tiny.to_toml())
     _kill_when(tmp_path / "run", pattern, config)
-    with pytest.raises(InputError, match="is not finished"):
-        load_run(tmp_path / "run")
     train(tiny, tmp_path / "run", threads=1)
     assert_same_result(tmp_path / "run", finished)
     assert len(load_run(tmp_path / "run").record["sessions"]) == 2
