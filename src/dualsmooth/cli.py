@@ -53,7 +53,7 @@ def _run(arguments: list[str]) -> int:
             try:
                 importlib.import_module(module).register(commands)
             except ModuleNotFoundError as error:
-                raise InputError(f"{name} needs {error.name}; pip install 'dualsmooth[{extra}]'") from error
+                raise InputError(f"{name} needs {error.name}; pip install 'dualsmooth[{extra},cpu]'") from error
         else:
             commands.add_parser(name, help=text)
     args = parser.parse_args(arguments)

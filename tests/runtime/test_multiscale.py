@@ -96,3 +96,27 @@ def test_missing_levels_are_refused() -> None:
     made.record(Stream("classifier", 1, "estimation"), np.array([300, 300, 400]))
     with pytest.raises(ds.CertificateError, match="level 0 lacks"):
         settle(terms(), made)
+
+
+def test_the_label_comes_from_selection_votes_alone() -> None:
+    made = terms().tally()
+    for level in (0, 1):
+        made.record(Stream("classifier", level, "selection"), np.array([6, 4, 0]))
+        made.record(Stream("classifier", level, "estimation"), np.array([10, 980, 10]))
+    settled = settle(terms(), made)
+    assert (settled.guess, settled.label, settled.radius) == (0, None, 0)
+
+
+def test_alpha_shares_add_up_to_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over both levels: one bound for the label and one for each class, each with its share."""
+    spent = 0.0
+    plain = ds.Fixed.lower
+
+    def lower(self: ds.Fixed, successes: np.ndarray, look: int, alpha: float) -> np.ndarray:
+        nonlocal spent
+        spent += np.size(successes) * alpha
+        return plain(self, successes, look, alpha)
+
+    monkeypatch.setattr(ds.Fixed, "lower", lower)
+    outcome([980, 10, 10], [300, 300, 400])
+    assert spent == pytest.approx(0.01)
