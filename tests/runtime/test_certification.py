@@ -156,6 +156,35 @@ def test_no_vote_is_used_for_both_guess_and_bound(tmp_path: Path) -> None:
     assert settle(terms, more) == outcome
 
 
+def test_an_interval_certificate_by_hand() -> None:
+    """Three levels, guessed route 1, votes spread over all: the formulas of the design, written out."""
+    sigmas, sigma_e, alpha, n = (0.25, 0.5, 1.0), 0.8, 0.01, 1000
+    terms = Terms.checked(sigmas, sigma_e, 2, alpha=alpha, rule="interval", route=None, budget=ds.Fixed(n, n0=10))
+    votes = {
+        ("estimator", 0, "selection"): [1, 8, 1],
+        ("estimator", 0, "estimation"): [100, 700, 200],
+        ("classifier", 1, "selection"): [1, 9],
+        ("classifier", 1, "estimation"): [20, 980],
+        ("classifier", 2, "estimation"): [150, 850],
+    }
+    tally = terms.tally()
+    for name, counts in votes.items():
+        tally.record(Stream(*name), np.array(counts))
+
+    def quantile(hits: int, share: float) -> float:
+        return float(stats.norm.ppf(stats.beta.ppf(alpha / 2 * share, hits, n - hits + 1)))
+
+    # claims on {0,1} and {1,2} share 98 % of the router's alpha, {0} and {2} the rest; {0} and {2} prove nothing here
+    excluded = [sigma_e * quantile(900, 0.49), 0.0, sigma_e * quantile(800, 0.49)]
+    labels = [0.0, sigmas[1] * quantile(980, 0.98), sigmas[2] * quantile(850, 0.01)]
+    expected = min(max(e, a) for e, a in zip(excluded, labels, strict=True))
+    outcome = settle(terms, tally)
+    assert (outcome.route, outcome.label) == (1, 1)
+    assert outcome.exclusion == pytest.approx(excluded, abs=2e-6)
+    assert outcome.class_radii == pytest.approx(labels, abs=2e-6)
+    assert 0 <= expected - outcome.radius < 2e-6
+
+
 def toy_terms(budget: ds.Budget, rule: str = "interval") -> Terms:
     return Terms.checked((0.25, 0.5), 0.5, 2, alpha=0.01, rule=rule, route=None, budget=budget)
 

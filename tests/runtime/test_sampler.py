@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_jobs_come_back_in_order_with_what_they_asked_for() -> None:
     for job in done:
         assert job.tally.passes(Stream("estimator", 0, "estimation")) == 100
         assert job.tally.passes(Stream("estimator", 0, "selection")) == 10
+
+
+@pytest.mark.parametrize("batch_size", [7, 64, 1000])
+def test_every_look_stays_as_it_was_taken(batch_size: int) -> None:
+    """Counts are cumulative: later passes must not change what stood at an earlier look."""
+    budget = Adaptive(1000, n0=20)
+    for job in Sampler(BUNDLE, FakeEngine(), batch_size=batch_size).run(jobs(3, budget, all_levels=True)):
+        for stream, looks in job.tally.looks.items():
+            if stream.purpose == "estimation":
+                assert [int(look.sum()) for look in looks] == list(budget.looks)
+                assert all(np.all(a <= b) for a, b in pairwise(looks))
 
 
 def test_batches_are_full_while_there_is_work() -> None:
