@@ -153,7 +153,7 @@ class AtRadius(Budget):
 
     @cached_property
     def looks(self) -> tuple[int, ...]:
-        return geometric_looks(self.max_passes, first=32, ratio=1.3)
+        return geometric_looks(self.max_passes, first=32, ratio=1.2)
 
     @property
     def selection(self) -> int:

@@ -42,11 +42,11 @@ def candidates(tally: Tally, *, levels: int, alpha: float, interval: bool) -> li
 def predicted(tally: Tally, *, levels: int, alpha: float, interval: bool) -> tuple[int | None, list[int]]:
     """With probability at least 1 - alpha, the label is the dual classifier's at the input, or None.
 
-    All levels that remain must agree, each at alpha/2 divided by their number (they were chosen from the estimator's
-    votes, which are independent of the classifier's). Also returns those levels.
+    All levels that remain must agree, each at alpha/2: an agreed label is wrong only if the test at the true route is,
+    which is one level, fixed before any vote. Also returns those levels.
     """
     kept = candidates(tally, levels=levels, alpha=alpha, interval=interval)
-    share = alpha / 2 / max(1, len(kept)) if levels > 1 else alpha
+    share = alpha / 2 if levels > 1 else alpha
     labels = {_top(tally.counts(Stream(CLASSIFIER, level, PREDICTION)), share) for level in kept}
     return (labels.pop() if len(labels) == 1 else None), kept
 
