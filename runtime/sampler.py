@@ -67,14 +67,17 @@ class Sampler:
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Finished jobs, in the order in which they were given. An engine failure ends the run: no job that lacks votes
-        is ever returned."""
+        is ever returned. An error of `jobs` itself (a bad image, say) comes after the jobs that were before it."""
         self._queues.clear()
         source = iter(jobs)
         waiting: deque[Job] = deque()
-        more = True
+        more, failure = True, None
         while True:
             while more and len(waiting) < self.in_flight:
-                job = next(source, None)
+                try:
+                    job = next(source, None)
+                except Exception as error:
+                    job, failure = None, error
                 if job is None:
                     more = False
                 else:
@@ -85,6 +88,8 @@ class Sampler:
             if more and len(waiting) < self.in_flight:
                 continue
             if not waiting:
+                if failure is not None:
+                    raise failure
                 return
             self._step()
 

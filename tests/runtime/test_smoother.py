@@ -194,3 +194,11 @@ def test_one_level_needs_no_router(tmp_path: Path) -> None:
         assert 0 < certificate.radius <= 0.6
         assert ds.Certificate.from_json(certificate.to_json()).radius == certificate.radius
     assert smoother.predict(IMAGE, n=50).label == 1
+
+
+def test_images_before_a_bad_one_are_certified(smoother: ds.Smoother) -> None:
+    images = [toys.image(0.8, 0.2), toys.image(0.7, 0.2), toys.image(7, 0.2), toys.image(0.8, 0.2)]
+    stream = smoother.certify_many(images, budget=ds.Fixed(100))
+    assert [next(stream).seed.index for _ in range(2)] == [0, 1]
+    with pytest.raises(ds.InputError, match="ranges from"):
+        next(stream)
