@@ -5,8 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dualsmooth as ds
+from dualsmooth.runtime.curves import certified_radii
 from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_IMAGES
+from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.report import markdown_table
+from dualsmooth.runtime.results import read_results
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,3 +21,15 @@ def test_python_block(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.chdir(ROOT)
     exec(compile(code, "README.md", "exec"), {"image": images[0], "images": images})
     assert "dualsmooth-certificate" in capsys.readouterr().out
+
+
+def test_table_follows_from_the_committed_votes() -> None:
+    """Every figure of the README's table, recomputed from the counts; the votes are of the bundle that ships."""
+    results = read_results(ROOT / "docs" / "results" / "fashion-mnist-all-levels.jsonl")
+    shipped = ds.read_bundle(SHIPPED_BUNDLE).manifest_sha256
+    assert {r.certificate.artefact.manifest_sha256 for r in results} == {shipped}
+    assert [r.index for r in results] == list(range(0, 8000, 16))
+    readme = (ROOT / "README.md").read_text().splitlines()
+    for rule in ("single:0.25", "single:0.5", "single:1", "oracle", "multiscale", "paper", "interval"):
+        row = markdown_table({rule: certified_radii(results, rule=rule)}).splitlines()[-1]
+        assert row in readme
