@@ -212,7 +212,7 @@ def adaptive_table(smoother: ds.Smoother, banks: list[VoteBank], labels: list[in
     def lost(spent: Spent) -> float:
         return 100 * float(np.mean([fixed.accuracy(r) - spent.accuracy(r) for r in RADII]))
 
-    for tolerance in (0.0, 0.01, 0.02, 0.05, 0.1):
+    for tolerance in (0.0, 0.01, 0.02, 0.05):
         spent = spend(smoother, banks, labels, ds.Adaptive(n, tolerance))
         at, plain = control(smoother, banks, labels, spent.total.mean(), n)
         lines.append(
