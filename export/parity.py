@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dualsmooth.runtime.errors import BundleError, ProviderError
+from dualsmooth.runtime.errors import BundleError, ProviderError, one_line
 
 BATCHES = (1, 3, 257)
 TOLERANCE = 1e-4
@@ -65,15 +65,11 @@ def _session(onnx_bytes: bytes, name: str) -> Any:
     try:
         return onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise BundleError(f"{name}: ONNX Runtime cannot load it ({_line(error)}); update onnxruntime") from error
+        raise BundleError(f"{name}: ONNX Runtime cannot load it ({one_line(error)}); update onnxruntime") from error
 
 
 def _run(session: Any, x: np.ndarray[Any, np.dtype[np.float32]], name: str) -> Any:
     try:
         return session.run(["logits"], {"x": x})[0]
     except Exception as error:
-        raise BundleError(f"{name}: ONNX Runtime fails on a batch of {len(x)} ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise BundleError(f"{name}: ONNX Runtime fails on a batch of {len(x)} ({one_line(error)})") from error

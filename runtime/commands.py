@@ -172,11 +172,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     dataset = load_dataset(args.dataset, split=args.split, data_dir=args.data_dir)
     indices = _indices(args, dataset)
     smoother = _smoother(args)
-    start, correct = time.perf_counter(), 0
+    start = time.perf_counter()
 
     def progress(result: Result, done: int, total: int) -> None:
-        nonlocal correct
-        correct += result.certificate.label == result.true_label
         if sys.stderr.isatty() or done % 25 == 0 or done == total:
             line = f"{done}/{total} images, {time.perf_counter() - start:.0f} s, radius {result.certificate.radius:.3f}"
             print(line, end="\r" if sys.stderr.isatty() and done < total else "\n", file=sys.stderr, flush=True)

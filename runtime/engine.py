@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.bundle import BaseModel, Bundle
-from dualsmooth.runtime.errors import BundleError, EngineError, InputError, ProviderError
+from dualsmooth.runtime.errors import BundleError, EngineError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
@@ -40,7 +40,7 @@ class Engine:
                     session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
                 except Exception as error:
                     raise BundleError(
-                        f"ONNX Runtime cannot load {path} ({_line(error)}); export the bundle again"
+                        f"ONNX Runtime cannot load {path} ({one_line(error)}); export the bundle again"
                     ) from error
                 if session.get_providers()[0] != PROVIDERS[provider]:
                     raise ProviderError(
@@ -89,7 +89,9 @@ class Engine:
         try:
             (logits,) = self._sessions[name].run(["logits"], feed)
         except Exception as error:
-            raise EngineError(f"{name} failed on {self.provider} ({_line(error)}); no certificate is issued") from error
+            raise EngineError(
+                f"{name} failed on {self.provider} ({one_line(error)}); no certificate is issued"
+            ) from error
         if not isinstance(logits, np.ndarray) or logits.shape != (len(batch), width):
             raise EngineError(f"{name} returned shape {getattr(logits, 'shape', None)}; expected {(len(batch), width)}")
         if not np.isfinite(logits).all():
@@ -121,7 +123,3 @@ def _fits(declared: list[Any], wanted: tuple[int, ...]) -> bool:
         and not isinstance(declared[0], int)
         and all(not isinstance(d, int) or d == w for d, w in zip(inner, wanted, strict=True))
     )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -26,3 +26,8 @@ class ProviderError(DualSmoothError):
 
 class CertificateError(DualSmoothError):
     """A certificate does not follow from its own counts, or belongs to another bundle."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of a foreign error, for use inside one of ours: one line, cut at 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
