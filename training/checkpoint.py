@@ -18,38 +18,40 @@ from dualsmooth.training.models import ModelSpec, Network, build
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network after `epoch` of `epochs` epochs, with what it takes to go on."""
+    """A network after `epoch` of `epochs` epochs, with what it takes to go on.
+
+    `average` is a moving average of the weights, where one is kept; the network then has these and not `weights`.
+    """
 
     spec: ModelSpec
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     epoch: int
     epochs: int
+    average: dict[str, torch.Tensor] | None = None
 
     @property
     def finished(self) -> bool:
         return self.epoch >= self.epochs
 
     def network(self) -> Network:
-        """The network with these weights, in evaluation mode."""
+        """The network with these weights (their average where there is one), in evaluation mode."""
         network = build(self.spec)
-        network.load_state_dict(self.weights)
+        network.load_state_dict(self.weights if self.average is None else self.average)
         return network.eval()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` so that `path` holds either the old or the new one, whenever the process dies."""
     buffer = io.BytesIO()
-    torch.save(
-        {
-            "spec": checkpoint.spec.to_dict(),
-            "weights": checkpoint.weights,
-            "optimizer": checkpoint.optimizer,
-            "epoch": checkpoint.epoch,
-            "epochs": checkpoint.epochs,
-        },
-        buffer,
-    )
+    values = {
+        "spec": checkpoint.spec.to_dict(),
+        "weights": checkpoint.weights,
+        "optimizer": checkpoint.optimizer,
+        "epoch": checkpoint.epoch,
+        "epochs": checkpoint.epochs,
+    }
+    torch.save(values if checkpoint.average is None else {**values, "average": checkpoint.average}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
@@ -63,6 +65,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             optimizer=values["optimizer"],
             epoch=int(values["epoch"]),
             epochs=int(values["epochs"]),
+            average=values.get("average"),
         )
         checkpoint.network()
     except InputError:

@@ -20,8 +20,72 @@ from dualsmooth.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
+class Gaussian:
+    """Cross-entropy on one noisy copy of each image (Cohen et al. 2019, section 3.3)."""
+
+    kind: str = "gaussian"
+
+    def check(self) -> None:
+        """Nothing can be wrong."""
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Cross-entropy on `copies` noisy copies of each image, plus `weight` (lambda) times the mean KL divergence from
+    their mean prediction, plus `eta` times the entropy of that mean (Jeong & Shin 2020, section 3.2)."""
+
+    kind: str = "consistency"
+    weight: float = 10.0
+    eta: float = 0.5
+    copies: int = 2
+
+    def check(self) -> None:
+        """Raise `InputError` for values that cannot be used."""
+        for key in ("weight", "eta"):
+            _need(getattr(self, key) >= 0, f"classifier.objective.{key} is {getattr(self, key)}", "a number from 0")
+        _need(self.copies >= 2, f"classifier.objective.copies is {self.copies}", "at least 2 noise copies")
+
+
+@dataclass(frozen=True)
+class SmoothAdv:
+    """Cross-entropy on noisy copies of an adversarial image, found by `steps` steps on the loss of the *smoothed*
+    classifier with the same `copies` draws of noise (SmoothAdv, Salman et al. 2019, section 3).
+
+    `epsilon` bounds the L2 norm of the attack, in input units, or in units of each example's own noise level where
+    `relative`; it grows from epsilon / warm_up in the first epoch to epsilon in epoch `warm_up`. `attack` is "pgd"
+    (steps of fixed length inside the ball) or "ddn" (Rony et al. 2019: the norm is searched for, at most epsilon).
+    """
+
+    kind: str = "smoothadv"
+    attack: str = "pgd"
+    epsilon: float = 0.5
+    relative: bool = False
+    steps: int = 4
+    copies: int = 2
+    warm_up: int = 3
+
+    def check(self) -> None:
+        """Raise `InputError` for values that cannot be used."""
+        _need(self.attack in ("pgd", "ddn"), f"classifier.objective.attack is {self.attack!r}", "pgd or ddn")
+        _need(self.epsilon > 0, f"classifier.objective.epsilon is {self.epsilon}", "a positive length")
+        for key in ("steps", "copies", "warm_up"):
+            _need(getattr(self, key) >= 1, f"classifier.objective.{key} is {getattr(self, key)}", "at least 1")
+
+
+OBJECTIVES: dict[str, type[Gaussian] | type[Consistency] | type[SmoothAdv]] = {
+    "gaussian": Gaussian,
+    "consistency": Consistency,
+    "smoothadv": SmoothAdv,
+}
+
+
+@dataclass(frozen=True)
 class ClassifierConfig:
-    """Stage 2: one network trained under Gaussian noise at all `sigmas` (Cohen et al. 2019, section 3.3)."""
+    """Stage 2: a network trained under Gaussian noise, at one or several of the `sigmas`, for an `objective`.
+
+    `ema` is the decay of an exponential moving average of the weights, which then is the network (0: none);
+    `clip_norm` the largest norm of a step's gradient (0: any).
+    """
 
     model: str = "small-cnn"
     width: float = 1.0
@@ -30,6 +94,9 @@ class ClassifierConfig:
     lr: float = 3e-3
     weight_decay: float = 0.05
     autocast: bool = False
+    ema: float = 0.0
+    clip_norm: float = 0.0
+    objective: Gaussian | Consistency | SmoothAdv = field(default_factory=Gaussian)
 
 
 @dataclass(frozen=True)
@@ -53,6 +120,8 @@ class EstimatorConfig:
     lr: float = 1e-3
     weight_decay: float = 0.05
     autocast: bool = False
+    ema: float = 0.0
+    clip_norm: float = 0.0
     temperature: float = 0.05
     consistency: float = 3.0
     eta: float = 0.5
@@ -102,6 +171,9 @@ class Config:
             _need(stage.width > 0, f"{name}.width is {stage.width}", "a positive factor")
             _need(stage.lr > 0, f"{name}.lr is {stage.lr}", "a positive number")
             _need(stage.weight_decay >= 0, f"{name}.weight_decay is {stage.weight_decay}", "a number from 0")
+            _need(0 <= stage.ema < 1, f"{name}.ema is {stage.ema}", "a decay from 0 (none) to below 1, e.g. 0.999")
+            _need(stage.clip_norm >= 0, f"{name}.clip_norm is {stage.clip_norm}", "a number from 0")
+        self.classifier.objective.check()
         labels, estimator = self.labels, self.estimator
         _need(labels.images >= 0, f"labels.images is {labels.images}", "a number of images, 0 for all")
         _need(labels.votes >= 1 and labels.shard >= 1, "labels.votes or labels.shard is below 1", "at least 1")
@@ -143,7 +215,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def difference(a: Config, b: Config) -> str | None:
     """The first key in which two configurations differ, as text; the data folder may move and does not count."""
     left, right = (_toml(dataclasses.asdict(dataclasses.replace(c, data_dir=None))).splitlines() for c in (a, b))
-    return next((f"{x} against {y}" for x, y in zip(left, right, strict=True) if x != y), None)
+    pairs = itertools.zip_longest(left, right, fillvalue="nothing")
+    return next((f"{x} against {y}" for x, y in pairs if x != y), None)
 
 
 def _need(ok: bool, found: str, expected: str) -> None:
@@ -164,6 +237,8 @@ def _build(cls: type[Any], values: Mapping[str, Any], source: str, prefix: str) 
 def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
         return _build(kind, value, source, f"{key}.")
+    if kind == Gaussian | Consistency | SmoothAdv:
+        return _objective(value, source, key)
     if get_origin(kind) is UnionType:
         return None if value is None else _convert(get_args(kind)[0], value, source, key)
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
@@ -176,12 +251,24 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     raise InputError(f"{source}: {key} is {value!r}; expected {name}")
 
 
-def _toml(values: Mapping[str, Any]) -> str:
+def _objective(value: Any, source: str, key: str) -> Any:
+    """An objective from its name, or from a table whose `kind` is the name."""
+    if type(value) in OBJECTIVES.values():
+        return value
+    values = {"kind": value} if isinstance(value, str) else value
+    kind = values.get("kind", "gaussian") if isinstance(values, Mapping) else None
+    if not isinstance(kind, str) or kind not in OBJECTIVES:
+        raise InputError(f"{source}: {key} is {value!r}; expected one of {', '.join(OBJECTIVES)}, or a table with kind")
+    return _build(OBJECTIVES[kind], values, source, f"{key}.")
+
+
+def _toml(values: Mapping[str, Any], prefix: str = "") -> str:
     lines = [f"{k} = {_toml_value(v)}" for k, v in values.items() if v is not None and not isinstance(v, Mapping)]
+    text = "\n".join(lines) + "\n" if lines or not prefix else ""
     for name, section in values.items():
         if isinstance(section, Mapping):
-            lines += ["", f"[{name}]", *(f"{k} = {_toml_value(v)}" for k, v in section.items() if v is not None)]
-    return "\n".join(lines) + "\n"
+            text += f"\n[{prefix}{name}]\n" + _toml(section, f"{prefix}{name}.")
+    return text
 
 
 def _toml_value(value: Any) -> str:

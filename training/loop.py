@@ -13,6 +13,8 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dualsmooth.training.config import ClassifierConfig, EstimatorConfig
 from dualsmooth.training.data import batches
+from dualsmooth.training.ema import Average
+from dualsmooth.training.history import append_history
 from dualsmooth.training.models import ModelSpec, Network, build
 from dualsmooth.training.progress import Progress
 from dualsmooth.training.seeds import Stream, torch_generator
@@ -21,6 +23,7 @@ Loss = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
 """(network, indices [B] of training images, generator) to a scalar loss."""
 
 _WARM_UP = 0.1
+_FIRST_WEIGHTS = 2**32 - 1
 
 
 def fit(
@@ -33,12 +36,16 @@ def fit(
     settings: ClassifierConfig | EstimatorConfig,
     seed: int,
     stream: Stream,
+    key: tuple[int, ...] = (),
     device: str = "cpu",
+    on_epoch: Callable[[int], None] | None = None,
 ) -> Network:
     """Minimise `loss` with AdamW, linear warm-up and cosine decay; a checkpoint at `path` after every epoch.
 
-    `start` sets the first weights of a new network. Every epoch draws from its own generator, so that a run which was
-    killed at any moment ends with the weights of one that was not. Returns the network in evaluation mode, on the CPU.
+    `start` sets the first weights of a new network; `on_epoch` is called with the number of each epoch, from 0, before
+    it begins. Every epoch draws from its own generator, told apart by `key` from those of other networks of the same
+    `stream`, so that a run which was killed at any moment ends with the weights of one that was not. Loss and learning
+    rate of each epoch go to `history.jsonl` beside `path`. Returns the network in evaluation mode, on the CPU.
     """
     done = load_checkpoint(path) if path.exists() else None
     if done is not None and (done.spec, done.epochs) != (spec, settings.epochs):
@@ -55,15 +62,20 @@ def fit(
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
     if done is not None:
         optimizer.load_state_dict(done.optimizer)
+    average_weights = None
+    if settings.ema:
+        average_weights = Average(network, settings.ema, done.average if done is not None else None)
 
     epoch = done.epoch if done is not None else 0
     batch_size = min(settings.batch_size, count)
     steps = count // batch_size
     name = stream.name.lower()
-    progress = Progress(name, settings.epochs * steps * batch_size, "images", done=epoch * steps * batch_size)
+    progress = Progress(path.stem, settings.epochs * steps * batch_size, "images", done=epoch * steps * batch_size)
     while epoch < settings.epochs:
-        generator = torch_generator(seed, stream, epoch, device=device)
+        generator = torch_generator(seed, stream, *stream_key(epoch, key), device=device)
         network.train()
+        if on_epoch is not None:
+            on_epoch(epoch)
         average = 0.0
         for step, index in enumerate(batches(count, batch_size, generator)):
             position = (epoch * steps + step) / (settings.epochs * steps)
@@ -73,13 +85,21 @@ def fit(
                 value = loss(network, index, generator)
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
             optimizer.step()
+            if average_weights is not None:
+                average_weights.update(network, epoch * steps + step)
             average += (value.item() - average) / (step + 1)
             progress.advance(len(index), f"epoch {epoch + 1}/{settings.epochs}, loss {average:.3f}")
         if not math.isfinite(average):
             raise InputError(f"the {name}'s loss is {average} in epoch {epoch + 1}; lower {name}.lr")
         epoch += 1
-        state = Checkpoint(spec, network.state_dict(), optimizer.state_dict(), epoch, settings.epochs)
+        append_history(path, epoch, loss=average, lr=optimizer.param_groups[0]["lr"])
+        state = Checkpoint(
+            spec, network.state_dict(), optimizer.state_dict(), epoch, settings.epochs,
+            average_weights.values if average_weights is not None else None,
+        )  # fmt: skip
         save_checkpoint(path, state)
     return load_checkpoint(path).network()
 
@@ -89,6 +109,13 @@ def add_noise(images: torch.Tensor, sigma: torch.Tensor | float, generator: torc
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     noisy = torch.addcmul(images / 255.0, noise, torch.as_tensor(sigma, device=images.device))
     return noisy.contiguous(memory_format=torch.channels_last)
+
+
+def stream_key(epoch: int | None, key: tuple[int, ...]) -> tuple[int, ...]:
+    """What tells the generator of an epoch (None: of the first weights) from those of other epochs and networks."""
+    if not key:
+        return () if epoch is None else (epoch,)
+    return (_FIRST_WEIGHTS if epoch is None else epoch, 1 + len(key), *key)
 
 
 def _schedule(position: float) -> float:

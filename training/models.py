@@ -101,6 +101,12 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def predict(network: nn.Module, noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Logits of noisy images [B,C,H,W] whose noise levels are `sigma` [B]."""
+    logits: torch.Tensor = network(noisy)
+    return logits
+
+
 def copy_trunk(source: Network, target: Network) -> None:
     """Start `target` from the features of `source`; the heads may differ."""
     target.normalise.load_state_dict(source.normalise.state_dict())

@@ -74,7 +74,7 @@ def _stages(
         seconds[name] = round(time.monotonic() - start, 1)
 
     with stage("classifier"):
-        classifier = train_classifier(root / files.CLASSIFIER, data, config, device=device)
+        classifier = train_classifier(root / files.CLASSIFIER, data, config, levels=config.sigmas, device=device)
     with stage("labels"):
         voter = voter_of(classifier, data.input_shape)
         votes = label_votes(root / files.LABELS, data, voter, config, threads=threads)

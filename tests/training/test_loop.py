@@ -32,19 +32,19 @@ def test_training_stopped_in_any_epoch_ends_as_if_it_was_not(
         save(path, checkpoint)
 
     save = loop.save_checkpoint
-    whole = train_classifier(tmp_path / "whole.pt", data, tiny).state_dict()
+    whole = train_classifier(tmp_path / "whole.pt", data, tiny, levels=tiny.sigmas).state_dict()
     with monkeypatch.context() as patched:
         patched.setattr(loop, "save_checkpoint", save_or_die)
         with pytest.raises(KeyboardInterrupt):
-            train_classifier(tmp_path / "part.pt", data, tiny)
-    resumed = train_classifier(tmp_path / "part.pt", data, tiny).state_dict()
+            train_classifier(tmp_path / "part.pt", data, tiny, levels=tiny.sigmas)
+    resumed = train_classifier(tmp_path / "part.pt", data, tiny, levels=tiny.sigmas).state_dict()
     assert saved == list(range(1, survived + 1))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_training_learns(tiny: Config, data: TrainingData, tmp_path: Path) -> None:
     longer = dataclasses.replace(tiny, classifier=dataclasses.replace(tiny.classifier, epochs=12))
-    network = train_classifier(tmp_path / "c.pt", data, longer)
+    network = train_classifier(tmp_path / "c.pt", data, longer, levels=longer.sigmas)
     images = torch.from_numpy(data.validation_images) / 255.0
     noisy = images + 0.25 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     right = network(noisy).argmax(1) == torch.from_numpy(data.validation_labels)
@@ -54,14 +54,14 @@ def test_training_learns(tiny: Config, data: TrainingData, tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_stops_the_run(tiny: Config, data: TrainingData, tmp_path: Path) -> None:
     hot = dataclasses.replace(tiny, classifier=dataclasses.replace(tiny.classifier, lr=1e30))
     with pytest.raises(InputError, match=r"lower classifier\.lr"):
-        train_classifier(tmp_path / "c.pt", data, hot)
+        train_classifier(tmp_path / "c.pt", data, hot, levels=hot.sigmas)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tiny: Config, data: TrainingData, tmp_path: Path) -> None:
-    train_classifier(tmp_path / "c.pt", data, tiny)
+    train_classifier(tmp_path / "c.pt", data, tiny, levels=tiny.sigmas)
     longer = dataclasses.replace(tiny, classifier=dataclasses.replace(tiny.classifier, epochs=12))
     with pytest.raises(InputError, match="another run"):
-        train_classifier(tmp_path / "c.pt", data, longer)
+        train_classifier(tmp_path / "c.pt", data, longer, levels=longer.sigmas)
 
 
 def test_noise_has_the_level_of_each_example() -> None:

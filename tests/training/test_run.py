@@ -110,7 +110,9 @@ def test_kill_9_and_resume_gives_identical_weights(tiny: Config, finished: Path,
     _kill_when(tmp_path / "run", "classifier.pt", config)
     with pytest.raises(InputError, match="is not finished"):
         load_run(tmp_path / "run")
-    resumed = train_classifier(tmp_path / "run" / "classifier.pt", load_training_data(tiny), tiny).state_dict()
+    resumed = train_classifier(
+        tmp_path / "run" / "classifier.pt", load_training_data(tiny), tiny, levels=tiny.sigmas
+    ).state_dict()
     whole = weights(finished)[0]
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 

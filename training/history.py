@@ -1,0 +1,39 @@
+"""`history.jsonl`: one line for each epoch of each network of a run, for people and for plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dualsmooth.runtime.files import write_atomically
+
+HISTORY = "history.jsonl"
+
+
+def append_history(checkpoint: Path, epoch: int, **values: float) -> None:
+    """Write the line of `epoch` (from 1) of the network that is saved at `checkpoint`, to the file beside it.
+
+    It is written before the checkpoint: an epoch that a kill made run again replaces its line.
+    """
+    path, name = checkpoint.parent / HISTORY, checkpoint.stem
+    kept = [entry for entry in read_history(path) if entry["network"] != name or entry["epoch"] < epoch]
+    lines = [*kept, {"network": name, "epoch": epoch, **values}]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The lines of a history; a missing file is empty, and lines that are not of a history are left out."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    entries = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and {"network", "epoch"} <= set(entry) and isinstance(entry["epoch"], int):
+            entries.append(entry)
+    return entries
