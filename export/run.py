@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from dualsmooth.export.bundle import export_bundle
 from dualsmooth.runtime.bundle import Bundle
+from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import read_toml
 from dualsmooth.training.record import CONFIG, code_version, load_run, now
 
@@ -20,10 +23,14 @@ def export_run(run: str | Path, out: str | Path, *, command: str = "dualsmooth.e
     """
     trained = load_run(run)
     record = trained.record
+    classifiers = [network for network in trained.classifiers if isinstance(network, nn.Module)]
+    if len(classifiers) < len(trained.sigmas):
+        raise InputError(f"run {run} routes over ONNX experts, which cannot be exported again yet")
     provenance: dict[str, Any] = {
         "dataset": record.get("dataset"),
         "seed": record.get("seed"),
         "training": record.get("sessions"),
+        **({"borrowed": record["borrowed"]} if "borrowed" in record else {}),
         "config": read_toml(trained.path / CONFIG),
         "metrics": record.get("metrics"),
         "checkpoints": record.get("checkpoints"),
@@ -32,7 +39,7 @@ def export_run(run: str | Path, out: str | Path, *, command: str = "dualsmooth.e
     return export_bundle(
         out,
         estimator=trained.estimator,
-        classifiers=trained.classifiers,
+        classifiers=classifiers,
         sigmas=trained.sigmas,
         sigma_e=trained.sigma_e,
         classes=trained.classes,

@@ -19,6 +19,7 @@ _FLAGS = {
     "sigma-e": ("sigma_e", float, "the estimator's own noise level (default: the largest of the sigmas)"),
     "seed": ("seed", int, "decides every random number of the run (default 0)"),
     "validation": ("validation", int, "training images held out to measure on (default 5000)"),
+    "rounds": ("rounds", int, "estimators, with classifiers fine-tuned on their routes in between (default 1)"),
     "classifier-epochs": ("classifier.epochs", int, "epochs of the classifier (default 12)"),
     "estimator-epochs": ("estimator.epochs", int, "epochs of the estimator (default 8)"),
     "labels": ("labels.images", int, "how many images are labelled for the estimator, 0 for all (default 20000)"),
@@ -38,6 +39,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--config", metavar="FILE", help="TOML file; flags override it")
     for flag, (_, kind, text) in _FLAGS.items():
         parser.add_argument(f"--{flag}", type=kind, help=text)
+    parser.add_argument(
+        "--experts", metavar="SIGMA=FILE,…",
+        help="ONNX classifiers from anywhere, one a level, e.g. 0.25=a.onnx,1.0=b.onnx: trains the estimator only",
+    )  # fmt: skip
+    parser.add_argument("--from", dest="reuse", metavar="RUN", help="take over the stages that an earlier run shares")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="any other setting, e.g. estimator.temperature=0.1 (all keys: RUN/config.toml)",
@@ -63,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         out,
         threads=arguments.threads,
         device=arguments.device,
+        reuse=arguments.reuse,
         command=shlex.join(["dualsmooth", *sys.argv[1:]]),
         say=lambda text: print(text, file=sys.stderr),
     )
@@ -76,6 +83,8 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         value = getattr(arguments, flag.replace("-", "_"))
         if value is not None:
             _put(values, key, _numbers(value) if key == "sigmas" else value)
+    if arguments.experts:
+        _put(values, "experts", arguments.experts.split(","))
     for text in arguments.set:
         key, equals, value = text.partition("=")
         if not equals:

@@ -81,7 +81,8 @@ OBJECTIVES: dict[str, type[Gaussian] | type[Consistency] | type[SmoothAdv]] = {
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Stage 2: a network trained under Gaussian noise, at one or several of the `sigmas`, for an `objective`.
+    """Stage 2: networks trained under Gaussian noise for an `objective`: one shared by all `sigmas`, or one `experts`
+    network for each of them.
 
     `ema` is the decay of an exponential moving average of the weights, which then is the network (0: none);
     `clip_norm` the largest norm of a step's gradient (0: any).
@@ -89,6 +90,7 @@ class ClassifierConfig:
 
     model: str = "small-cnn"
     width: float = 1.0
+    experts: bool = False
     epochs: int = 12
     batch_size: int = 256
     lr: float = 3e-3
@@ -101,11 +103,17 @@ class ClassifierConfig:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Labels of the estimator: R_c(x, sigma_i) from `votes` passes per level, for `images` images (0: all)."""
+    """Labels of the estimator: R_c(x, sigma_i) from `votes` passes per level, for `images` images (0: all).
+
+    `doubt` is the error probability at which a level that cannot be the best is sampled no further (0: never). With
+    `folds` >= 2 every image is labelled by classifiers that were not trained on it (cross-fitting).
+    """
 
     images: int = 20_000
     votes: int = 100
     alpha: float = 1e-3
+    doubt: float = 0.1
+    folds: int = 0
     shard: int = 250
 
 
@@ -131,6 +139,20 @@ class EstimatorConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig:
+    """Rounds after the first: each classifier is trained further on the images that the router sends to its levels.
+
+    An image is drawn for a level in proportion to (1 - everywhere) times its share of `votes` votes of the smoothed
+    estimator, plus everywhere / K.
+    """
+
+    epochs: int = 4
+    lr: float = 1e-3
+    votes: int = 32
+    everywhere: float = 0.3
+
+
+@dataclass(frozen=True)
 class MetricsConfig:
     """What is measured on the validation split: `images` images, `votes` passes of each base model and level."""
 
@@ -142,7 +164,10 @@ class MetricsConfig:
 class Config:
     """Everything that decides the result of a run.
 
-    `sigma_e` = 0 stands for max(sigmas); `validation` images are held out of the training images.
+    `sigma_e` = 0 stands for max(sigmas); `validation` images are held out of the training images; `augment` turns the
+    data set's augmentation on. `rounds` counts estimators: between two of them, the classifiers are trained further on
+    the images that the router sends to them (the alternation of Dual RS). `experts` are ONNX files from anywhere, one
+    for each level ("0.25=a.onnx"): then only the estimator is trained.
     """
 
     dataset: str
@@ -151,12 +176,19 @@ class Config:
     sigma_e: float = 0.0
     seed: int = 0
     validation: int = 5_000
+    augment: bool = True
+    rounds: int = 1
+    experts: tuple[str, ...] = ()
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
+        if self.experts:
+            object.__setattr__(self, "sigmas", tuple(sigma for sigma, _ in self.expert_files()))
+            _need(self.rounds == 1 and self.labels.folds == 0, "experts are given, with rounds or folds", "neither")
         levels = self.sigmas
         ascending = all(a < b for a, b in itertools.pairwise(levels))
         _need(bool(levels) and levels[0] > 0 and ascending, f"sigmas is {levels}", "positive, ascending noise levels")
@@ -177,6 +209,15 @@ class Config:
         labels, estimator = self.labels, self.estimator
         _need(labels.images >= 0, f"labels.images is {labels.images}", "a number of images, 0 for all")
         _need(labels.votes >= 1 and labels.shard >= 1, "labels.votes or labels.shard is below 1", "at least 1")
+        _need(0 <= labels.doubt < 0.5, f"labels.doubt is {labels.doubt}", "0 (draw every vote) to below 0.5")
+        _need(labels.folds == 0 or labels.folds >= 2, f"labels.folds is {labels.folds}", "0 (none) or at least 2 folds")
+        _need(self.rounds >= 1, f"rounds is {self.rounds}", "at least 1")
+        finetune = self.finetune
+        _need(
+            finetune.epochs >= 1 and finetune.votes >= 1, "finetune.epochs or finetune.votes is below 1", "at least 1"
+        )
+        _need(finetune.lr > 0, f"finetune.lr is {finetune.lr}", "a positive number")
+        _need(0 <= finetune.everywhere <= 1, f"finetune.everywhere is {finetune.everywhere}", "a share from 0 to 1")
         _need(0 < labels.alpha < 1, f"labels.alpha is {labels.alpha}", "0 < alpha < 1")
         _need(estimator.temperature > 0, f"estimator.temperature is {estimator.temperature}", "a positive number")
         for key in ("consistency", "eta", "balance"):
@@ -190,6 +231,18 @@ class Config:
         )
         metrics = self.metrics
         _need(metrics.images >= 1 and metrics.votes >= 1, "metrics.images or metrics.votes is below 1", "at least 1")
+
+    def expert_files(self) -> tuple[tuple[float, Path], ...]:
+        """Level and ONNX file of each of the given `experts`."""
+        files = []
+        for text in self.experts:
+            sigma, equals, path = text.partition("=")
+            try:
+                files.append((float(sigma), Path(path)))
+            except ValueError:
+                equals = ""
+            _need(bool(equals and path), f"expert {text!r} is not understood", "SIGMA=FILE.onnx, e.g. 0.25=a.onnx")
+        return tuple(files)
 
     def to_toml(self) -> str:
         """The configuration as TOML; `config_from` reads it back unchanged."""
@@ -242,12 +295,13 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     if get_origin(kind) is UnionType:
         return None if value is None else _convert(get_args(kind)[0], value, source, key)
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(float, item, source, key) for item in value)
+        return tuple(_convert(get_args(kind)[0], item, source, key) for item in value)
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
-    name = "a list of numbers" if get_origin(kind) is tuple else {float: "a finite number"}.get(kind, kind.__name__)
+    item = "texts" if get_args(kind)[:1] == (str,) else "numbers"
+    name = f"a list of {item}" if get_origin(kind) is tuple else {float: "a finite number"}.get(kind, kind.__name__)
     raise InputError(f"{source}: {key} is {value!r}; expected {name}")
 
 

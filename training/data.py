@@ -94,7 +94,7 @@ def load_training_data(config: Config) -> TrainingData:
         validation_images=dataset.images[validation],
         validation_labels=dataset.labels[validation],
         classes=classes,
-        augmentation=AUGMENTATIONS.get(config.dataset, Augmentation()),
+        augmentation=AUGMENTATIONS.get(config.dataset, Augmentation()) if config.augment else Augmentation(),
     )
 
 

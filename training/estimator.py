@@ -46,8 +46,8 @@ def consistency(logits: torch.Tensor, kl_weight: float, entropy_weight: float) -
 
 
 def train_estimator(
-    path: Path, data: TrainingData, index: npt.NDArray[np.int64], radii: Floats, classifier: Network, config: Config,
-    *, device: str = "cpu",
+    path: Path, data: TrainingData, index: npt.NDArray[np.int64], radii: Floats, trunk: Network | None, config: Config,
+    *, key: tuple[int, ...] = (), device: str = "cpu",
 ) -> Network:  # fmt: skip
     """Train the estimator at the one level `config.sigma_e` on images `index` [N] and their radii [N,K].
 
@@ -71,10 +71,10 @@ def train_estimator(
 
     def start(network: Network) -> None:
         initialise(network, torch_generator(config.seed, Stream.ESTIMATOR))
-        if settings.from_classifier:
-            copy_trunk(classifier, network)
+        if settings.from_classifier and trunk is not None:
+            copy_trunk(trunk, network)
 
     return fit(
         path, spec, loss, start=start, count=len(images), settings=settings, seed=config.seed,
-        stream=Stream.ESTIMATOR, device=device,
+        stream=Stream.ESTIMATOR, key=key, device=device,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,18 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from dualsmooth.runtime.bounds import lower_bound, normal_quantile
+from dualsmooth.runtime.bounds import lower_bound, normal_quantile, upper_bound
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.noise import add_noise
-from dualsmooth.training.config import Config
-from dualsmooth.training.data import Images, TrainingData
+from dualsmooth.training.config import Config, LabelConfig
+from dualsmooth.training.data import Images, Labels, TrainingData
 from dualsmooth.training.models import Network
 from dualsmooth.training.progress import Progress
 from dualsmooth.training.seeds import Stream, numpy_generator
 
 Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 _PASSES = 256
+_FIRST_LOOK = 8
 
 
 class Voter:
@@ -32,22 +34,32 @@ class Voter:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+        self._conditional = "sigma" in {tensor.name for tensor in self._session.get_inputs()}
 
     def votes(self, image: Images, sigma: float, count: int, generator: np.random.Generator) -> Counts:
         """Votes [classes] over `count` noisy copies of one uint8 image [C,H,W]; not a single pass may fail."""
-        clean = image.astype(np.float32) / np.float32(255)
-        buffer = np.empty((min(count, _PASSES), *image.shape), np.float32)
+        totals = self.votes_of_many(image[None], sigma, count, generator)
+        return np.asarray(totals[0], np.int64)
+
+    def votes_of_many(self, images: Images, sigma: float, count: int, generator: np.random.Generator) -> Counts:
+        """Votes [N,classes] over `count` noisy copies of each uint8 image [N,C,H,W], packed into full batches."""
+        if count < 1 or not len(images):
+            raise InputError(f"{count} votes of {len(images)} images were asked for; expected at least 1 of each")
+        clean = images.astype(np.float32) / np.float32(255)
+        noisy = np.empty((min(count * len(images), _PASSES), *images.shape[1:]), np.float32)
+        feed = {"sigma": np.float32(sigma)} if self._conditional else {}
         totals: Counts | None = None
-        for start in range(0, count, _PASSES):
-            noisy = buffer[: count - start]
-            add_noise(generator, clean, sigma, noisy)
-            logits = self._session.run(["logits"], {"x": noisy})[0]
+        for start in range(0, count * len(images), _PASSES):
+            owner = np.arange(start, min(start + _PASSES, count * len(images))) // count
+            batch = noisy[: len(owner)]
+            add_noise(generator, clean[owner], sigma, batch)
+            logits = self._session.run(["logits"], {"x": batch, **feed})[0]
             if not np.isfinite(logits).all():
                 raise EngineError("the network gave logits that are not finite; train it again with a lower lr")
-            counted = np.bincount(logits.argmax(axis=1), minlength=logits.shape[1])
-            totals = counted if totals is None else totals + counted
-        if totals is None:
-            raise InputError("0 votes were asked for; expected at least 1")
+            if totals is None:
+                totals = np.zeros((len(images), logits.shape[1]), np.int64)
+            np.add.at(totals, (owner, logits.argmax(axis=1)), 1)
+        assert totals is not None
         return totals
 
 
@@ -58,13 +70,27 @@ def voter_of(network: Network, input_shape: tuple[int, int, int]) -> Voter:
     return Voter(to_onnx(network, input_shape))
 
 
-def certified_radii(successes: Counts, votes: int, sigmas: Sequence[float], alpha: float) -> npt.NDArray[np.float64]:
+def certified_radii(successes: Counts, votes: int, sigmas: Sequence[float], alpha: float) -> Floats:
     """R_c(x, sigma_i), the certified radius of the true label [N,K]; 0 where it is not certified.
 
     `successes` [N,K] of `votes` votes went to the true label, which no vote selected: each radius holds with
     probability at least 1 - alpha. Source: Cohen et al. 2019, Theorem 1; Dual RS, section on training.
     """
     return np.asarray(sigmas) * np.maximum(normal_quantile(lower_bound(successes, votes, alpha)), 0.0)
+
+
+def label_radii(hits: Counts, passes: Counts, settings: LabelConfig, sigmas: Sequence[float]) -> Floats:
+    """The radii [N,K] that `settings.votes` passes would certify, were the share hits/passes right in all of them.
+
+    Where all votes were drawn this is `certified_radii`; where the race ended early it is its extrapolation. A
+    training target, not a certificate.
+    """
+    return _radii_at(hits / passes, settings, sigmas)
+
+
+def _radii_at(share: Floats, settings: LabelConfig, sigmas: Sequence[float]) -> Floats:
+    votes = settings.votes
+    return certified_radii(np.floor(share * votes + 1e-9).astype(np.int64), votes, sigmas, settings.alpha)
 
 
 def label_indices(count: int, config: Config) -> npt.NDArray[np.int64]:
@@ -75,39 +101,107 @@ def label_indices(count: int, config: Config) -> npt.NDArray[np.int64]:
     return numpy_generator(config.seed, Stream.LABELS).permutation(count)[:wanted].astype(np.int64)
 
 
-def label_votes(folder: Path, data: TrainingData, classifier: Voter, config: Config, *, threads: int = 2) -> Counts:
-    """Votes for the true label [N,K] of the images `label_indices`, at each of the K levels.
+def label_votes(
+    folder: Path, data: TrainingData, index: npt.NDArray[np.int64], experts: Sequence[Voter], config: Config,
+    *, key: tuple[int, ...] = (), threads: int = 2,
+) -> tuple[Counts, Counts]:  # fmt: skip
+    """Votes for the true label and passes drawn, both [N,K], of the images `index` [N] at each of the K levels.
 
-    Work is cut into shards of `labels.shard` images, each with its own generator and its own file in `folder`, so
-    that votes do not depend on `threads` and a killed run counts on from the last finished shard.
+    `experts[k]` serves level k. The levels of an image race: after 8, 16, 32, … and at last `labels.votes` passes, a
+    level whose radius cannot be the largest is sampled no further (each comparison errs with probability
+    `labels.doubt`; 0 draws every vote). Work is cut into shards of `labels.shard` images, each with its own generator
+    (of the seed, `key` and its number) and its own file in `folder`, so that votes do not depend on `threads` and a
+    killed run counts on from the last finished shard.
     """
-    settings, index = config.labels, label_indices(len(data.images), config)
-    starts = range(0, len(index), settings.shard)
-    folder.mkdir(exist_ok=True)
-    paths = [folder / f"{number:05d}.npy" for number in range(len(starts))]
-    missing = [number for number, path in enumerate(paths) if not path.exists()]
-    passes = len(config.sigmas) * settings.votes
-    sizes = [len(index[start : start + settings.shard]) for start in starts]
-    finished = passes * (len(index) - sum(sizes[number] for number in missing))
-    progress = Progress("labels", passes * len(index), "passes", done=finished)
 
-    def count(number: int) -> None:
-        rows = index[starts[number] : starts[number] + settings.shard]
-        generator = numpy_generator(config.seed, Stream.LABELS, number)
-        votes = [
-            [classifier.votes(image, sigma, settings.votes, generator)[label] for sigma in config.sigmas]
-            for image, label in zip(data.images[rows], data.labels[rows], strict=True)
-        ]
-        _save_array(paths[number], np.array(votes, np.int64))
-        progress.advance(passes * len(rows))
+    def count(number: int, rows: npt.NDArray[np.int64]) -> Counts:
+        generator = numpy_generator(config.seed, Stream.LABELS, *key, number)
+        return np.stack(_race(data.images[rows], data.labels[rows], experts, config, generator), axis=1)
+
+    votes = _in_shards("labels", folder, index, (2, len(config.sigmas)), count, config.labels.shard, threads)
+    return votes[:, 0], votes[:, 1]
+
+
+def route_votes(folder: Path, data: TrainingData, estimator: Voter, config: Config, *, threads: int = 2) -> Counts:
+    """Votes [N,K] of the estimator on `finetune.votes` noisy copies of each training image; in shards, resumable."""
+
+    def count(number: int, rows: npt.NDArray[np.int64]) -> Counts:
+        generator = numpy_generator(config.seed, Stream.ROUTES, number)
+        return estimator.votes_of_many(data.images[rows], config.sigma_e, config.finetune.votes, generator)
+
+    everything = np.arange(len(data.images), dtype=np.int64)
+    return _in_shards("routes", folder, everything, (len(config.sigmas),), count, config.labels.shard, threads)
+
+
+def _in_shards(
+    name: str, folder: Path, index: npt.NDArray[np.int64], shape: tuple[int, ...],
+    count: Callable[[int, npt.NDArray[np.int64]], Counts], size: int, threads: int,
+) -> Counts:  # fmt: skip
+    """`count(number, rows)` [rows, *shape] of each shard of `index`, from its file in `folder` where there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = [
+        (index[start : start + size], folder / f"{start // size:05d}.npy") for start in range(0, len(index), size)
+    ]
+    missing = [number for number, (_, path) in enumerate(shards) if not path.exists()]
+    left = sum(len(shards[number][0]) for number in missing)
+    progress = Progress(name, len(index), "images", done=len(index) - left)
+
+    def fill(number: int) -> None:
+        rows, path = shards[number]
+        _save_array(path, count(number, rows))
+        progress.advance(len(rows))
 
     with ThreadPoolExecutor(threads) as pool:
         try:
-            list(pool.map(count, missing))
+            list(pool.map(fill, missing))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return np.concatenate([_load_array(p, (n, len(config.sigmas))) for p, n in zip(paths, sizes, strict=True)])
+    return np.concatenate([_load_array(path, (len(rows), *shape)) for rows, path in shards])
+
+
+def _race(
+    images: Images, labels: Labels, experts: Sequence[Voter], config: Config, generator: np.random.Generator
+) -> tuple[Counts, Counts]:
+    """Hits and passes [N,K] of a race of the levels of each image; see `label_votes`."""
+    settings = config.labels
+    hits = np.zeros((len(images), len(experts)), np.int64)
+    passes = np.zeros_like(hits)
+    racing = np.ones(hits.shape, bool)
+    for look in _looks(settings):
+        for level, (expert, sigma) in enumerate(zip(experts, config.sigmas, strict=True)):
+            rows = np.flatnonzero(racing[:, level])
+            if len(rows):
+                more = look - int(passes[rows[0], level])
+                votes = expert.votes_of_many(images[rows], sigma, more, generator)
+                hits[rows, level] += votes[np.arange(len(rows)), labels[rows]]
+                passes[rows, level] = look
+        if settings.doubt > 0:
+            racing &= contenders(hits, passes, settings, config.sigmas)
+    return hits, passes
+
+
+def contenders(hits: Counts, passes: Counts, settings: LabelConfig, sigmas: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """Which levels [N,K] may still have the largest radius of their image; none where it is plain which one has.
+
+    A level is out when the radius at the upper bound of its share of hits is below the radius at the lower bound of
+    another level's, or is 0; both bounds are Clopper-Pearson at error probability `settings.doubt`.
+    """
+    low = _radii_at(lower_bound(hits, passes, settings.doubt), settings, sigmas)
+    high = _radii_at(upper_bound(hits, passes, settings.doubt), settings, sigmas)
+    best_other = np.stack([np.delete(low, k, axis=1).max(axis=1, initial=0.0) for k in range(len(sigmas))], axis=1)
+    open_ = high > best_other
+    return np.asarray(open_ & (open_.sum(axis=1, keepdims=True) > 1), np.bool_)
+
+
+def _looks(settings: LabelConfig) -> list[int]:
+    if settings.doubt == 0:
+        return [settings.votes]
+    looks, look = [], _FIRST_LOOK
+    while look < settings.votes:
+        looks.append(look)
+        look *= 2
+    return [*looks, settings.votes]
 
 
 def _save_array(path: Path, array: Counts) -> None:
@@ -116,7 +210,7 @@ def _save_array(path: Path, array: Counts) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _load_array(path: Path, shape: tuple[int, int]) -> Counts:
+def _load_array(path: Path, shape: tuple[int, ...]) -> Counts:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,7 +24,7 @@ _SELECTION = 100
 
 
 def measure(
-    data: TrainingData, classifier: Voter, estimator: Voter, config: Config, *, threads: int = 2
+    data: TrainingData, classifiers: Sequence[Voter], estimator: Voter, config: Config, *, threads: int = 2
 ) -> dict[str, Any]:
     """Noisy accuracy per level, routes, and certified accuracy per rule on the validation split.
 
@@ -33,7 +34,7 @@ def measure(
     """
     images = data.validation_images[: config.metrics.images]
     labels = data.validation_labels[: config.metrics.images]
-    tallies = collect(data, classifier, estimator, config, threads=threads)
+    tallies = collect(data, classifiers, estimator, config, threads=threads)
     votes, levels = config.metrics.votes, range(len(config.sigmas))
 
     def share(stream: Stream) -> float:
@@ -65,21 +66,21 @@ def measure(
 
 
 def collect(
-    data: TrainingData, classifier: Voter, estimator: Voter, config: Config, *, threads: int = 2
+    data: TrainingData, classifiers: Sequence[Voter], estimator: Voter, config: Config, *, threads: int = 2
 ) -> list[Tally]:
-    """Selection and estimation votes of the estimator and of the classifier at every level, per validation image."""
-    voters = {CLASSIFIER: classifier, ESTIMATOR: estimator}
+    """Selection and estimation votes of the estimator and of each level's classifier, per validation image."""
     images = data.validation_images[: config.metrics.images]
-    sources = [(ESTIMATOR, 0, config.sigma_e), *((CLASSIFIER, k, s) for k, s in enumerate(config.sigmas))]
+    served = enumerate(zip(classifiers, config.sigmas, strict=True))
+    sources = [(estimator, ESTIMATOR, 0, config.sigma_e), *((voter, CLASSIFIER, k, s) for k, (voter, s) in served)]
     passes = len(sources) * (config.metrics.votes + _SELECTION)
     progress = Progress("metrics", passes * len(images), "passes")
 
     def tally(number: int) -> Tally:
         generator = seeds.numpy_generator(config.seed, seeds.Stream.METRICS, number)
         result = Tally(len(data.classes), len(config.sigmas))
-        for stage, level, sigma in sources:
+        for voter, stage, level, sigma in sources:
             for purpose, count in ((SELECTION, _SELECTION), (ESTIMATION, config.metrics.votes)):
-                votes = voters[stage].votes(images[number], sigma, count, generator)
+                votes = voter.votes(images[number], sigma, count, generator)
                 result.record(Stream(stage, level, purpose), votes)
         progress.advance(passes)
         return result

@@ -1,11 +1,14 @@
 """The run directory: what was asked for, by which code, and what came out. The contract between training and export.
 
-config.toml     the configuration, complete
-classifier.pt   checkpoint of the classifier, after its last finished epoch
-labels/*.npy    votes for the true label, in shards
-estimator.pt    checkpoint of the estimator
-metrics.json    measurements on the validation split
-run.json        the record: sessions, shapes, SHA-256 of the checkpoints; `finished` once all stages are done
+config.toml       the configuration, complete
+classifier*.pt    checkpoint of the classifier, or of each level's expert, after its last finished epoch
+fold1-*.pt, …     the same without the images of each fold (cross-fitting)
+labels/*.npy      votes for the true label and passes drawn, in shards; fold1-labels/, … where there are folds
+estimator.pt      checkpoint of the estimator
+round2/, …        the same for each further round, and routes/*.npy: the router's votes that the round begins with
+history.jsonl     loss and learning rate of each epoch of the networks in this folder
+metrics.json      measurements on the validation split
+run.json          the record: sessions, shapes, SHA-256 of the checkpoints; `finished` once all stages are done
 """
 
 from __future__ import annotations
@@ -26,21 +29,45 @@ import torch
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training.checkpoint import load_checkpoint
+from dualsmooth.training.config import Config
 from dualsmooth.training.models import Network
 
 FORMAT = "dualsmooth-run"
 VERSION = 1
 CONFIG, RECORD, METRICS = "config.toml", "run.json", "metrics.json"
-CLASSIFIER, LABELS, ESTIMATOR = "classifier.pt", "labels", "estimator.pt"
+LABELS, ROUTES, ESTIMATOR = "labels", "routes", "estimator.pt"
+
+
+def round_folder(number: int) -> str:
+    """The folder, in the run directory, of the round `number` from 0; the first round's is the run directory."""
+    return f"round{number + 1}" if number else "."
+
+
+def classifier_names(config: Config, fold: int = 0) -> tuple[str, ...]:
+    """The file of each level's classifier in its round's folder; `fold` from 1 for those of cross-fitting."""
+    if config.experts:
+        return tuple(f"classifier_{sigma:g}.onnx" for sigma in config.sigmas)
+    prefix = f"fold{fold}-" if fold else ""
+    if config.classifier.experts:
+        return tuple(f"{prefix}classifier_{sigma:g}.pt" for sigma in config.sigmas)
+    return (f"{prefix}classifier.pt",) * len(config.sigmas)
+
+
+def label_folder(fold: int = 0) -> str:
+    """The folder of label votes in its round's folder; `fold` from 1 where there are folds."""
+    return f"fold{fold}-{LABELS}" if fold else LABELS
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its two stages in evaluation mode, one classifier per level (shared ones are the same object)."""
+    """A finished run: its two stages in evaluation mode, one classifier per level (shared ones are the same object).
+
+    An expert that came as an ONNX file is the path of its copy in the run.
+    """
 
     path: Path
     estimator: Network
-    classifiers: tuple[Network, ...]
+    classifiers: tuple[Network | Path, ...]
     sigmas: tuple[float, ...]
     sigma_e: float
     classes: tuple[str, ...]
@@ -61,20 +88,24 @@ def load_run(path: str | Path) -> Run:
         sigmas = tuple(float(s) for s in record["sigmas"])
         files = {str(name): str(digest) for name, digest in record["checkpoints"].items()}
         names = [str(record["estimator"]), *(str(name) for name in record["classifiers"])]
-        if len(names) != len(sigmas) + 1 or not set(names) <= set(files) or any("/" in name for name in names):
+        leaving = any(Path(name).is_absolute() or ".." in Path(name).parts for name in names)
+        if len(names) != len(sigmas) + 1 or not set(names) <= set(files) or leaving:
             raise ValueError("checkpoints do not fit the levels")
         sigma_e, classes = float(record["sigma_e"]), tuple(str(c) for c in record["classes"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{root / RECORD} is damaged ({error}); train again in another directory") from error
-    networks: dict[str, Network] = {}
+    networks: dict[str, Network | Path] = {}
     for name in dict.fromkeys(names):
-        checkpoint = load_checkpoint(root / name)
-        if sha256_of(root / name) != files[name] or not checkpoint.finished:
-            raise InputError(f"{root / name} is not the checkpoint that the run finished with; train again")
-        networks[name] = checkpoint.network()
+        network = root / name if name.endswith(".onnx") else load_checkpoint(root / name).network()
+        if not (root / name).is_file() or sha256_of(root / name) != files[name]:
+            raise InputError(f"{root / name} is not the network that the run finished with; train again")
+        networks[name] = network
+    estimator = networks[names[0]]
+    if isinstance(estimator, Path):
+        raise InputError(f"{root / RECORD} is damaged (the estimator is an ONNX file); train again elsewhere")
     return Run(
         path=root,
-        estimator=networks[names[0]],
+        estimator=estimator,
         classifiers=tuple(networks[name] for name in names[1:]),
         sigmas=sigmas,
         sigma_e=sigma_e,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,11 @@ import torch
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training import record as files
-from dualsmooth.training.classifier import train_classifier
+from dualsmooth.training.borrow import borrow
 from dualsmooth.training.config import Config, config_from, difference, read_toml
 from dualsmooth.training.data import TrainingData, load_training_data
-from dualsmooth.training.estimator import train_estimator
-from dualsmooth.training.labels import certified_radii, label_indices, label_votes, voter_of
-from dualsmooth.training.metrics import measure
 from dualsmooth.training.record import now, read_record, write_json
+from dualsmooth.training.stages import Work, run_rounds
 
 
 def train(
@@ -28,13 +24,16 @@ def train(
     *,
     threads: int = 2,
     device: str = "cpu",
+    reuse: str | Path | None = None,
     command: str = "dualsmooth.training.train",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train classifier and estimator into the run directory `out`, or go on with what is there; returns the metrics.
 
     The result depends on `config` only (for one machine, one set of library versions and one `threads`), not on how
-    often the run was interrupted. A finished run is left alone. Raises `InputError` where `out` holds anything else.
+    often the run was interrupted. A finished run is left alone. A new run takes over from the run directory `reuse` the
+    stages that both configurations share, and says so in its record. Raises `InputError` where `out` holds anything
+    else.
     """
     root = Path(out)
     _check_device(device)
@@ -53,42 +52,17 @@ def train(
             "command": command, "started": now(), "threads": threads, "device": device,
             **files.code_version(), "versions": files.versions(), "seconds": {},
         }  # fmt: skip
-        record = _new_record(config, data, [*sessions, session])
+        borrowed = (
+            record.get("borrowed") if record is not None else borrow(Path(reuse), root, config) if reuse else None
+        )
+        record = _new_record(config, data, [*sessions, session], borrowed)
         write_json(root / files.RECORD, record)
-        metrics = _stages(root, config, data, threads, device, session["seconds"], say)
-        checkpoints = {name: sha256_of(root / name) for name in (files.CLASSIFIER, files.ESTIMATOR)}
+        metrics = run_rounds(Work(root, config, data, threads, device, say, session["seconds"]))
+        checkpoints = {name: sha256_of(root / name) for name in (record["estimator"], *record["classifiers"])}
         write_json(root / files.METRICS, metrics)
         write_json(root / files.RECORD, {**record, "finished": True, "checkpoints": checkpoints, "metrics": metrics})
         say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
         return metrics
-
-
-def _stages(
-    root: Path, config: Config, data: TrainingData, threads: int, device: str, seconds: dict[str, float],
-    say: Callable[[str], None],
-) -> dict[str, Any]:  # fmt: skip
-    @contextmanager
-    def stage(name: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        seconds[name] = round(time.monotonic() - start, 1)
-
-    with stage("classifier"):
-        classifier = train_classifier(root / files.CLASSIFIER, data, config, levels=config.sigmas, device=device)
-    with stage("labels"):
-        voter = voter_of(classifier, data.input_shape)
-        votes = label_votes(root / files.LABELS, data, voter, config, threads=threads)
-        radii = certified_radii(votes, config.labels.votes, config.sigmas, config.labels.alpha)
-    best = (radii.argmax(axis=1)[radii.max(axis=1) > 0], (radii.max(axis=1) == 0).mean())
-    shares = ", ".join(f"{s:g}: {(best[0] == k).mean():.0%}" for k, s in enumerate(config.sigmas))
-    say(f"labels: largest radius at {shares}; {best[1]:.0%} of the images certified at no level")
-    with stage("estimator"):
-        index = label_indices(len(data.images), config)
-        estimator = train_estimator(root / files.ESTIMATOR, data, index, radii, classifier, config, device=device)
-    with stage("metrics"):
-        metrics = measure(data, voter, voter_of(estimator, data.input_shape), config, threads=threads)
-    say(f"validation: noisy accuracy {metrics['noisy_accuracy']}, routes {metrics['routes']}")
-    return metrics
 
 
 def saved_config(root: Path) -> Config | None:
@@ -121,7 +95,10 @@ def _check_device(device: str) -> None:
         raise InputError("device cuda was asked for but torch finds none; check the driver, or pass --device cpu")
 
 
-def _new_record(config: Config, data: TrainingData, sessions: list[dict[str, Any]]) -> dict[str, Any]:
+def _new_record(
+    config: Config, data: TrainingData, sessions: list[dict[str, Any]], borrowed: dict[str, Any] | None
+) -> dict[str, Any]:
+    last = Path(files.round_folder(config.rounds - 1))
     return {
         "format": files.FORMAT,
         "version": files.VERSION,
@@ -132,7 +109,8 @@ def _new_record(config: Config, data: TrainingData, sessions: list[dict[str, Any
         "sigmas": list(config.sigmas),
         "sigma_e": config.sigma_e,
         "seed": config.seed,
-        "estimator": files.ESTIMATOR,
-        "classifiers": [files.CLASSIFIER] * len(config.sigmas),
+        "estimator": str(last / files.ESTIMATOR),
+        "classifiers": [str(last / name) for name in files.classifier_names(config)],
         "sessions": sessions,
+        **({"borrowed": borrowed} if borrowed else {}),
     }

@@ -16,6 +16,8 @@ class Stream(IntEnum):
     LABELS = 2
     ESTIMATOR = 3
     METRICS = 4
+    ROUTES = 5
+    DRAWS = 6
 
 
 def numpy_generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

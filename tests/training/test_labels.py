@@ -12,7 +12,17 @@ from scipy import stats
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
-from dualsmooth.training.labels import Voter, certified_radii, label_indices, label_votes, voter_of
+from dualsmooth.training.labels import (
+    Counts,
+    Voter,
+    certified_radii,
+    contenders,
+    label_indices,
+    label_radii,
+    label_votes,
+    route_votes,
+    voter_of,
+)
 from dualsmooth.training.models import ModelSpec, Network, build, initialise
 from dualsmooth.training.seeds import Stream, numpy_generator
 
@@ -34,41 +44,93 @@ def voter(network: Network) -> Voter:
     return voter_of(network, (1, 8, 8))
 
 
+def every_vote(config: Config) -> Config:
+    return dataclasses.replace(config, labels=dataclasses.replace(config.labels, doubt=0.0))
+
+
+def labelled(config: Config, data: TrainingData, voter: Voter, folder: Path, threads: int = 2) -> tuple[Counts, Counts]:
+    index = label_indices(len(data.images), config)
+    return label_votes(folder, data, index, [voter, voter], config, threads=threads)
+
+
 def test_label_votes_equal_a_recount_with_torch(
     tiny: Config, data: TrainingData, network: Network, voter: Voter, tmp_path: Path
 ) -> None:
-    votes = label_votes(tmp_path / "labels", data, voter, tiny)
+    hits, passes = labelled(every_vote(tiny), data, voter, tmp_path / "labels")
     index = label_indices(len(data.images), tiny)
-    assert votes.shape == (50, 2)
+    assert hits.shape == (50, 2)
+    assert (passes == tiny.labels.votes).all()
     size, disagreements = tiny.labels.shard, 0
     for shard in range(3):
         generator = numpy_generator(tiny.seed, Stream.LABELS, shard)
-        for row in range(shard * size, min(50, (shard + 1) * size)):
-            for level, sigma in enumerate(tiny.sigmas):
+        rows = range(shard * size, min(50, (shard + 1) * size))
+        for level, sigma in enumerate(tiny.sigmas):
+            for row in rows:
                 noise = generator.standard_normal((20, 1, 8, 8), np.float32)
                 x = torch.from_numpy(data.images[index[row]] / np.float32(255) + np.float32(sigma) * noise)
                 with torch.no_grad():
                     recount = int((network(x).argmax(1) == int(data.labels[index[row]])).sum())
-                disagreements += abs(recount - int(votes[row, level]))
+                disagreements += abs(recount - int(hits[row, level]))
     assert disagreements <= 1  # logits that tie to the last bit may fall either way
 
 
 def test_votes_do_not_depend_on_threads_or_interruptions(
     tiny: Config, data: TrainingData, voter: Voter, tmp_path: Path
 ) -> None:
-    whole = label_votes(tmp_path / "a", data, voter, tiny, threads=2)
+    whole = labelled(tiny, data, voter, tmp_path / "a")
     (tmp_path / "a" / "00001.npy").unlink()
     before = (tmp_path / "a" / "00000.npy").stat().st_mtime_ns
-    np.testing.assert_array_equal(label_votes(tmp_path / "a", data, voter, tiny, threads=1), whole)
+    np.testing.assert_array_equal(labelled(tiny, data, voter, tmp_path / "a", threads=1), whole)
     assert (tmp_path / "a" / "00000.npy").stat().st_mtime_ns == before
 
 
 def test_a_damaged_shard_is_refused(tiny: Config, data: TrainingData, voter: Voter, tmp_path: Path) -> None:
-    label_votes(tmp_path / "a", data, voter, tiny)
+    labelled(tiny, data, voter, tmp_path / "a")
     for content in (b"", b"garbage", (tmp_path / "a" / "00002.npy").read_bytes()):
         (tmp_path / "a" / "00001.npy").write_bytes(content)
         with pytest.raises(InputError, match="delete it"):
-            label_votes(tmp_path / "a", data, voter, tiny)
+            labelled(tiny, data, voter, tmp_path / "a")
+
+
+def test_votes_of_many_images_are_those_of_each(data: TrainingData, voter: Voter) -> None:
+    """Packing images into batches changes neither the noise that each sees nor whose vote is whose."""
+    packed = voter.votes_of_many(data.images[:30], 0.5, 40, np.random.default_rng(1))
+    generator = np.random.default_rng(1)
+    singly = np.array([voter.votes(image, 0.5, 40, generator) for image in data.images[:30]])
+    assert np.abs(packed - singly).sum() <= 2
+    assert (packed.sum(axis=1) == 40).all()
+
+
+def test_a_race_ends_early_where_the_best_level_is_plain(tiny: Config) -> None:
+    settings = dataclasses.replace(tiny.labels, votes=100, doubt=0.1)
+    hits = np.array([[8, 0], [0, 0], [8, 8], [32, 32], [4, 5]])
+    passes = np.array([[8, 8], [8, 8], [8, 8], [32, 32], [8, 8]])
+    racing = contenders(hits, passes, settings, (0.5, 1.0))
+    # the lower level wins; neither can certify; 8 votes cannot tell; twice the level and all votes; too few votes
+    assert racing.tolist() == [[False] * 2, [False] * 2, [True] * 2, [False] * 2, [True] * 2]
+
+
+def test_a_race_finds_the_level_that_all_votes_would_find(tiny: Config) -> None:
+    """Simulated hits of known probability: wrong winners by a clear margin are as rare as `doubt` allows."""
+    settings = dataclasses.replace(tiny.labels, votes=100, doubt=0.1)
+    generator = np.random.default_rng(5)
+    p = np.tile([0.95, 0.75], (2_000, 1))  # radii 0.25 * 1.06 against 0.5 * 0.18 with 100 votes at alpha 0.001
+    hits, passes = np.zeros((2_000, 2), np.int64), np.zeros((2_000, 2), np.int64)
+    racing = np.ones((2_000, 2), bool)
+    for look in (8, 16, 32, 64, 100):
+        more = np.where(racing, look - passes, 0)
+        hits, passes = hits + generator.binomial(more, p), passes + more
+        racing &= contenders(hits, passes, settings, (0.25, 0.5))
+    radii = label_radii(hits, passes, settings, (0.25, 0.5))
+    assert (radii.argmax(axis=1) == 0).mean() > 0.85
+    assert passes.mean() < 70
+
+
+def test_route_votes_count_every_pass(tiny: Config, data: TrainingData, voter: Voter, tmp_path: Path) -> None:
+    three = dataclasses.replace(tiny, sigmas=(0.1, 0.25, 0.5))
+    votes = route_votes(tmp_path / "routes", data, voter, three)
+    assert votes.shape == (160, 3)
+    assert (votes.sum(axis=1) == tiny.finetune.votes).all()
 
 
 def test_votes_count_every_pass(voter: Voter) -> None:

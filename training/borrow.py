@@ -1,0 +1,60 @@
+"""What one run may take over from another: the finished stages that its configuration leaves the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import sha256_of, write_atomically
+from dualsmooth.training import record as files
+from dualsmooth.training.checkpoint import load_checkpoint
+from dualsmooth.training.config import Config, config_from, read_toml
+
+_EVERYTHING = ("dataset", "validation", "seed", "augment", "experts", "classifier")
+
+
+def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
+    """Copy into the new run `root` what the run `source` has of it: first-round classifiers, labels and estimator.
+
+    A stage is taken over where every setting that it depends on is the same. Experts are taken level by level, so that
+    a run with other `sigmas` finds those it shares. Returns what the record says about it: path, files with SHA-256,
+    and the sessions of the source. Raises `InputError` where `source` is not a run, or has nothing to offer.
+    """
+    path = source / files.CONFIG
+    if not path.is_file():
+        raise InputError(f"{source} is not a run directory (no {files.CONFIG}); pass the --out of an earlier run")
+    given = config_from(read_toml(path), str(path))
+    same = all(getattr(given, key) == getattr(config, key) for key in _EVERYTHING) and not config.experts
+    levels = same and given.sigmas == config.sigmas
+    folds = range(1 + (config.labels.folds if _folds_alike(given, config) else 0))
+    names: list[str] = []
+    for fold in folds if levels or (same and config.classifier.experts) else ():
+        offered = set(files.classifier_names(given, fold))
+        names += [name for name in dict.fromkeys(files.classifier_names(config, fold)) if name in offered]
+    if levels and given.labels == config.labels:
+        folders = [files.label_folder(fold) for fold in folds]
+        names += [str(shard.relative_to(source)) for f in folders for shard in sorted((source / f).glob("*.npy"))]
+        if given.estimator == config.estimator and given.sigma_e == config.sigma_e:
+            names.append(files.ESTIMATOR)
+    taken = {name: sha256_of(source / name) for name in names if _finished(source / name)}
+    if not taken:
+        raise InputError(f"run {source} has no finished stage that this configuration shares; leave --from out")
+    for name in taken:
+        (root / name).parent.mkdir(exist_ok=True)
+        write_atomically(root / name, (source / name).read_bytes())
+    history = source / "history.jsonl"
+    if history.is_file():
+        shutil.copyfile(history, root / "history.jsonl")
+    record = files.read_record(source)
+    return {"path": str(source), "files": taken, "sessions": (record or {}).get("sessions", [])}
+
+
+def _folds_alike(a: Config, b: Config) -> bool:
+    """Whether the folds of both cut the same images the same way."""
+    return (a.labels.folds, a.labels.images) == (b.labels.folds, b.labels.images)
+
+
+def _finished(path: Path) -> bool:
+    return path.is_file() and (path.suffix != ".pt" or load_checkpoint(path).finished)

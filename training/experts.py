@@ -1,0 +1,42 @@
+"""Off-the-shelf experts: ONNX classifiers from anywhere, copied into the run; only the estimator is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
+from dualsmooth.runtime.files import write_atomically
+from dualsmooth.training.config import Config
+from dualsmooth.training.labels import Voter
+from dualsmooth.training.record import classifier_names
+
+
+def adopt_experts(root: Path, config: Config, classes: int, input_shape: tuple[int, int, int]) -> list[Voter]:
+    """Copy the files of `config.experts` into the run directory `root`, once, and return a voter for each level.
+
+    An expert has to be a base model as bundles hold it: input `x` float32 [N,C,H,W] in [0, 1] plus noise, unnormalised,
+    optionally a scalar `sigma`; output `logits` [N,classes]. Raises `InputError` for a file that is not.
+    """
+    voters = []
+    for (sigma, source), name in zip(config.expert_files(), classifier_names(config), strict=True):
+        if not (root / name).exists():
+            try:
+                write_atomically(root / name, source.read_bytes())
+            except OSError as error:
+                raise InputError(f"cannot read expert {source} ({error.strerror}); pass SIGMA=FILE.onnx") from error
+        try:
+            voter = Voter((root / name).read_bytes())
+            votes = voter.votes(np.zeros(input_shape, np.uint8), sigma, 2, np.random.default_rng(0))
+        except DualSmoothError:
+            raise
+        except Exception as error:  # ONNX Runtime's own errors share no base class
+            raise InputError(
+                f"expert {source} does not run on images {list(input_shape)} ({one_line(error)}); expected input x "
+                f"[N, {', '.join(map(str, input_shape))}] and output logits [N, {classes}]"
+            ) from error
+        if len(votes) != classes:
+            raise InputError(f"expert {source} has {len(votes)} outputs; expected one for each of {classes} classes")
+        voters.append(voter)
+    return voters
