@@ -98,7 +98,7 @@ def test_damaged_and_swapped_checkpoints_are_refused(trained: Path) -> None:
     (trained / "estimator.pt").write_bytes(whole[:-100])
     refused(trained, "is damaged")
     shutil.copy(trained / "classifier.pt", trained / "estimator.pt")
-    refused(trained, "is not the checkpoint that the run finished with")
+    refused(trained, "is not the network that the run finished with")
     (trained / "estimator.pt").unlink()
     refused(trained, "no checkpoint")
 

@@ -123,7 +123,7 @@ def test_a_race_finds_the_level_that_all_votes_would_find(tiny: Config) -> None:
         racing &= contenders(hits, passes, settings, (0.25, 0.5))
     radii = label_radii(hits, passes, settings, (0.25, 0.5))
     assert (radii.argmax(axis=1) == 0).mean() > 0.85
-    assert passes.mean() < 70
+    assert passes.mean() < 90
 
 
 def test_route_votes_count_every_pass(tiny: Config, data: TrainingData, voter: Voter, tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""Experts per level, cross-fitting, rounds, experts from elsewhere, and stages taken over from another run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dualsmooth.export import to_onnx
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.training import Config, load_run, train
+from dualsmooth.training.checkpoint import load_checkpoint
+from dualsmooth.training.data import load_training_data
+from dualsmooth.training.models import ModelSpec, build, initialise
+
+
+def experts(config: Config, **settings: object) -> Config:
+    classifier = dataclasses.replace(config.classifier, experts=True, epochs=2)
+    return dataclasses.replace(config, classifier=classifier, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def per_level(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "experts"
+    train(experts(tiny), path, threads=1)
+    return path
+
+
+def same(a: Path, b: Path) -> bool:
+    left, right = load_checkpoint(a).network().state_dict(), load_checkpoint(b).network().state_dict()
+    return all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_each_level_has_an_expert_of_its_own(per_level: Path) -> None:
+    run = load_run(per_level)
+    assert run.record["classifiers"] == ["classifier_0.25.pt", "classifier_0.5.pt"]
+    assert run.classifiers[0] is not run.classifiers[1]
+    assert not same(per_level / "classifier_0.25.pt", per_level / "classifier_0.5.pt")
+
+
+@pytest.mark.slow
+def test_a_second_run_takes_over_what_it_shares_and_ends_as_if_it_had_not(
+    tiny: Config, per_level: Path, tmp_path: Path
+) -> None:
+    """Another estimator over the same experts and labels; its result is that of a run made from nothing."""
+    other = dataclasses.replace(experts(tiny), estimator=dataclasses.replace(tiny.estimator, temperature=0.2))
+    train(other, tmp_path / "alone", threads=1)
+    train(other, tmp_path / "with", threads=1, reuse=per_level)
+    borrowed = load_run(tmp_path / "with").record["borrowed"]
+    assert {"classifier_0.25.pt", "classifier_0.5.pt", "labels/00000.npy"} <= set(borrowed["files"])
+    assert "estimator.pt" not in borrowed["files"]
+    assert borrowed["sessions"] == load_run(per_level).record["sessions"]
+    assert same(tmp_path / "alone" / "estimator.pt", tmp_path / "with" / "estimator.pt")
+    assert not same(tmp_path / "with" / "estimator.pt", per_level / "estimator.pt")
+    assert (tmp_path / "alone" / "metrics.json").read_text() == (tmp_path / "with" / "metrics.json").read_text()
+
+
+@pytest.mark.slow
+def test_experts_are_taken_over_level_by_level(tiny: Config, per_level: Path, tmp_path: Path) -> None:
+    finer = dataclasses.replace(experts(tiny), sigmas=(0.25, 0.35, 0.5))
+    train(finer, tmp_path / "finer", threads=1, reuse=per_level)
+    assert set(load_run(tmp_path / "finer").record["borrowed"]["files"]) == {"classifier_0.25.pt", "classifier_0.5.pt"}
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"augment": False}, {"validation": 30}])
+def test_nothing_is_taken_over_from_a_run_that_shares_nothing(
+    change: dict[str, object], tiny: Config, per_level: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no finished stage that this configuration shares"):
+        train(experts(tiny, **change), tmp_path / "run", threads=1, reuse=per_level)
+    with pytest.raises(InputError, match="is not a run directory"):
+        train(experts(tiny), tmp_path / "run2", threads=1, reuse=tmp_path)
+
+
+@pytest.mark.slow
+def test_with_folds_every_image_is_labelled_by_networks_that_have_not_seen_it(tiny: Config, tmp_path: Path) -> None:
+    """With random labels, a network is right on images that it learned by heart and at chance on others."""
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "noise.npz", x=generator.integers(0, 256, (80, 8, 8), np.uint8), y=generator.integers(0, 3, 80))
+    settings = dataclasses.replace(tiny.classifier, epochs=150, lr=0.01, weight_decay=0.0, width=0.5)
+    base = dataclasses.replace(
+        tiny, dataset=f"npz:{tmp_path / 'noise.npz'}", sigmas=(0.02, 0.05), sigma_e=0.05, classifier=settings,
+        estimator=dataclasses.replace(tiny.estimator, epochs=1, from_classifier=False),
+    )  # fmt: skip
+    shares = {}
+    for folds in (0, 2):
+        config = dataclasses.replace(base, labels=dataclasses.replace(base.labels, images=0, doubt=0.0, folds=folds))
+        out = tmp_path / f"run{folds}"
+        train(config, out, threads=1)
+        votes = np.concatenate([np.load(p) for p in sorted(out.glob("*labels/*.npy"))])
+        assert len(votes) == 60
+        shares[folds] = votes[:, 0].sum() / votes[:, 1].sum()
+    assert shares[0] > 0.8
+    assert shares[2] < 0.6
+
+
+@pytest.mark.slow
+def test_a_second_round_fine_tunes_where_the_router_sends_images(tiny: Config, per_level: Path, tmp_path: Path) -> None:
+    tuned = dataclasses.replace(tiny.finetune, epochs=1)
+    train(experts(tiny, rounds=2, finetune=tuned), tmp_path / "run", threads=1, reuse=per_level)
+    run = load_run(tmp_path / "run")
+    assert run.record["classifiers"] == ["round2/classifier_0.25.pt", "round2/classifier_0.5.pt"]
+    assert run.record["estimator"] == "round2/estimator.pt"
+    assert same(tmp_path / "run" / "estimator.pt", per_level / "estimator.pt")
+    assert not same(tmp_path / "run" / "round2" / "classifier_0.5.pt", per_level / "classifier_0.5.pt")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert len(metrics["rounds"]) == 2
+    assert metrics["rounds"][0] == json.loads((per_level / "metrics.json").read_text())
+
+
+def test_experts_from_anywhere_get_a_router(tiny: Config, tmp_path: Path) -> None:
+    network = build(ModelSpec("small-cnn", 0.25, 3, (1, 8, 8), (0.3,), (0.3,)))
+    initialise(network, torch.Generator().manual_seed(3))
+    (tmp_path / "a.onnx").write_bytes(to_onnx(network, (1, 8, 8)))
+    files = (f"0.1={tmp_path / 'a.onnx'}", f"0.4={tmp_path / 'a.onnx'}")
+    config = dataclasses.replace(tiny, experts=files, sigma_e=0.0)
+    train(config, tmp_path / "run", threads=1)
+    run = load_run(tmp_path / "run")
+    assert run.sigmas == (0.1, 0.4)
+    assert [p.name for p in run.classifiers if isinstance(p, Path)] == ["classifier_0.1.onnx", "classifier_0.4.onnx"]
+    assert run.estimator(torch.zeros(1, *load_training_data(config).input_shape)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.25", "SIGMA=FILE.onnx"),
+        ("x=a.onnx", "SIGMA=FILE.onnx"),
+        ("0.25=/nowhere/a.onnx", "cannot read expert /nowhere/a.onnx"),
+        ("0.25={garbage}", "does not run on images"),
+        ("0.25={two}", "has 2 outputs; expected one for each of 3 classes"),
+    ],
+)
+def test_bad_experts_are_refused_with_one_line(text: str, message: str, tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "garbage.onnx").write_bytes(b"garbage")
+    network = build(ModelSpec("small-cnn", 0.25, 2, (1, 8, 8), (0.3,), (0.3,)))
+    (tmp_path / "two.onnx").write_bytes(to_onnx(network.eval(), (1, 8, 8)))
+    text = text.format(garbage=tmp_path / "garbage.onnx", two=tmp_path / "two.onnx")
+    with pytest.raises(InputError) as caught:
+        train(dataclasses.replace(tiny, experts=(text,), sigma_e=0.0), tmp_path / "run", threads=1)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
