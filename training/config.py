@@ -119,7 +119,12 @@ class LabelConfig:
 
 @dataclass(frozen=True)
 class EstimatorConfig:
-    """Stage 1: soft labels, consistency regularisation and rebalancing (Dual RS, arXiv 2512.01782)."""
+    """Stage 1: soft or hard labels, consistency regularisation and rebalancing (Dual RS, arXiv 2512.01782).
+
+    A level's utility is its radius, plus `worth` (input units) for being certified at all. `targets` are "soft" (the
+    softmax of the utilities / `temperature`) or "hard" (the best level). An image weighs its regret, the best utility
+    less the worst, to the power `regret`: images whose level does not matter do not count.
+    """
 
     model: str = "small-cnn"
     width: float = 1.0
@@ -130,7 +135,10 @@ class EstimatorConfig:
     autocast: bool = False
     ema: float = 0.0
     clip_norm: float = 0.0
+    targets: str = "soft"
     temperature: float = 0.05
+    worth: float = 0.0
+    regret: float = 0.0
     consistency: float = 3.0
     eta: float = 0.5
     balance: float = 0.5
@@ -220,7 +228,8 @@ class Config:
         _need(0 <= finetune.everywhere <= 1, f"finetune.everywhere is {finetune.everywhere}", "a share from 0 to 1")
         _need(0 < labels.alpha < 1, f"labels.alpha is {labels.alpha}", "0 < alpha < 1")
         _need(estimator.temperature > 0, f"estimator.temperature is {estimator.temperature}", "a positive number")
-        for key in ("consistency", "eta", "balance"):
+        _need(estimator.targets in ("soft", "hard"), f"estimator.targets is {estimator.targets!r}", "soft or hard")
+        for key in ("worth", "regret", "consistency", "eta", "balance"):
             _need(getattr(estimator, key) >= 0, f"estimator.{key} is {getattr(estimator, key)}", "a number from 0")
         _need(estimator.copies >= 1, f"estimator.copies is {estimator.copies}", "at least 1 noise copy")
         same = (estimator.model, estimator.width) == (self.classifier.model, self.classifier.width)

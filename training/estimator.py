@@ -18,9 +18,26 @@ from dualsmooth.training.seeds import Stream, torch_generator
 Floats = npt.NDArray[np.float64]
 
 
-def soft_labels(radii: Floats, temperature: float) -> Floats:
-    """softmax(R / temperature) over the levels, for radii [N,K] in input units."""
-    scaled = radii / temperature
+def utilities(radii: Floats, worth: float) -> Floats:
+    """What radii [N,K] are worth: the radius itself, plus `worth` once it is well above 0 (63 % of it at 0.1)."""
+    return np.asarray(radii + worth * -np.expm1(-radii / 0.1), np.float64)
+
+
+def hard_labels(utility: Floats) -> Floats:
+    """All weight on the best level [N,K]; equal weights where no level is worth anything."""
+    best = np.eye(utility.shape[1])[utility.argmax(axis=1)]
+    return np.where(utility.max(axis=1, keepdims=True) > 0, best, 1 / utility.shape[1])
+
+
+def regret_weights(utility: Floats, power: float) -> Floats:
+    """(best utility - worst utility) ** power of each image [N], scaled to an average of 1."""
+    weights = (utility.max(axis=1) - utility.min(axis=1)) ** power
+    return np.asarray(weights / max(float(weights.mean()), 1e-12), np.float64)
+
+
+def soft_labels(utility: Floats, temperature: float) -> Floats:
+    """softmax(U / temperature) over the levels, for utilities [N,K] in input units."""
+    scaled = utility / temperature
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float64)
 
@@ -51,15 +68,17 @@ def train_estimator(
 ) -> Network:  # fmt: skip
     """Train the estimator at the one level `config.sigma_e` on images `index` [N] and their radii [N,K].
 
-    Cross-entropy against `soft_labels`, weighted by `level_weights`, plus `consistency` over noise copies of the same
+    Cross-entropy against soft or hard labels, weighted by `level_weights` and `regret_weights`, plus `consistency` over noise copies of the same
     augmented image. Checkpoints go to `path`. Returns the network in evaluation mode.
     """
     settings = config.estimator
     mean, std = data.channel_statistics()
     spec = ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std)
-    targets = soft_labels(radii, settings.temperature)
+    utility = utilities(radii, settings.worth)
+    targets = soft_labels(utility, settings.temperature) if settings.targets == "soft" else hard_labels(utility)
+    regret = regret_weights(utility, settings.regret)
     images = torch.from_numpy(data.images[index]).to(device)
-    target = torch.from_numpy(targets).float().to(device)
+    target = torch.from_numpy(targets * regret[:, None]).float().to(device)
     weight = torch.from_numpy(level_weights(targets, settings.balance)).float().to(device)
 
     def loss(network: nn.Module, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
