@@ -15,7 +15,9 @@ from dualsmooth.training.data import TrainingData
 from dualsmooth.training.loop import fit, stream_key
 from dualsmooth.training.models import ModelSpec, Network, initialise
 from dualsmooth.training.objectives import objective_loss
+from dualsmooth.training.pretrained import load_pretrained
 from dualsmooth.training.seeds import Stream, torch_generator
+from dualsmooth.training.zoo import statistics_of
 
 Rows = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
@@ -47,7 +49,9 @@ def train_classifier(
         raise InputError(f"levels is {levels}; expected at least one positive noise level")
     rows, weights = _checked(len(data.images), rows, weights, len(levels))
     mean, std = data.channel_statistics()
-    spec = ModelSpec(settings.model, settings.width, len(data.classes), data.input_shape, mean, std)
+    if settings.pretrained and ":" in settings.model and len(mean) == 3:
+        mean, std = statistics_of(settings.model)
+    spec = ModelSpec(settings.model, settings.width, len(data.classes), data.input_shape, mean, std, settings.depth)
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     used = torch.from_numpy(rows).to(device)
     chances = None if weights is None else torch.from_numpy(weights).to(device)
@@ -71,6 +75,8 @@ def train_classifier(
     def begin(network: Network) -> None:
         if start is None:
             initialise(network, torch_generator(config.seed, Stream.CLASSIFIER, *stream_key(None, key)))
+            if settings.pretrained:
+                load_pretrained(network, settings.pretrained)
         else:
             _copy(start, network)
 

@@ -56,7 +56,7 @@ def train_estimator(
     """
     settings = config.estimator
     mean, std = data.channel_statistics()
-    spec = ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std)
+    spec = ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std, settings.depth)
     targets = soft_labels(radii, settings.temperature)
     images = torch.from_numpy(data.images[index]).to(device)
     target = torch.from_numpy(targets).float().to(device)
