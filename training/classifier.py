@@ -12,6 +12,7 @@ from torch import nn
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import ClassifierConfig, Config
 from dualsmooth.training.data import TrainingData
+from dualsmooth.training.feed import feed_of
 from dualsmooth.training.loop import fit, stream_key
 from dualsmooth.training.models import ModelSpec, Network, initialise
 from dualsmooth.training.objectives import objective_loss
@@ -52,8 +53,7 @@ def train_classifier(
     if settings.pretrained and ":" in settings.model and len(mean) == 3:
         mean, std = statistics_of(settings.model)
     spec = ModelSpec(settings.model, settings.width, len(data.classes), data.input_shape, mean, std, settings.depth)
-    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
-    used = torch.from_numpy(rows).to(device)
+    feed, labels = feed_of(data, rows, device), torch.from_numpy(data.labels[rows]).to(device)
     chances = None if weights is None else torch.from_numpy(weights).to(device)
     sigmas = torch.tensor(levels, device=device)
     objective = objective_loss(settings.objective)
@@ -68,9 +68,7 @@ def train_classifier(
             level = torch.randint(len(sigmas), (len(batch),), generator=generator, device=device)
         else:
             level = torch.multinomial(chances[batch], 1, generator=generator)[:, 0]
-        index = used[batch]
-        clean = data.augmentation(images[index], generator)
-        return objective(network, clean, labels[index], sigmas[level], generator, epoch)
+        return objective(network, feed(batch, generator), labels[batch], sigmas[level], generator, epoch)
 
     def begin(network: Network) -> None:
         if start is None:
@@ -82,7 +80,7 @@ def train_classifier(
 
     return fit(
         path, spec, loss, start=begin, count=len(rows), settings=settings, seed=config.seed,
-        stream=Stream.CLASSIFIER, key=key, device=device, on_epoch=on_epoch,
+        stream=Stream.CLASSIFIER, key=key, device=device, on_epoch=on_epoch, feed=feed,
     )  # fmt: skip
 
 

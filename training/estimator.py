@@ -11,6 +11,7 @@ from torch import nn
 
 from dualsmooth.training.config import Config
 from dualsmooth.training.data import TrainingData
+from dualsmooth.training.feed import feed_of
 from dualsmooth.training.loop import add_noise, fit
 from dualsmooth.training.models import ModelSpec, Network, copy_trunk, initialise
 from dualsmooth.training.seeds import Stream, torch_generator
@@ -58,12 +59,12 @@ def train_estimator(
     mean, std = data.channel_statistics()
     spec = ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std, settings.depth)
     targets = soft_labels(radii, settings.temperature)
-    images = torch.from_numpy(data.images[index]).to(device)
+    feed = feed_of(data, index, device)
     target = torch.from_numpy(targets).float().to(device)
     weight = torch.from_numpy(level_weights(targets, settings.balance)).float().to(device)
 
     def loss(network: nn.Module, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        clean = data.augmentation(images[rows], generator)
+        clean = feed(rows, generator)
         noisy = add_noise(clean.repeat(settings.copies, 1, 1, 1), config.sigma_e, generator)
         logits = network(noisy).view(settings.copies, len(rows), -1).float()
         fit_term: torch.Tensor = -(weight * target[rows] * logits.log_softmax(-1)).sum(-1).mean()
@@ -75,6 +76,6 @@ def train_estimator(
             copy_trunk(classifier, network)
 
     return fit(
-        path, spec, loss, start=start, count=len(images), settings=settings, seed=config.seed,
-        stream=Stream.ESTIMATOR, device=device,
+        path, spec, loss, start=start, count=len(index), settings=settings, seed=config.seed,
+        stream=Stream.ESTIMATOR, device=device, feed=feed,
     )  # fmt: skip

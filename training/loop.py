@@ -14,6 +14,7 @@ from dualsmooth.training.checkpoint import Checkpoint, load_checkpoint, save_che
 from dualsmooth.training.config import ClassifierConfig, EstimatorConfig
 from dualsmooth.training.data import batches
 from dualsmooth.training.ema import Average
+from dualsmooth.training.feed import Feed
 from dualsmooth.training.history import append_history
 from dualsmooth.training.models import ModelSpec, Network, build
 from dualsmooth.training.progress import Progress
@@ -39,13 +40,16 @@ def fit(
     key: tuple[int, ...] = (),
     device: str = "cpu",
     on_epoch: Callable[[int], None] | None = None,
+    feed: Feed | None = None,
 ) -> Network:
     """Minimise `loss` with AdamW, linear warm-up and cosine decay; a checkpoint at `path` after every epoch.
 
     `start` sets the first weights of a new network; `on_epoch` is called with the number of each epoch, from 0, before
-    it begins. Every epoch draws from its own generator, told apart by `key` from those of other networks of the same
-    `stream`, so that a run which was killed at any moment ends with the weights of one that was not. Loss and learning
-    rate of each epoch go to `history.jsonl` beside `path`. Returns the network in evaluation mode, on the CPU.
+    it begins; `feed` is told of the coming batches. Every epoch draws from its own generator, told apart by `key` from
+    those of other networks of the same `stream`, so that a run which was killed at any moment ends with the weights of
+    one that was not. Loss and learning rate of each epoch go to `history.jsonl` beside `path`.
+
+    Returns the network in evaluation mode, on the CPU.
     """
     done = load_checkpoint(path) if path.exists() else None
     if done is not None and (done.spec, done.epochs) != (spec, settings.epochs):
@@ -77,7 +81,10 @@ def fit(
         if on_epoch is not None:
             on_epoch(epoch)
         average = 0.0
-        for step, index in enumerate(batches(count, batch_size, generator)):
+        order = batches(count, batch_size, generator)
+        if feed is not None:
+            order = feed.ahead(order, (seed, stream, *stream_key(epoch, key)))
+        for step, index in enumerate(order):
             position = (epoch * steps + step) / (settings.epochs * steps)
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * _schedule(position)
