@@ -12,6 +12,7 @@ from torch import nn
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import ClassifierConfig, Config
 from dualsmooth.training.data import TrainingData
+from dualsmooth.training.distributed import together
 from dualsmooth.training.feed import feed_of
 from dualsmooth.training.loop import fit, stream_key
 from dualsmooth.training.models import ModelSpec, Network, initialise
@@ -24,6 +25,7 @@ Rows = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
 
 
+@together
 def train_classifier(
     path: Path,
     data: TrainingData,

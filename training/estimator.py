@@ -11,6 +11,7 @@ from torch import nn
 
 from dualsmooth.training.config import Config
 from dualsmooth.training.data import TrainingData
+from dualsmooth.training.distributed import together
 from dualsmooth.training.feed import feed_of
 from dualsmooth.training.loop import add_noise, fit
 from dualsmooth.training.models import ModelSpec, Network, copy_trunk, initialise
@@ -46,6 +47,7 @@ def consistency(logits: torch.Tensor, kl_weight: float, entropy_weight: float) -
     return kl_weight * divergence + entropy_weight * entropy
 
 
+@together
 def train_estimator(
     path: Path, data: TrainingData, index: npt.NDArray[np.int64], radii: Floats, classifier: Network, config: Config,
     *, device: str = "cpu",

@@ -16,12 +16,14 @@ from dualsmooth.training import record as files
 from dualsmooth.training.classifier import train_classifier
 from dualsmooth.training.config import Config, config_from, difference, read_toml
 from dualsmooth.training.data import TrainingData, load_training_data
+from dualsmooth.training.distributed import data_parallel
 from dualsmooth.training.estimator import train_estimator
 from dualsmooth.training.labels import certified_radii, label_indices, label_votes, voter_of
 from dualsmooth.training.metrics import measure
 from dualsmooth.training.record import now, read_record, write_json
 
 
+@data_parallel
 def train(
     config: Config,
     out: str | Path,
