@@ -13,7 +13,7 @@ from typing import Any
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy, certified_radii, expand_rules
-from dualsmooth.runtime.datasets import Dataset, load_dataset
+from dualsmooth.runtime.datasets import NAMES, Dataset, load_dataset
 from dualsmooth.runtime.demo import run_demo
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.evaluate import evaluate
@@ -55,7 +55,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
     run = commands.add_parser("evaluate", help="certify a data set; appends, resumes after a kill")
     run.add_argument("bundle", type=Path)
-    run.add_argument("--dataset", required=True, help="fashion-mnist or npz:PATH")
+    run.add_argument("--dataset", required=True, help=NAMES)
     run.add_argument("--data-dir", type=Path, help="folder of the data set's files")
     run.add_argument("--split", default="test", help="test (default) or train")
     run.add_argument("--out", type=Path, required=True, help="results file (JSON Lines)")

@@ -1,8 +1,12 @@
-"""Labelled image sets for `evaluate` and `demo`: uint8 images and integer labels, as NumPy arrays."""
+"""Labelled image sets for training, `evaluate` and `demo`: uint8 images and integer labels.
+
+Small sets are NumPy arrays; folders of pictures are decoded when they are asked for.
+"""
 
 from __future__ import annotations
 
 import gzip
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime.cifar import CIFAR10_CLASSES, read_cifar10
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.image_folders import ImageFiles, read_folders
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -19,13 +25,21 @@ FASHION_MNIST_CLASSES = (
 FASHION_MNIST_DIR = Path("/usr/share/datasets/fashion-mnist")
 _DAMAGE = (OSError, LookupError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
+NAMES = "fashion-mnist, cifar10, imagenet, imagefolder:PATH or npz:PATH"
+_FOLDER_SIZE = 224
+
+Images = npt.NDArray[np.uint8] | ImageFiles
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """`images` uint8 [N,C,H,W], `labels` int64 [N], and the names of the classes (empty where unknown)."""
+    """`images` uint8 [N,C,H,W], `labels` int64 [N], and the names of the classes (empty where unknown).
+
+    `images[i]` is one image, `images[array]` some of them; large sets give `ImageFiles`, which decode on access.
+    """
 
     name: str
-    images: npt.NDArray[np.uint8]
+    images: Images
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...] = ()
 
@@ -34,8 +48,14 @@ class Dataset:
 
 
 def load_dataset(name: str, *, split: str = "test", data_dir: str | Path | None = None) -> Dataset:
-    """Load `fashion-mnist` (a folder of IDX files, gzipped or not) or `npz:PATH` (arrays `x` uint8 [N,H,W] or
-    [N,H,W,C] and `y` [N]). `split` is `train` or `test`; an npz file has no splits. Raises `InputError`.
+    """Load a data set by name. `split` is `train` or `test`. Raises `InputError`.
+
+    - `fashion-mnist`: a folder of IDX files, gzipped or not (default: where Debian's package puts them)
+    - `cifar10`: torchvision's layout, `data_dir` holds `cifar-10-batches-py`
+    - `imagenet`: torchvision's layout, `data_dir` holds `train/WNID/*.JPEG` and `val/WNID/*.JPEG`; the shorter side is
+      resized to 256 and the middle 224 x 224 taken
+    - `imagefolder:PATH` or `imagefolder:PATH@SIZE`: see `read_folders`; SIZE x SIZE pixels (default 224)
+    - `npz:PATH`: arrays `x` uint8 [N,H,W] or [N,H,W,C] and `y` [N]; it has no splits
     """
     if split not in ("train", "test"):
         raise InputError(f"split {split!r} is unknown; expected train or test")
@@ -47,7 +67,22 @@ def load_dataset(name: str, *, split: str = "test", data_dir: str | Path | None 
         return _checked(name, images[:, None], labels, FASHION_MNIST_CLASSES)
     if name.startswith("npz:"):
         return _read_npz(Path(name.removeprefix("npz:")))
-    raise InputError(f"dataset {name!r} is unknown; expected fashion-mnist or npz:PATH")
+    if name in ("cifar10", "imagenet"):
+        if data_dir is None:
+            raise InputError(f"dataset {name} has no default folder; pass torchvision's with --data-dir")
+        if name == "cifar10":
+            pixels, targets = read_cifar10(Path(data_dir), split)
+            return _checked(name, pixels, targets, CIFAR10_CLASSES)
+        if not (Path(data_dir) / ("train" if split == "train" else "val")).is_dir():
+            raise InputError(f"{data_dir} has no folder for {split}; expected train/WNID/*.JPEG and val/WNID/*.JPEG")
+        return Dataset(name, *read_folders(Path(data_dir), split, 224, 256, share=0.0))
+    if name.startswith("imagefolder:"):
+        found = re.fullmatch(r"imagefolder:(.+?)(?:@(\d{1,4}))?", name)
+        size = int(found[2] or _FOLDER_SIZE) if found else 0
+        if found is None or size < 1:
+            raise InputError(f"dataset {name!r} names no folder; expected imagefolder:PATH or imagefolder:PATH@SIZE")
+        return Dataset(name, *read_folders(Path(found[1]), split, size, size))
+    raise InputError(f"dataset {name!r} is unknown; expected {NAMES}")
 
 
 def _read_npz(path: Path) -> Dataset:

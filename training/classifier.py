@@ -12,15 +12,20 @@ from torch import nn
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import ClassifierConfig, Config
 from dualsmooth.training.data import TrainingData
+from dualsmooth.training.distributed import together
+from dualsmooth.training.feed import feed_of
 from dualsmooth.training.loop import fit, stream_key
 from dualsmooth.training.models import ModelSpec, Network, initialise
 from dualsmooth.training.objectives import objective_loss
+from dualsmooth.training.pretrained import load_pretrained
 from dualsmooth.training.seeds import Stream, torch_generator
+from dualsmooth.training.zoo import statistics_of
 
 Rows = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
 
 
+@together
 def train_classifier(
     path: Path,
     data: TrainingData,
@@ -47,9 +52,10 @@ def train_classifier(
         raise InputError(f"levels is {levels}; expected at least one positive noise level")
     rows, weights = _checked(len(data.images), rows, weights, len(levels))
     mean, std = data.channel_statistics()
-    spec = ModelSpec(settings.model, settings.width, len(data.classes), data.input_shape, mean, std)
-    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
-    used = torch.from_numpy(rows).to(device)
+    if settings.pretrained and ":" in settings.model and len(mean) == 3:
+        mean, std = statistics_of(settings.model)
+    spec = ModelSpec(settings.model, settings.width, len(data.classes), data.input_shape, mean, std, settings.depth)
+    feed, labels = feed_of(data, rows, device), torch.from_numpy(data.labels[rows]).to(device)
     chances = None if weights is None else torch.from_numpy(weights).to(device)
     sigmas = torch.tensor(levels, device=device)
     objective = objective_loss(settings.objective)
@@ -64,19 +70,19 @@ def train_classifier(
             level = torch.randint(len(sigmas), (len(batch),), generator=generator, device=device)
         else:
             level = torch.multinomial(chances[batch], 1, generator=generator)[:, 0]
-        index = used[batch]
-        clean = data.augmentation(images[index], generator)
-        return objective(network, clean, labels[index], sigmas[level], generator, epoch)
+        return objective(network, feed(batch, generator), labels[batch], sigmas[level], generator, epoch)
 
     def begin(network: Network) -> None:
         if start is None:
             initialise(network, torch_generator(config.seed, Stream.CLASSIFIER, *stream_key(None, key)))
+            if settings.pretrained:
+                load_pretrained(network, settings.pretrained)
         else:
             _copy(start, network)
 
     return fit(
         path, spec, loss, start=begin, count=len(rows), settings=settings, seed=config.seed,
-        stream=Stream.CLASSIFIER, key=key, device=device, on_epoch=on_epoch,
+        stream=Stream.CLASSIFIER, key=key, device=device, on_epoch=on_epoch, feed=feed,
     )  # fmt: skip
 
 

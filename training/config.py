@@ -84,13 +84,16 @@ class ClassifierConfig:
     """Stage 2: networks trained under Gaussian noise for an `objective`: one shared by all `sigmas`, or one `experts`
     network for each of them.
 
-    `ema` is the decay of an exponential moving average of the weights, which then is the network (0: none);
+    `width` and `depth` are factors of our own models' sizes, `pretrained` a file of weights to start from ("" for
+    none), `ema` the decay of an exponential moving average of the weights, which then is the network (0: none), and
     `clip_norm` the largest norm of a step's gradient (0: any).
     """
 
     model: str = "small-cnn"
     width: float = 1.0
     experts: bool = False
+    depth: float = 1.0
+    pretrained: str = ""
     epochs: int = 12
     batch_size: int = 256
     lr: float = 3e-3
@@ -128,6 +131,7 @@ class EstimatorConfig:
 
     model: str = "small-cnn"
     width: float = 1.0
+    depth: float = 1.0
     epochs: int = 8
     batch_size: int = 128
     lr: float = 1e-3
@@ -208,7 +212,8 @@ class Config:
             stage: ClassifierConfig | EstimatorConfig = getattr(self, name)
             for key in ("epochs", "batch_size"):
                 _need(getattr(stage, key) >= 1, f"{name}.{key} is {getattr(stage, key)}", "at least 1")
-            _need(stage.width > 0, f"{name}.width is {stage.width}", "a positive factor")
+            for key in ("width", "depth"):
+                _need(getattr(stage, key) > 0, f"{name}.{key} is {getattr(stage, key)}", "a positive factor")
             _need(stage.lr > 0, f"{name}.lr is {stage.lr}", "a positive number")
             _need(stage.weight_decay >= 0, f"{name}.weight_decay is {stage.weight_decay}", "a number from 0")
             _need(0 <= stage.ema < 1, f"{name}.ema is {stage.ema}", "a decay from 0 (none) to below 1, e.g. 0.999")
@@ -232,11 +237,11 @@ class Config:
         for key in ("worth", "regret", "consistency", "eta", "balance"):
             _need(getattr(estimator, key) >= 0, f"estimator.{key} is {getattr(estimator, key)}", "a number from 0")
         _need(estimator.copies >= 1, f"estimator.copies is {estimator.copies}", "at least 1 noise copy")
-        same = (estimator.model, estimator.width) == (self.classifier.model, self.classifier.width)
+        same = all(getattr(estimator, key) == getattr(self.classifier, key) for key in ("model", "width", "depth"))
         _need(
             same or not estimator.from_classifier,
             "estimator.from_classifier is true but the two networks differ",
-            "equal model and width, or from_classifier = false",
+            "equal model, width and depth, or from_classifier = false",
         )
         metrics = self.metrics
         _need(metrics.images >= 1 and metrics.votes >= 1, "metrics.images or metrics.votes is below 1", "at least 1")

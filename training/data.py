@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import torch
 
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.image_folders import ImageFiles
 from dualsmooth.training.config import Config
 from dualsmooth.training.seeds import Stream, numpy_generator
 
@@ -20,15 +22,19 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random shift by up to `shift` pixels in each direction (zeros move in), and horizontal flip with chance 1/2."""
+    """Random shift by up to `shift` pixels in each direction (zeros move in), and horizontal flip with chance 1/2.
+
+    `crop` < 1 takes a random part of each picture that is decoded, at least this share of its area (see `feed`).
+    """
 
     shift: int = 0
     flip: bool = False
+    crop: float = 1.0
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Augment uint8 images [N,C,H,W], each by its own draw."""
         n, _, height, width = images.shape
-        if n == 0 or self == Augmentation():
+        if n == 0 or not (self.shift or self.flip):
             return images
         device, s = images.device, self.shift
         offset = torch.randint(0, 2 * s + 1, (2, n, 1), generator=generator, device=device)
@@ -42,17 +48,24 @@ class Augmentation:
         return picked.permute(0, 3, 1, 2)
 
 
-AUGMENTATIONS = {"fashion-mnist": Augmentation(shift=2, flip=True)}
+AUGMENTATIONS = {
+    "fashion-mnist": Augmentation(shift=2, flip=True),
+    "cifar10": Augmentation(shift=4, flip=True),
+    "imagenet": Augmentation(flip=True, crop=0.08),
+    "imagefolder": Augmentation(flip=True, crop=0.35),
+}
 """Data sets not listed here are not augmented."""
+
+_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """uint8 images [N,C,H,W] and labels [N] of both splits, all from the training images of the data set."""
 
-    images: Images
+    images: Images | ImageFiles
     labels: Labels
-    validation_images: Images
+    validation_images: Images | ImageFiles
     validation_labels: Labels
     classes: tuple[str, ...]
     augmentation: Augmentation
@@ -63,8 +76,16 @@ class TrainingData:
         return channels, height, width
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel in [0, 1] units, of the training split."""
-        histograms = [np.bincount(self.images[:, c].ravel(), minlength=256) for c in range(self.images.shape[1])]
+        """Mean and standard deviation per channel in [0, 1] units, of the training split (of 1,000 of its pictures,
+        where they are decoded on access)."""
+        return self._statistics
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        images = self.images
+        if isinstance(images, ImageFiles):
+            images = np.asarray(images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)])
+        histograms = [np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])]
         values = np.arange(256) / 255.0
         means = [float(np.average(values, weights=h)) for h in histograms]
         deviations = [
@@ -88,13 +109,14 @@ def load_training_data(config: Config) -> TrainingData:
         raise InputError(f"{config.dataset} has label {dataset.labels.max()} but only {len(classes)} class names")
     order = numpy_generator(config.seed, Stream.SPLIT).permutation(len(dataset))
     validation, train = order[:held_out], order[held_out:]
+    kind = config.dataset.partition(":")[0]
     return TrainingData(
         images=dataset.images[train],
         labels=dataset.labels[train],
         validation_images=dataset.images[validation],
         validation_labels=dataset.labels[validation],
         classes=classes,
-        augmentation=AUGMENTATIONS.get(config.dataset, Augmentation()) if config.augment else Augmentation(),
+        augmentation=AUGMENTATIONS.get(kind, Augmentation()) if config.augment else Augmentation(),
     )
 
 

@@ -11,6 +11,8 @@ from torch import nn
 
 from dualsmooth.training.config import Config
 from dualsmooth.training.data import TrainingData
+from dualsmooth.training.distributed import together
+from dualsmooth.training.feed import feed_of
 from dualsmooth.training.loop import add_noise, fit
 from dualsmooth.training.models import ModelSpec, Network, copy_trunk, initialise
 from dualsmooth.training.seeds import Stream, torch_generator
@@ -26,7 +28,7 @@ def utilities(radii: Floats, worth: float) -> Floats:
 def hard_labels(utility: Floats) -> Floats:
     """All weight on the best level [N,K]; equal weights where no level is worth anything."""
     best = np.eye(utility.shape[1])[utility.argmax(axis=1)]
-    return np.where(utility.max(axis=1, keepdims=True) > 0, best, 1 / utility.shape[1])
+    return np.asarray(np.where(utility.max(axis=1, keepdims=True) > 0, best, 1 / utility.shape[1]), np.float64)
 
 
 def regret_weights(utility: Floats, power: float) -> Floats:
@@ -62,27 +64,29 @@ def consistency(logits: torch.Tensor, kl_weight: float, entropy_weight: float) -
     return kl_weight * divergence + entropy_weight * entropy
 
 
+@together
 def train_estimator(
     path: Path, data: TrainingData, index: npt.NDArray[np.int64], radii: Floats, trunk: Network | None, config: Config,
     *, key: tuple[int, ...] = (), device: str = "cpu",
 ) -> Network:  # fmt: skip
     """Train the estimator at the one level `config.sigma_e` on images `index` [N] and their radii [N,K].
 
-    Cross-entropy against soft or hard labels, weighted by `level_weights` and `regret_weights`, plus `consistency` over noise copies of the same
-    augmented image. Checkpoints go to `path`. Returns the network in evaluation mode.
+    Cross-entropy against soft or hard labels, weighted by `level_weights` and `regret_weights`, plus `consistency` over
+    noise copies of the same augmented image. Its first features are those of `trunk`, where one is given and the
+    settings ask for it. Checkpoints go to `path`. Returns the network in evaluation mode.
     """
     settings = config.estimator
     mean, std = data.channel_statistics()
-    spec = ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std)
+    spec = ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std, settings.depth)
     utility = utilities(radii, settings.worth)
     targets = soft_labels(utility, settings.temperature) if settings.targets == "soft" else hard_labels(utility)
     regret = regret_weights(utility, settings.regret)
-    images = torch.from_numpy(data.images[index]).to(device)
+    feed = feed_of(data, index, device)
     target = torch.from_numpy(targets * regret[:, None]).float().to(device)
     weight = torch.from_numpy(level_weights(targets, settings.balance)).float().to(device)
 
     def loss(network: nn.Module, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        clean = data.augmentation(images[rows], generator)
+        clean = feed(rows, generator)
         noisy = add_noise(clean.repeat(settings.copies, 1, 1, 1), config.sigma_e, generator)
         logits = network(noisy).view(settings.copies, len(rows), -1).float()
         fit_term: torch.Tensor = -(weight * target[rows] * logits.log_softmax(-1)).sum(-1).mean()
@@ -94,6 +98,6 @@ def train_estimator(
             copy_trunk(trunk, network)
 
     return fit(
-        path, spec, loss, start=start, count=len(images), settings=settings, seed=config.seed,
-        stream=Stream.ESTIMATOR, key=key, device=device,
+        path, spec, loss, start=start, count=len(index), settings=settings, seed=config.seed,
+        stream=Stream.ESTIMATOR, key=key, device=device, feed=feed,
     )  # fmt: skip

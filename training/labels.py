@@ -116,7 +116,7 @@ def label_votes(
 
     def count(number: int, rows: npt.NDArray[np.int64]) -> Counts:
         generator = numpy_generator(config.seed, Stream.LABELS, *key, number)
-        return np.stack(_race(data.images[rows], data.labels[rows], experts, config, generator), axis=1)
+        return np.stack(_race(np.asarray(data.images[rows]), data.labels[rows], experts, config, generator), axis=1)
 
     votes = _in_shards("labels", folder, index, (2, len(config.sigmas)), count, config.labels.shard, threads)
     return votes[:, 0], votes[:, 1]
@@ -127,7 +127,7 @@ def route_votes(folder: Path, data: TrainingData, estimator: Voter, config: Conf
 
     def count(number: int, rows: npt.NDArray[np.int64]) -> Counts:
         generator = numpy_generator(config.seed, Stream.ROUTES, number)
-        return estimator.votes_of_many(data.images[rows], config.sigma_e, config.finetune.votes, generator)
+        return estimator.votes_of_many(np.asarray(data.images[rows]), config.sigma_e, config.finetune.votes, generator)
 
     everything = np.arange(len(data.images), dtype=np.int64)
     return _in_shards("routes", folder, everything, (len(config.sigmas),), count, config.labels.shard, threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.training.resnet import residual_trunk
+from dualsmooth.training.zoo import LIBRARIES, Borrowed, borrow
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class ModelSpec:
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    depth: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -36,6 +39,7 @@ class ModelSpec:
             input_shape=(int(channels), int(height), int(width)),
             mean=tuple(float(v) for v in values["mean"]),
             std=tuple(float(v) for v in values["std"]),
+            depth=float(values.get("depth", 1.0)),
         )
 
 
@@ -67,10 +71,15 @@ class Network(nn.Module):
 
 
 def small_cnn(spec: ModelSpec) -> Network:
-    """Five convolutions, 0.3 M parameters at width 1: 5x5/2 32, 3x3/2 64, 3x3 64, 3x3/2 128, 3x3 128."""
+    """Five convolutions, 0.3 M parameters at width 1: 5x5/2 32, 3x3/2 64, 3x3 64, 3x3/2 128, 3x3 128.
+
+    Depth multiplies the two that keep their size.
+    """
+    more = max(1, round(spec.depth))
+    plan = [(5, 2, 32), (3, 2, 64), *[(3, 1, 64)] * more, (3, 2, 128), *[(3, 1, 128)] * more]
     layers: list[nn.Module] = []
     channels = spec.input_shape[0]
-    for size, stride, features in ((5, 2, 32), (3, 2, 64), (3, 1, 64), (3, 2, 128), (3, 1, 128)):
+    for size, stride, features in plan:
         features = max(1, round(features * spec.width))
         layers += [
             nn.Conv2d(channels, features, size, stride, padding=size // 2, bias=False),
@@ -82,19 +91,46 @@ def small_cnn(spec: ModelSpec) -> Network:
     return Network(Normalise(spec.mean, spec.std), trunk, nn.Linear(channels, spec.outputs))
 
 
-MODELS: dict[str, Callable[[ModelSpec], Network]] = {"small-cnn": small_cnn}
+def cifar_resnet(spec: ModelSpec) -> Network:
+    """`resnetL` with L = 6n + 2 layers (20, 110, ...): n blocks in each of three stages; depth multiplies n."""
+    blocks = (int(spec.name.removeprefix("resnet")) - 2) // 6
+    trunk, features = residual_trunk(spec.input_shape[0], spec.width, max(1, round(blocks * spec.depth)))
+    return Network(Normalise(spec.mean, spec.std), trunk, nn.Linear(features, spec.outputs))
+
+
+def borrowed(spec: ModelSpec) -> Network:
+    """`torchvision:NAME` or `timm:NAME`, with a new head; width and depth are part of the name."""
+    if (spec.width, spec.depth) != (1.0, 1.0):
+        raise InputError(f"width and depth are {spec.width:g} and {spec.depth:g}; expected 1 for model {spec.name}")
+    trunk = borrow(spec.name, spec.input_shape)
+    return Network(Normalise(spec.mean, spec.std), trunk, nn.Linear(trunk.features, spec.outputs))
 
 
 def build(spec: ModelSpec) -> Network:
     """The network of `spec`; `initialise` or a checkpoint sets its weights. Raises `InputError` for unknown names."""
-    if spec.name not in MODELS:
-        raise InputError(f"model {spec.name!r} is unknown; expected one of {', '.join(sorted(MODELS))}")
-    return MODELS[spec.name](spec)
+    name = spec.name
+    if name == "small-cnn":
+        return small_cnn(spec)
+    if (found := re.fullmatch(r"resnet(\d{1,4})", name)) and int(found[1]) >= 8 and int(found[1]) % 6 == 2:
+        return cifar_resnet(spec)
+    if name.partition(":")[0] in LIBRARIES:
+        return borrowed(spec)
+    raise InputError(f"model {name!r} is unknown; expected one of {', '.join(MODELS)}")
+
+
+MODELS = ("small-cnn", "resnet20", "resnet110 (any resnetL with L = 6n + 2)", "torchvision:NAME", "timm:NAME")
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """He initialisation of all convolutions and linear layers, drawn from `generator`."""
+    """He initialisation of all convolutions and linear layers, drawn from `generator`; borrowed networks get the
+    first weights of their library, from a seed that is drawn."""
     for module in network.modules():
+        if isinstance(module, Borrowed):
+            module.draw(int(torch.randint(2**31, (), generator=generator)))
+    foreign = {m for b in network.modules() if isinstance(b, Borrowed) for m in b.modules()}
+    for module in network.modules():
+        if module in foreign:
+            continue
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             if module.bias is not None:

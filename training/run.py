@@ -14,10 +14,12 @@ from dualsmooth.training import record as files
 from dualsmooth.training.borrow import borrow
 from dualsmooth.training.config import Config, config_from, difference, read_toml
 from dualsmooth.training.data import TrainingData, load_training_data
+from dualsmooth.training.distributed import data_parallel
 from dualsmooth.training.record import now, read_record, write_json
 from dualsmooth.training.stages import Work, run_rounds
 
 
+@data_parallel
 def train(
     config: Config,
     out: str | Path,

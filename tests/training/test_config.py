@@ -7,14 +7,26 @@ from pathlib import Path
 import pytest
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training import Config, EstimatorConfig, config_from
-from dualsmooth.training.config import difference, read_toml
+from dualsmooth.training import ClassifierConfig, Config, EstimatorConfig, config_from
+from dualsmooth.training.config import Consistency, Gaussian, SmoothAdv, difference, read_toml
 
 
 def test_toml_round_trip() -> None:
     config = Config(dataset='npz:/tmp/a "b"\\c é.npz', data_dir=None, sigmas=(0.12, 0.25), seed=3,
                     estimator=EstimatorConfig(temperature=1e-7, from_classifier=False))  # fmt: skip
     assert config_from(tomllib.loads(config.to_toml()), "test") == config
+
+
+@pytest.mark.parametrize("objective", [Gaussian(), Consistency(weight=3.0), SmoothAdv(attack="ddn", relative=True)])
+def test_objectives_survive_toml(objective: Gaussian | Consistency | SmoothAdv) -> None:
+    config = Config("d", classifier=ClassifierConfig(objective=objective, ema=0.99))
+    assert config_from(tomllib.loads(config.to_toml()), "test") == config
+
+
+def test_an_objective_may_be_given_by_name() -> None:
+    config = config_from({"dataset": "d", "classifier": {"objective": "smoothadv"}}, "test")
+    assert config.classifier.objective == SmoothAdv()
+    assert "kind = " in str(difference(config, Config("d")))
 
 
 def test_sigma_e_defaults_to_the_largest_level() -> None:
@@ -41,6 +53,15 @@ def test_sigma_e_defaults_to_the_largest_level() -> None:
         ({"dataset": "d", "estimator": {"temperature": 0}}, "positive"),
         ({"dataset": "d", "estimator": {"width": 0.5}}, "the two networks differ"),
         ({"dataset": "d", "seed": -1}, "from 0"),
+        ({"dataset": "d", "classifier": {"ema": 1}}, "a decay from 0"),
+        ({"dataset": "d", "estimator": {"clip_norm": -1}}, "a number from 0"),
+        ({"dataset": "d", "classifier": {"depth": 0}}, "a positive factor"),
+        ({"dataset": "d", "classifier": {"objective": "magic"}}, "expected one of gaussian, consistency, smoothadv"),
+        ({"dataset": "d", "classifier": {"objective": {"kind": 3}}}, "expected one of gaussian"),
+        ({"dataset": "d", "classifier": {"objective": {"weight": 3}}}, "classifier.objective.weight is unknown"),
+        ({"dataset": "d", "classifier": {"objective": {"kind": "consistency", "copies": 1}}}, "at least 2"),
+        ({"dataset": "d", "classifier": {"objective": {"kind": "smoothadv", "attack": "fgsm"}}}, "pgd or ddn"),
+        ({"dataset": "d", "classifier": {"objective": {"kind": "smoothadv", "epsilon": 0}}}, "a positive length"),
     ],
 )
 def test_bad_values_are_refused_with_one_line(values: dict[str, object], message: str) -> None:

@@ -9,9 +9,11 @@ import torch
 import dualsmooth.training.loop as loop
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config
-from dualsmooth.training.checkpoint import Checkpoint
+from dualsmooth.training.checkpoint import Checkpoint, load_checkpoint
 from dualsmooth.training.classifier import train_classifier
 from dualsmooth.training.data import TrainingData, load_training_data
+from dualsmooth.training.ema import Average
+from dualsmooth.training.history import append_history, read_history
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +21,9 @@ def data(tiny: Config) -> TrainingData:
     return load_training_data(tiny)
 
 
-@pytest.mark.parametrize("survived", [0, 1, 2])
+@pytest.mark.parametrize(("survived", "ema"), [(0, 0.0), (1, 0.0), (2, 0.0), (0, 0.9), (1, 0.9)])
 def test_training_stopped_in_any_epoch_ends_as_if_it_was_not(
-    survived: int, tiny: Config, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    survived: int, ema: float, tiny: Config, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
 
@@ -32,6 +34,7 @@ def test_training_stopped_in_any_epoch_ends_as_if_it_was_not(
         save(path, checkpoint)
 
     save = loop.save_checkpoint
+    tiny = dataclasses.replace(tiny, classifier=dataclasses.replace(tiny.classifier, ema=ema))
     whole = train_classifier(tmp_path / "whole.pt", data, tiny, levels=tiny.sigmas).state_dict()
     with monkeypatch.context() as patched:
         patched.setattr(loop, "save_checkpoint", save_or_die)
@@ -40,6 +43,66 @@ def test_training_stopped_in_any_epoch_ends_as_if_it_was_not(
     resumed = train_classifier(tmp_path / "part.pt", data, tiny, levels=tiny.sigmas).state_dict()
     assert saved == list(range(1, survived + 1))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    lines = [entry for entry in read_history(tmp_path / "history.jsonl") if entry["network"] == "part"]
+    assert [entry["epoch"] for entry in lines] == [1, 2, 3]
+    assert lines[0]["loss"] > 0
+    assert lines[2]["lr"] < lines[1]["lr"] < tiny.classifier.lr
+
+
+def changed(config: Config, **changes: object) -> Config:
+    return dataclasses.replace(config, classifier=dataclasses.replace(config.classifier, **changes))  # type: ignore[arg-type]
+
+
+def test_the_average_of_the_weights_is_the_network(tiny: Config, data: TrainingData, tmp_path: Path) -> None:
+    averaged = changed(tiny, ema=0.5, epochs=1)
+    network = train_classifier(tmp_path / "a.pt", data, averaged, levels=tiny.sigmas)
+    plain = train_classifier(tmp_path / "p.pt", data, changed(tiny, epochs=1), levels=tiny.sigmas)
+    kept = load_checkpoint(tmp_path / "a.pt")
+    assert kept.average is not None
+    assert torch.equal(kept.weights["head.weight"], plain.head.weight)  # averaging does not touch what is trained
+    assert torch.equal(kept.average["head.weight"], network.head.weight)
+    assert not torch.equal(network.head.weight, plain.head.weight)
+
+
+def test_an_average_follows_its_definition() -> None:
+    layer = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(layer.weight)
+    average = Average(layer, 0.25)
+    for step, (value, expected) in enumerate([(1.0, 0.9), (2.0, 0.9 * 2 / 11 + 2 * 9 / 11)]):
+        torch.nn.init.constant_(layer.weight, value)
+        average.update(layer, step)
+        assert float(average.values["weight"]) == pytest.approx(expected)
+    for _ in range(20):
+        average.update(layer, 1000)
+    assert float(average.values["weight"]) == pytest.approx(2.0)
+
+
+def test_gradients_are_clipped_where_it_is_asked_for(
+    tiny: Config, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *arguments: object) -> object:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    train_classifier(tmp_path / "a.pt", data, changed(tiny, epochs=1), levels=tiny.sigmas)
+    free, norms[:] = max(norms), []
+    train_classifier(tmp_path / "b.pt", data, changed(tiny, epochs=1, clip_norm=0.1), levels=tiny.sigmas)
+    assert free > 0.2
+    assert max(norms) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_history_keeps_other_networks_and_survives_damage(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_text('{"network": "a", "epoch": 1, "loss": 3}\n[1]\n{"network": "a", "ep')
+    append_history(tmp_path / "b.pt", 1, loss=2.0)
+    append_history(tmp_path / "a.pt", 2, loss=1.0)
+    append_history(tmp_path / "b.pt", 1, loss=0.5)
+    found = [(e["network"], e["epoch"], e["loss"]) for e in read_history(tmp_path / "history.jsonl")]
+    assert found == [("a", 1, 3), ("a", 2, 1.0), ("b", 1, 0.5)]
 
 
 def test_training_learns(tiny: Config, data: TrainingData, tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Two processes under `torchrun`, with gloo, against one process with the whole batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dualsmooth.training import Config, load_run
+from dualsmooth.training.checkpoint import Checkpoint, load_checkpoint
+from dualsmooth.training.distributed import SharedBatchNorm2d
+from dualsmooth.training.history import read_history
+
+FIT = """
+import sys
+from pathlib import Path
+import torch, torch.distributed as dist
+from dualsmooth.training import config_from, loop, read_toml
+from dualsmooth.training.data import load_training_data
+from dualsmooth.training.models import ModelSpec, initialise
+from dualsmooth.training.seeds import Stream
+
+def refuse(*arguments, **keywords):
+    raise AssertionError("only the first process writes")
+
+torch.set_num_threads(1)
+config, out = config_from(read_toml(sys.argv[1]), "test"), Path(sys.argv[2])
+rank = 0
+if len(sys.argv) > 3:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+if rank:
+    loop.save_checkpoint = loop.append_history = refuse
+data = load_training_data(config)
+images, labels = torch.from_numpy(data.images) / 255, torch.from_numpy(data.labels)
+
+def loss(network, index, generator):  # without noise: each process would draw its own
+    return torch.nn.functional.cross_entropy(network(images[index]), labels[index])
+
+def start(network):
+    initialise(network, torch.Generator().manual_seed(rank))  # the first process decides
+
+spec = ModelSpec("small-cnn", 0.25, 3, (1, 8, 8), (0.3,), (0.3,))
+loop.fit(out, spec, loss, start=start, count=len(labels), settings=config.classifier, seed=1, stream=Stream.CLASSIFIER)
+if len(sys.argv) > 3:
+    dist.destroy_process_group()
+"""
+
+TRAIN = """
+import os, sys
+from dualsmooth.runtime import files
+from dualsmooth.training import config_from, loop, read_toml, record, run
+
+def refuse(*arguments, **keywords):
+    raise AssertionError("only the first process writes")
+
+if os.environ.get("RANK") == "1":
+    loop.save_checkpoint = loop.append_history = run.write_json = run.write_atomically = refuse
+run.train(config_from(read_toml(sys.argv[1]), "test"), sys.argv[2], threads=1)
+"""
+
+
+def launch(code: str, *arguments: str, processes: int = 2) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    script = Path(arguments[0]).with_suffix(".py")
+    script.write_text(code)
+    command = [sys.executable, *(launcher if processes > 1 else []), str(script), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tiny: Config, tmp_path: Path) -> None:
+    settings = dataclasses.replace(tiny.classifier, epochs=2, ema=0.5, clip_norm=1.0)
+    (tmp_path / "c.toml").write_text(dataclasses.replace(tiny, classifier=settings).to_toml())
+    (tmp_path / "two").mkdir()
+    launch(FIT, str(tmp_path / "c.toml"), str(tmp_path / "one.pt"), processes=1)
+    launch(FIT, str(tmp_path / "c.toml"), str(tmp_path / "two" / "two.pt"), "parallel")
+    one, two = load_checkpoint(tmp_path / "one.pt"), load_checkpoint(tmp_path / "two" / "two.pt")
+    for a, b in ((steps(one), steps(two)), (one.epoch, two.epoch)):
+        assert a == b > 1
+    assert one.average is not None
+    assert two.average is not None
+    for first, second in ((one.weights, two.weights), (one.average, two.average)):
+        for name, value in first.items():
+            torch.testing.assert_close(second[name], value, atol=1e-4, rtol=1e-3, msg=name)
+    losses = [[e["loss"] for e in read_history(p / "history.jsonl")] for p in (tmp_path, tmp_path / "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def steps(checkpoint: Checkpoint) -> int:
+    return int(checkpoint.optimizer["state"][0]["step"])
+
+
+@pytest.mark.slow
+def test_a_whole_run_under_torchrun(tiny: Config, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(tiny.to_toml())
+    launch(TRAIN, str(tmp_path / "c.toml"), str(tmp_path / "run"))
+    assert load_run(tmp_path / "run").record["finished"]
+    for name in ("classifier.pt", "estimator.pt"):
+        assert steps(load_checkpoint(tmp_path / "run" / name)) == steps(load_checkpoint(finished / name))
+
+
+def test_shared_batch_norm_is_batch_norm_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one process the sum over processes is the value itself."""
+    monkeypatch.setattr("dualsmooth.training.distributed.all_reduce", lambda value: value)
+    plain, shared = torch.nn.BatchNorm2d(3), SharedBatchNorm2d(3)
+    for layer in (plain, shared):
+        torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    inputs = [x.clone().requires_grad_(True) for _ in range(2)]
+    outputs = [layer(value) for layer, value in zip((plain, shared), inputs, strict=True)]
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-5)
+    for output in outputs:
+        output.pow(3).sum().backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad, atol=1e-3, rtol=1e-3)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(shared.state_dict()[key], value, msg=key)
+    torch.testing.assert_close(plain.eval()(x), shared.eval()(x))
