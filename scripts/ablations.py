@@ -1,4 +1,4 @@
-"""What each choice of the recipe is worth: one short run a row, all over the same classifiers and labels where they can.
+"""What each choice of the recipe is worth: one short run a row, over the same classifiers and labels where possible.
 
 python scripts/ablations.py --out runs/ablations            # resumable; about an hour on 2 idle cores
 python scripts/ablations.py --out runs/ablations --only "soft, T = 0.05,hard"

@@ -86,10 +86,8 @@ def main() -> None:
         ratio = statistics.median(a / b for a, b in zip(plain, values, strict=True))
         print(f"| {name} | {args.images / statistics.median(values):.0f} | {ratio:.1f}x |")
     share = np.mean(np.concatenate(agree))
-    print(
-        f"\nThe race draws {np.mean(drawn):.0f} votes a level. For {share:.1%} of the images, the level that it finds has a"
-    )
-    print("radius within 0.05 of the best level's when all votes are drawn.")
+    print(f"\nThe race draws {np.mean(drawn):.0f} votes a level. For {share:.1%} of the images, it finds a level whose")
+    print("radius is within 0.05 of the best level's when all votes are drawn.")
 
 
 if __name__ == "__main__":
