@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from dualsmooth.training.estimator import consistency, level_weights, soft_labels
+from dualsmooth.training.estimator import (
+    consistency,
+    hard_labels,
+    level_weights,
+    regret_weights,
+    soft_labels,
+    utilities,
+)
 
 
 def test_soft_labels_are_a_softmax_and_do_not_overflow() -> None:
@@ -34,3 +41,21 @@ def test_consistency_is_the_published_regulariser() -> None:
     assert consistency(logits, 3.0, 0.5).item() == pytest.approx(3 * kl + 0.5 * entropy)
     same = logits[:1].repeat(2, 1, 1)
     assert consistency(same, 1.0, 0.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_utility_is_the_radius_and_something_for_being_certified_at_all() -> None:
+    radii = np.array([[0.0, 0.05, 0.1, 2.0]])
+    np.testing.assert_array_equal(utilities(radii, 0.0), radii)
+    np.testing.assert_allclose(utilities(radii, 0.5)[0, [0, 2]], [0.0, 0.1 + 0.5 * (1 - np.exp(-1))])
+    assert utilities(radii, 0.5)[0, 3] == pytest.approx(2.5, abs=1e-6)
+
+
+def test_hard_labels_are_the_best_level_or_nothing_in_particular() -> None:
+    np.testing.assert_array_equal(hard_labels(np.array([[0.1, 0.4], [0.0, 0.0]])), [[0.0, 1.0], [0.5, 0.5]])
+
+
+def test_images_whose_level_does_not_matter_do_not_count() -> None:
+    utility = np.array([[1.0, 1.0], [0.5, 1.5], [0.0, 3.0]])
+    np.testing.assert_allclose(regret_weights(utility, 1.0), [0.0, 0.75, 2.25])
+    np.testing.assert_allclose(regret_weights(utility, 0.0), 1.0)
+    assert np.isfinite(regret_weights(np.ones((3, 2)), 1.0)).all()
