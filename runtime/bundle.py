@@ -209,7 +209,7 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
     source: Any = manifest.get("input")
     shape: Any = source.get("shape") if isinstance(source, dict) else None
     need(
-        isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 1 <= n <= 16384 for n in shape),
+        isinstance(shape, list) and len(shape) == 3 and all(whole(n) and 1 <= n <= 16384 for n in shape),
         "input.shape must be [C, H, W] with sizes from 1 to 16384",
     )
     need(math.prod(shape) <= 1 << 26, "input.shape has more than 2^26 values")
@@ -248,10 +248,8 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
                 isinstance(name, str) and name in hashes and name.endswith(".onnx"),
                 f"{where}.members names {str(name)[:60]!r}, which files does not list as an ONNX file",
             )
-        need(
-            type(consensus) is int and 0 <= consensus <= len(members), f"{where}.consensus must be 0 to {len(members)}"
-        )
-        return BaseModel(tuple(members), consensus)
+        need(whole(consensus) and 0 <= consensus <= len(members), f"{where}.consensus must be 0 to {len(members)}")
+        return BaseModel(tuple(members), int(consensus))
 
     levels = manifest.get("classifiers")
     need(
@@ -265,7 +263,7 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         sigmas=tuple(float(s) for s in sigmas),
         sigma_e=float(manifest["sigma_e"]),
         classes=tuple(classes),
-        input_shape=(shape[0], shape[1], shape[2]),
+        input_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
         estimator=model(manifest.get("estimator"), "estimator"),
         classifiers=tuple(model(value, f"classifiers[{i}]") for i, value in enumerate(levels)),
         precision=manifest["precision"],
