@@ -301,7 +301,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     # what is in the graph
     "RandomNormalLike": (before(N("RandomNormalLike", ["x"], ["y"])), "random numbers"),
     "RandomUniformLike": (before(N("RandomUniformLike", ["x"], ["y"])), "random numbers"),
-    "RandomNormal": (before(N("RandomNormal", [], ["r"], shape=[1, 1, 2]), N("Add", ["x", "r"], ["y"])), "draws random"),
+    "RandomNormal": (before(N("RandomNormal", [], ["r"], shape=[1, 1, 2]), N("Add", ["x", "r"], ["y"])), "random"),
     "RandomUniform": (before(N("RandomUniform", [], ["r"], shape=[2]), N("Add", ["x", "r"], ["y"])), "random numbers"),
     "Bernoulli": (before(N("Bernoulli", ["x"], ["y"])), "random numbers"),
     "Multinomial": (before(N("Multinomial", ["x"], ["y"])), "random numbers"),
@@ -309,7 +309,8 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "a random operator in a branch": (graph(nested), "random numbers"),
     "statistics of the batch": (graph(batch_norm), "statistics of the batch"),
     "a scale of the whole batch": (
-        before(N("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), N("DequantizeLinear", ["q", "s", "z"], ["y"])), "batch"
+        before(N("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), N("DequantizeLinear", ["q", "s", "z"], ["y"])),
+        "depends on the whole batch",
     ),
     "a custom domain": (before(N("Evil", ["x"], ["y"], domain="evil.example")), "domain 'evil.example'"),
     "an imported domain": (graph(domain_import), "domain 'com.microsoft'"),
