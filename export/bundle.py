@@ -60,6 +60,7 @@ def export_bundle(
     force: bool = False,
     mean: Statistics | None = None,
     std: Statistics | None = None,
+    quantise_ends: bool = False,
     external_above: int = EXTERNAL_ABOVE,
     parity_batches: Sequence[int] = (1, 3, 257),
 ) -> Bundle:
@@ -71,7 +72,8 @@ def export_bundle(
     becomes one file. `out` must not exist, or be empty; it appears complete or not at all.
 
     `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
-    `pictures` (on random images without; int8 needs them for calibration), and refused where the arg max agrees on less
+    `pictures` (on random images without; int8 needs them for calibration, and keeps the first and last layers in float32
+    unless `quantise_ends`), and refused where the arg max agrees on less
     than `floor` (by default `FLOORS`), unless `force`. `provenance` is recorded in the manifest, with versions, parity
     and agreement. Raises `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
     """
@@ -92,7 +94,7 @@ def export_bundle(
         else:
             graphs[name] = load_onnx(network, input_shape, mean=mean, std=std)
         check_rows(graphs[name], input_shape, outputs, seen[-1], name)
-    converted, report = _convert(graphs, plan, precision, pictures, input_shape, floor, force)
+    converted, report = _convert(graphs, plan, precision, pictures, floor, force, quantise_ends)
     files: dict[str, bytes] = {}
     for name, graph in converted.items():
         files.update(serialise(graph, name, external_above))
@@ -160,20 +162,20 @@ def _convert(
     plan: _Plan,
     precision: str,
     pictures: Pictures | None,
-    input_shape: tuple[int, int, int],
     floor: float | None,
     force: bool,
+    quantise_ends: bool,
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
     """The graphs in another precision, and how well they agree with the originals."""
     if precision == "fp32":
         return dict(graphs), {}
-    chosen = pictures or Pictures.random(input_shape)
+    chosen = pictures or Pictures.random(plan.shape)
     converted: dict[str, onnx.ModelProto] = {}
     found: dict[str, dict[float, float]] = {}
     for name, graph in graphs.items():
         seen = plan.files[name][2]
         if precision == "int8":
-            converted[name] = to_int8(graph, chosen.noisy(seen))
+            converted[name] = to_int8(graph, chosen.noisy(seen), ends=quantise_ends)
         else:
             converted[name] = to_half(graph, precision)
         measured = emulated(graph, precision) if precision == "bf16" else converted[name]

@@ -34,6 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--floor", type=float, help="least arg-max agreement with fp32 at any level (default: by precision)"
     )
+    parser.add_argument("--quantise-ends", action="store_true", help="int8: the first and last layers too")
     parser.add_argument("--force", action="store_true", help="export although the agreement is below the floor")
     parser.add_argument(
         "--report", metavar="DATASET", help="also certify some of its test images with fp32 and with the new precision"
@@ -77,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         "pictures": _pictures(arguments),
         "floor": arguments.floor,
         "force": arguments.force,
+        "quantise_ends": arguments.quantise_ends,
     }
     command = shlex.join(["dualsmooth", *sys.argv[1:]])
     sample = None
