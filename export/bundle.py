@@ -72,10 +72,10 @@ def export_bundle(
     becomes one file. `out` must not exist, or be empty; it appears complete or not at all.
 
     `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
-    `pictures` (on random images without; int8 needs them for calibration, and keeps the first and last layers in float32
-    unless `quantise_ends`), and refused where the arg max agrees on less
-    than `floor` (by default `FLOORS`), unless `force`. `provenance` is recorded in the manifest, with versions, parity
-    and agreement. Raises `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
+    `pictures` (on random images without), and refused where the arg max agrees on less than `floor` (by default
+    `FLOORS`), unless `force`. int8 needs `pictures` to calibrate on, and keeps the first and last layers in float32
+    unless `quantise_ends`. `provenance` is recorded in the manifest, with versions, parity and agreement. Raises
+    `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
     """
     root = Path(out)
     levels = tuple(float(s) for s in sigmas)
