@@ -15,7 +15,7 @@ import onnx
 from dualsmooth.export.precision import Samples
 from dualsmooth.runtime.errors import BundleError, InputError, ProviderError, one_line
 
-FLOORS = {"fp32": 0.999, "fp16": 0.99, "bf16": 0.97, "int8": 0.95}
+FLOORS = {"fp16": 0.99, "bf16": 0.97, "int8": 0.95}
 """The least agreement at any level with which a file is exported, unless it is forced."""
 
 _CHUNK = 32

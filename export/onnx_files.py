@@ -149,7 +149,12 @@ def _free_batch(model: onnx.ModelProto, batch: int) -> None:
             dims[0].dim_param = "batch"
     if batch == 0:
         return
-    shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
+    reshapes = [node for node in graph.node if node.op_type == "Reshape"]
+    for node in reshapes:  # with allowzero, 0 would mean "empty" and not "as the input"
+        kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    shapes = {node.input[1] for node in reshapes}
     for tensor in graph.initializer:
         if tensor.name in shapes:
             sizes = numpy_helper.to_array(tensor).copy()

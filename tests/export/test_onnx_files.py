@@ -75,11 +75,12 @@ def test_inner_tensors_that_have_our_names_move_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("reshape", ["initializer", "constant"])
+@pytest.mark.parametrize("reshape", ["initializer", "constant", "allowzero"])
 def test_a_fixed_batch_becomes_dynamic(tmp_path: Path, batch: int, reshape: str) -> None:
     shape = np.array([batch, 48], np.int64)
-    nodes = [N("Reshape", ["image", "s"], ["f"]), N("MatMul", ["f", "w"], ["scores"])]
-    constants = {"s": shape} if reshape == "initializer" else None
+    more = {"allowzero": 1} if reshape == "allowzero" else {}
+    nodes = [N("Reshape", ["image", "s"], ["f"], **more), N("MatMul", ["f", "w"], ["scores"])]
+    constants = {"s": shape} if reshape != "constant" else None
     if reshape == "constant":
         nodes.insert(0, N("Constant", [], ["s"], value=numpy_helper.from_array(shape)))
     path = write(
