@@ -18,7 +18,7 @@ from torch import nn
 
 from dualsmooth.export.agreement import FLOORS, Pictures, agreement, check_floor, opened
 from dualsmooth.export.card import CARD, model_card
-from dualsmooth.export.graph import to_model
+from dualsmooth.export.graph import takes_sigma, to_model
 from dualsmooth.export.onnx_files import Statistics, load_onnx
 from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8
@@ -89,7 +89,8 @@ def export_bundle(
         if isinstance(network, nn.Module):
             graphs[name] = to_model(network, input_shape)
             with opened(graphs[name], name) as session:
-                worst = compare(network, session, input_shape, outputs, seen[-1], name, parity_batches)
+                told = seen if takes_sigma(network) else seen[-1:]
+                worst = compare(network, session, input_shape, outputs, told, name, parity_batches)
             parity[name] = float(f"{worst:.3g}")
         else:
             graphs[name] = load_onnx(network, input_shape, mean=mean, std=std)

@@ -21,13 +21,19 @@ ROWS = 1e-3
 
 
 def check_parity(
-    module: nn.Module, onnx_bytes: bytes, input_shape: tuple[int, int, int], outputs: int, sigma: float, name: str
+    module: nn.Module,
+    onnx_bytes: bytes,
+    input_shape: tuple[int, int, int],
+    outputs: int,
+    sigma: float | Sequence[float],
+    name: str,
 ) -> float:
     """The largest difference of logits between `module` and its ONNX file on noisy inputs, at three batch sizes.
 
-    Inputs are uniform images [N,C,H,W] plus Gaussian noise of level `sigma`. The difference is taken relative to the
-    largest logit where that exceeds 1. Raises `BundleError` above 1e-4, for another shape than [N,outputs], and for
-    logits that are not finite.
+    Inputs are uniform images [N,C,H,W] plus Gaussian noise of level `sigma`, or of each of several levels, which a
+    module that is conditional on the noise level is told. The difference is taken relative to the largest logit where
+    that exceeds 1. Raises `BundleError` above 1e-4, for another shape than [N,outputs], and for logits that are not
+    finite.
     """
     try:
         graph = onnx.load_from_string(onnx_bytes)
@@ -42,7 +48,7 @@ def compare(
     session: Any,
     input_shape: tuple[int, int, int],
     outputs: int,
-    sigma: float,
+    sigma: float | Sequence[float],
     name: str,
     sizes: Sequence[int] = BATCHES,
 ) -> float:
@@ -50,13 +56,14 @@ def compare(
     training, worst = module.training, 0.0
     module.eval()
     try:
-        for x in batches(input_shape, sigma, sizes):
+        levels = [sigma] if isinstance(sigma, int | float) else sigma
+        for level, x in ((s, x) for s in levels for x in batches(input_shape, s, sizes)):
             batch = len(x)
             with torch.no_grad():
                 device = next((p.device for p in module.parameters()), torch.device("cpu"))
-                more = [torch.tensor(sigma, device=device)] if takes_sigma(module) else []
+                more = [torch.tensor(level, device=device)] if takes_sigma(module) else []
                 expected = module(torch.from_numpy(x).to(device), *more).float().cpu().numpy()
-            actual = run(session, x, sigma, name)
+            actual = run(session, x, level, name)
             for logits, source in ((expected, "the PyTorch module"), (actual, "ONNX Runtime")):
                 if logits.shape != (batch, outputs) or not np.isfinite(logits).all():
                     raise BundleError(
