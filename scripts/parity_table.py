@@ -1,7 +1,7 @@
 """Parity and agreement of exported networks: the table in docs/parity.md.
 
 For each network: the largest difference of logits between PyTorch and ONNX Runtime in fp32, and the arg-max agreement
-of the int8 file with the fp32 one, both under noise and at three batch sizes; sizes, cost of a pass, and how much faster
+of the int8 file with the fp32 one, both under noise and at three batch sizes; sizes, cost of a pass, how much faster
 int8 is than fp32 (the ratio of times of the same batches, taken in turns). Resumable: rows are appended as they come.
 
     python scripts/parity_table.py --rows build/parity.jsonl --out docs/parity.md
