@@ -1,8 +1,8 @@
 """Certified accuracy of the fp32 and the int8 bundle, side by side, and how much faster int8 is.
 
 Exports an int8 bundle (calibrated on noisy training images), certifies the same Fashion-MNIST test images with both,
-and compares. Resumable: run the same command again after a kill. The default is 500 images (every 16th of the first 8,000),
-N = 10,000, alpha = 0.001: some ten million passes a bundle.
+and compares. Resumable: run the same command again after a kill. The default is 500 images (every 16th of the first
+8,000), N = 10,000, alpha = 0.001: some ten million passes a bundle.
 
     python scripts/int8_accuracy.py --work build/int8
     python scripts/int8_accuracy.py --work build/int8-trial --images 10
