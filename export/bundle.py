@@ -1,4 +1,4 @@
-"""Networks to a bundle: traced, compared with PyTorch, written aside, checked, and only then moved into place."""
+"""Networks to a bundle: brought to the contract, compared with the original, written aside, checked, then moved."""
 
 from __future__ import annotations
 
@@ -7,75 +7,230 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
+from onnx import external_data_helper
 from torch import nn
 
-from dualsmooth.export.graph import to_onnx
-from dualsmooth.export.parity import check_parity
-from dualsmooth.runtime.bundle import BaseModel, Bundle, manifest_text, read_bundle
+from dualsmooth.export.agreement import FLOORS, Pictures, agreement, check_floor, opened
+from dualsmooth.export.card import CARD, model_card
+from dualsmooth.export.graph import takes_sigma, to_model
+from dualsmooth.export.onnx_files import Statistics, load_onnx
+from dualsmooth.export.parity import check_rows, compare
+from dualsmooth.export.precision import emulated, to_half, to_int8
+from dualsmooth.runtime.bundle import PRECISIONS, BaseModel, Bundle, manifest_text, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
+
+Network = nn.Module | str | Path
+"""A PyTorch module, or the path of an ONNX file."""
+
+EXTERNAL_ABOVE = 1 << 30
+"""Weights of more bytes than this go into a second file beside the graph; a graph cannot hold more than 2 GiB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Networks whose logits are averaged; with `consensus` K, the first K decide alone where they agree."""
+
+    members: tuple[Network, ...]
+    consensus: int = 0
+
+
+Source = Network | Ensemble
 
 
 def export_bundle(
     out: str | Path,
     *,
-    estimator: nn.Module,
-    classifiers: Sequence[nn.Module],
+    estimator: Source,
+    classifiers: Sequence[Source],
     sigmas: Sequence[float],
     sigma_e: float,
     classes: Sequence[str],
     input_shape: tuple[int, int, int],
     provenance: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
+    pictures: Pictures | None = None,
+    floor: float | None = None,
+    force: bool = False,
+    mean: Statistics | None = None,
+    std: Statistics | None = None,
+    quantise_ends: bool = False,
+    external_above: int = EXTERNAL_ABOVE,
+    parity_batches: Sequence[int] = (1, 3, 257),
 ) -> Bundle:
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
-    The modules take noisy images in [0, 1] units, unnormalised: normalisation belongs inside. A module that serves
-    several sigmas is passed several times and becomes one file. `out` must not exist, or be empty; it appears complete
-    or not at all. `provenance` is recorded in the manifest, with the versions used here and the parity measured.
-    Raises `InputError` for arguments that do not fit each other, `BundleError` where a network cannot be exported.
+    A network is a module, an ONNX file, or an `Ensemble` of them. They take noisy images in [0, 1] units, unnormalised:
+    normalisation belongs inside, and `mean` and `std` put it in front of ONNX files that lack it. Modules whose
+    `forward` has a parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
+    becomes one file. `out` must not exist, or be empty; it appears complete or not at all.
+
+    `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
+    `pictures` (on random images without), and refused where the arg max agrees on less than `floor` (by default
+    `FLOORS`), unless `force`. int8 needs `pictures` to calibrate on, and keeps the first and last layers in float32
+    unless `quantise_ends`. `provenance` is recorded in the manifest, with versions, parity and agreement. Raises
+    `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
     """
     root = Path(out)
-    _check(root, classifiers, sigmas)
     levels = tuple(float(s) for s in sigmas)
-    names: dict[int, str] = {}
-    for module, sigma in zip(classifiers, levels, strict=True):
-        names.setdefault(id(module), f"classifier_{sigma:g}.onnx")
-    if len(names) == 1:
-        names = dict.fromkeys(names, "classifier.onnx")
-    modules = {"estimator.onnx": (estimator, len(levels), float(sigma_e))}
-    for module, sigma in zip(classifiers, levels, strict=True):
-        modules[names[id(module)]] = (module, len(classes), sigma)
+    _check(root, classifiers, levels, precision, pictures, floor, input_shape)
+    plan = _Plan(levels, float(sigma_e), len(classes), input_shape)
+    models = plan.add("estimator", [estimator]) + plan.add("classifier", classifiers)
 
-    graphs: dict[str, bytes] = {}
     parity: dict[str, float] = {}
-    for name, (module, outputs, sigma) in modules.items():
-        graphs[name] = to_onnx(module, input_shape)
-        parity[name] = float(f"{check_parity(module, graphs[name], input_shape, outputs, sigma, name):.3g}")
+    graphs: dict[str, onnx.ModelProto] = {}
+    for name, (network, outputs, seen) in plan.files.items():
+        if isinstance(network, nn.Module):
+            graphs[name] = to_model(network, input_shape)
+            with opened(graphs[name], name) as session:
+                told = seen if takes_sigma(network) else seen[-1:]
+                worst = compare(network, session, input_shape, outputs, told, name, parity_batches)
+            parity[name] = float(f"{worst:.3g}")
+        else:
+            graphs[name] = load_onnx(network, input_shape, mean=mean, std=std)
+        check_rows(graphs[name], input_shape, outputs, seen[-1], name)
+    converted, report = _convert(graphs, plan, precision, pictures, floor, force, quantise_ends)
+    files: dict[str, bytes] = {}
+    for name, graph in converted.items():
+        files.update(serialise(graph, name, external_above))
     details = {
         **(provenance or {}),
-        "parity": parity,
-        "exported_with": {"torch": torch.__version__, "onnx": onnx.__version__},
-    }
+        **({"parity": parity} if parity else {}),
+        **({"precision": report} if report else {}),
+        "exported_with": {
+            "torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": version_of_engine(),
+        },
+    }  # fmt: skip
     return write_bundle(
         root,
-        graphs,
+        files,
         sigmas=levels,
         sigma_e=float(sigma_e),
         classes=tuple(classes),
         input_shape=input_shape,
-        estimator=BaseModel(("estimator.onnx",)),
-        classifiers=tuple(BaseModel((names[id(module)],)) for module in classifiers),
-        precision="fp32",
+        estimator=models[0],
+        classifiers=tuple(models[1:]),
+        precision=precision,
         provenance=details,
     )
 
 
-def write_bundle(root: Path, graphs: Mapping[str, bytes], **manifest: Any) -> Bundle:
+class _Plan:
+    """Which network becomes which file, how many logits it has, and which levels it will see."""
+
+    def __init__(self, levels: tuple[float, ...], sigma_e: float, classes: int, shape: tuple[int, int, int]) -> None:
+        self.levels, self.sigma_e, self.classes, self.shape = levels, sigma_e, classes, shape
+        self.files: dict[str, tuple[Network, int, list[float]]] = {}
+
+    def add(self, role: str, sources: Sequence[Source]) -> list[BaseModel]:
+        """Plan the files of one stage; a network that occurs several times becomes one file."""
+        estimator = role == "estimator"
+        levels = (self.sigma_e,) if estimator else self.levels
+        ensembles = [source if isinstance(source, Ensemble) else Ensemble((source,)) for source in sources]
+        names: dict[Any, str] = {}
+        shared = len({tuple(map(_identity, e.members)) for e in ensembles}) == 1
+        models = []
+        for ensemble, level in zip(ensembles, levels, strict=True):
+            if not 0 <= ensemble.consensus <= len(ensemble.members) or not ensemble.members:
+                raise InputError(
+                    f"consensus is {ensemble.consensus}; expected 0 to {len(ensemble.members)}, the members"
+                )
+            members = []
+            for i, network in enumerate(ensemble.members):
+                stem = role if shared else f"{role}_{level:g}"
+                member = f"_{i}" if len(ensemble.members) > 1 else ""
+                name = names.setdefault(_identity(network), f"{stem}{member}.onnx")
+                _, _, seen = self.files.setdefault(name, (network, len(self.levels) if estimator else self.classes, []))
+                if level not in seen:
+                    seen.append(level)
+                members.append(name)
+            models.append(BaseModel(tuple(members), ensemble.consensus))
+        return models
+
+
+def _identity(network: Network) -> Any:
+    return id(network) if isinstance(network, nn.Module) else str(Path(network).resolve())
+
+
+def _convert(
+    graphs: Mapping[str, onnx.ModelProto],
+    plan: _Plan,
+    precision: str,
+    pictures: Pictures | None,
+    floor: float | None,
+    force: bool,
+    quantise_ends: bool,
+) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
+    """The graphs in another precision, and how well they agree with the originals."""
+    if precision == "fp32":
+        return dict(graphs), {}
+    chosen = pictures or Pictures.random(plan.shape)
+    converted: dict[str, onnx.ModelProto] = {}
+    found: dict[str, dict[float, float]] = {}
+    for name, graph in graphs.items():
+        seen = plan.files[name][2]
+        if precision == "int8":
+            converted[name] = to_int8(graph, chosen.noisy(seen), ends=quantise_ends)
+        else:
+            converted[name] = to_half(graph, precision)
+        measured = emulated(graph, precision) if precision == "bf16" else converted[name]
+        found[name] = agreement(graph, measured, chosen.noisy(seen, held_out=True), name)
+    limit = FLOORS[precision] if floor is None else floor
+    check_floor(found, limit, force=force)
+    return converted, {
+        "agreement": {name: {f"{s:g}": round(a, 4) for s, a in levels.items()} for name, levels in found.items()},
+        "floor": limit,
+        "forced": force,
+        "images": chosen.name,
+        "measured_on": len(chosen.held_out),
+        **({"calibrated_on": len(chosen.calibration)} if precision == "int8" else {}),
+        **({"emulated": True} if precision == "bf16" else {}),
+        "bytes": {name: [graphs[name].ByteSize(), converted[name].ByteSize()] for name in graphs},
+    }  # fmt: skip
+
+
+def serialise(model: onnx.ModelProto, name: str, external_above: int = EXTERNAL_ABOVE) -> dict[str, bytes]:
+    """The files of one graph: NAME, and NAME's stem + `.data` with the weights where they are large.
+
+    Raises `BundleError` from `read_bundle` later, not here.
+    """
+    if model.ByteSize() <= external_above:
+        return {name: model.SerializeToString(deterministic=True)}
+    split = onnx.ModelProto()
+    split.CopyFrom(model)
+    location = f"{Path(name).stem}.data"
+    parts: list[bytes] = []
+    at = 0
+    for tensor in split.graph.initializer:
+        if not tensor.HasField("raw_data"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+        data = tensor.raw_data
+        if len(data) < 1024:
+            continue
+        padding = -at % 4096  # where the engine can map the file
+        parts += [bytes(padding), data]
+        at += padding
+        external_data_helper.set_external_data(tensor, location, offset=at, length=len(data))
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        at += len(data)
+    return {name: split.SerializeToString(deterministic=True), location: b"".join(parts)}
+
+
+def version_of_engine() -> str:
+    """The version of ONNX Runtime that parity and agreement were measured with."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def write_bundle(root: Path, files: Mapping[str, bytes], **manifest: Any) -> Bundle:
     """Write ONNX files and their manifest (arguments of `manifest_text`, without `files`) as the bundle `root`.
 
     Everything is written into a sibling directory, synced, read back and checked; one rename then makes it appear.
@@ -86,11 +241,12 @@ def write_bundle(root: Path, graphs: Mapping[str, bytes], **manifest: Any) -> Bu
     except OSError as error:
         raise InputError(f"cannot write {root}: {error.strerror}; choose another --out") from error
     try:
-        for name, data in graphs.items():
+        for name, data in files.items():
             write_atomically(aside / name, data)
-        files = {name: sha256_of(aside / name) for name in graphs}
-        write_atomically(aside / "manifest.json", manifest_text(files=files, **manifest))
+        hashes = {name: sha256_of(aside / name) for name in files}
+        write_atomically(aside / "manifest.json", manifest_text(files=hashes, **manifest))
         bundle = read_bundle(aside)
+        write_atomically(aside / CARD, model_card(bundle, version("dualsmooth")))
         umask = os.umask(0)
         os.umask(umask)
         aside.chmod(0o777 & ~umask)
@@ -105,12 +261,30 @@ def write_bundle(root: Path, graphs: Mapping[str, bytes], **manifest: Any) -> Bu
     return dataclasses.replace(bundle, path=root)
 
 
-def _check(root: Path, classifiers: Sequence[nn.Module], sigmas: Sequence[float]) -> None:
+def _check(
+    root: Path,
+    classifiers: Sequence[Source],
+    levels: tuple[float, ...],
+    precision: str,
+    pictures: Pictures | None,
+    floor: float | None,
+    input_shape: tuple[int, int, int],
+) -> None:
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty directory; choose another --out, or remove it first")
-    if len(classifiers) != len(sigmas) or not classifiers:
+    if len(classifiers) != len(levels) or not classifiers:
         raise InputError(
-            f"{len(classifiers)} classifiers for {len(sigmas)} sigmas; expected one each (the same module may repeat)"
+            f"{len(classifiers)} classifiers for {len(levels)} sigmas; expected one each (the same module may repeat)"
+        )
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
+    if floor is not None and not 0 <= floor <= 1:
+        raise InputError(f"floor is {floor}; expected a share from 0 to 1, e.g. 0.95")
+    if precision == "int8" and pictures is None:
+        raise InputError("int8 needs images to calibrate on; pass --calibration DATASET (its training images are used)")
+    if pictures is not None and pictures.calibration.shape[1:] != input_shape:
+        raise InputError(
+            f"{pictures.name} holds images {list(pictures.calibration.shape[1:])}; expected {list(input_shape)}"
         )
 
 

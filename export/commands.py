@@ -1,34 +1,170 @@
-"""`dualsmooth export`: run directory to bundle. Needs torch and onnx only once it exports."""
+"""`dualsmooth export`: a run directory, a bundle or ONNX files to a bundle. Imports torch only once it exports."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dualsmooth.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from dualsmooth.export.agreement import Pictures
+    from dualsmooth.runtime.bundle import Bundle
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `export` command."""
     parser = subparsers.add_parser(
         "export",
-        help="turn a run directory into a bundle of ONNX files",
-        description="Export a finished run as a bundle: ONNX files, compared with PyTorch, and manifest.json.",
+        help="turn a run directory, another bundle or ONNX files into a bundle",
+        description="Export a finished run, another bundle (to change its precision) or existing ONNX files as a "
+        "bundle: ONNX files, compared with what they come from, manifest.json and a model card.",
     )
-    parser.add_argument("path", metavar="RUN", help="run directory of `dualsmooth train`")
+    parser.add_argument("path", nargs="?", metavar="SOURCE", help="run directory of `dualsmooth train`, or a bundle")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory to make; must not exist, or be empty")
+    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
+    parser.add_argument(
+        "--calibration", metavar="DATASET",
+        help="its training images calibrate int8 and measure the agreement, under noise: fashion-mnist or npz:PATH",
+    )  # fmt: skip
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files")
+    parser.add_argument(
+        "--floor", type=float, help="least arg-max agreement with fp32 at any level (default: by precision)"
+    )
+    parser.add_argument("--quantise-ends", action="store_true", help="int8: the first and last layers too")
+    parser.add_argument("--force", action="store_true", help="export although the agreement is below the floor")
+    parser.add_argument(
+        "--report", metavar="DATASET", help="also certify some of its test images with fp32 and with the new precision"
+    )
+    parser.add_argument("--report-images", type=int, default=20, help="how many (default 20)")
+    parser.add_argument("--report-passes", type=int, default=1000, help="passes a stage and level (default 1000)")
+    files = parser.add_argument_group("existing ONNX files, in place of SOURCE")
+    files.add_argument(
+        "--estimator", metavar="FILES", help="ONNX file of the estimator; several, with commas, are averaged"
+    )
+    files.add_argument(
+        "--classifier",
+        action="append",
+        metavar="FILES",
+        help="ONNX file of the classifier: once, or once for each sigma",
+    )
+    files.add_argument("--sigmas", help="noise levels, ascending, e.g. 0.25,0.5,1.0")
+    files.add_argument("--sigma-e", type=float, help="the estimator's noise level (default: the largest of the sigmas)")
+    files.add_argument("--classes", help="how many, or their names with commas, or a text file with one a line")
+    files.add_argument("--input-shape", metavar="C,H,W", help="default: what the estimator's file declares")
+    files.add_argument("--mean", help="put (x - mean) / std in front: numbers with commas, one a channel")
+    files.add_argument("--std", help="as --mean")
+    files.add_argument("--consensus", type=int, default=0, help="ensembles: the first K decide where they agree")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export as the arguments say; returns the exit status."""
     try:
-        from dualsmooth.export.run import export_run
+        from dualsmooth.export.sources import export_source
     except ModuleNotFoundError as error:
         raise InputError(f"export needs {error.name}; pip install 'dualsmooth[export,cpu]'") from error
-    bundle = export_run(arguments.path, arguments.out, command=shlex.join(["dualsmooth", *sys.argv[1:]]))
-    size = sum((bundle.path / name).stat().st_size for name in bundle.files)
-    parity = max(bundle.provenance["parity"].values())
-    print(f"{bundle.path}: {', '.join(bundle.files)} ({size / 1e6:.1f} MB), parity with PyTorch {parity:.1g}")
+    if arguments.report is not None and arguments.precision == "fp32":
+        raise InputError("--report compares another precision with fp32; add --precision int8, fp16 or bf16")
+    for name in ("report_images", "report_passes"):
+        if getattr(arguments, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; expected at least 1")
+    chosen = _files(arguments)
+    settings: dict[str, Any] = {
+        "precision": arguments.precision,
+        "pictures": _pictures(arguments),
+        "floor": arguments.floor,
+        "force": arguments.force,
+        "quantise_ends": arguments.quantise_ends,
+    }
+    command = shlex.join(["dualsmooth", *sys.argv[1:]])
+    sample = None
+    if arguments.report is not None:
+        from dualsmooth.export.side_by_side import Sample
+
+        sample = Sample.load(arguments.report, arguments.data_dir, arguments.report_images)
+    bundle = export_source(chosen, arguments.out, command=command, **settings)
+    print(_summary(bundle))
+    if sample is not None:
+        from dualsmooth.export.side_by_side import side_by_side
+
+        print(side_by_side(chosen, bundle, sample, passes=arguments.report_passes))
     return 0
+
+
+def _summary(bundle: Bundle) -> str:
+    size = sum((bundle.path / name).stat().st_size for name in bundle.files)
+    line = f"{bundle.path}: {', '.join(bundle.files)} ({size / 1e6:.1f} MB, {bundle.precision})"
+    parity = bundle.provenance.get("parity")
+    if parity:
+        line += f", parity with PyTorch {max(parity.values()):.1g}"
+    report = bundle.provenance.get("precision")
+    if isinstance(report, dict) and bundle.precision != "fp32":
+        for name, levels in report["agreement"].items():
+            before, after = report["bytes"][name]
+            shares = ", ".join(f"{share:.1%} at sigma {level}" for level, share in levels.items())
+            line += f"\n{name}: {before / 1e6:.2f} MB fp32 to {after / 1e6:.2f} MB, votes like fp32 on {shares}"
+        how = ", in emulated arithmetic" if report.get("emulated") else ""
+        line += f"\nmeasured on {report['measured_on']} held-out images a level of {report['images']}{how}"
+        line += f" (floor {report['floor']:.1%}{', forced' if report['forced'] else ''})"
+    return line
+
+
+def _pictures(arguments: argparse.Namespace) -> Pictures | None:
+    if arguments.calibration is None:
+        return None
+    from dualsmooth.export.agreement import Pictures
+    from dualsmooth.runtime.datasets import load_dataset
+
+    dataset = load_dataset(arguments.calibration, split="train", data_dir=arguments.data_dir)
+    return Pictures.choose(f"{dataset.name} (training images)", dataset.images)
+
+
+def _files(arguments: argparse.Namespace) -> Any:
+    """What to export: the path of a run or bundle, or the ONNX files and what they do not say."""
+    names = ("estimator", "classifier", "sigmas", "classes")
+    options = (*names, "sigma_e", "input_shape", "mean", "std")
+    given = [name for name in options if getattr(arguments, name) is not None]
+    if arguments.path is not None:
+        if given:
+            raise InputError(f"SOURCE and --{given[0].replace('_', '-')} exclude each other; pass one of them")
+        return Path(arguments.path)
+    missing = [name for name in names if getattr(arguments, name) is None]
+    if missing:
+        raise InputError(f"pass a run directory, a bundle, or ONNX files; --{missing[0]} is missing for the latter")
+    from dualsmooth.export.sources import OnnxFiles
+
+    sigmas = _numbers(arguments.sigmas, "--sigmas")
+    shape = arguments.input_shape and tuple(int(n) for n in _numbers(arguments.input_shape, "--input-shape"))
+    return OnnxFiles(
+        estimator=arguments.estimator.split(","),
+        classifiers=[files.split(",") for files in arguments.classifier],
+        sigmas=sigmas,
+        sigma_e=max(sigmas) if arguments.sigma_e is None else arguments.sigma_e,
+        classes=_classes(arguments.classes),
+        input_shape=shape,
+        mean=arguments.mean and _numbers(arguments.mean, "--mean"),
+        std=arguments.std and _numbers(arguments.std, "--std"),
+        consensus=arguments.consensus,
+    )
+
+
+def _numbers(text: str, flag: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{flag} {text!r}; expected numbers with commas, e.g. 0.25,0.5,1") from None
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    if text.isdecimal() and len(text) < 7:
+        return tuple(str(i) for i in range(int(text)))
+    if Path(text).is_file():
+        try:
+            return tuple(line.strip() for line in Path(text).read_text("utf-8").splitlines() if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {text} ({error}); expected a text file with a class name a line") from error
+    return tuple(name.strip() for name in text.split(","))

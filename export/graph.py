@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -14,27 +15,40 @@ from torch import nn
 from dualsmooth.runtime.errors import BundleError
 
 OPSET = 20
-INPUT, OUTPUT = "x", "logits"
+INPUT, OUTPUT, SIGMA = "x", "logits", "sigma"
 
 
 def to_onnx(module: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
-    """Trace `module` (x float32 [N,C,H,W] to logits [N,classes], any N >= 1) and return a self-contained ONNX file.
+    """As `to_model`, as the bytes of a self-contained ONNX file. Same weights and versions, same bytes."""
+    data: bytes = to_model(module, input_shape).SerializeToString(deterministic=True)
+    return data
 
-    The module is traced in evaluation mode on the CPU and left as it was. Same weights and versions, same bytes.
+
+def takes_sigma(module: nn.Module) -> bool:
+    """Whether `forward` has a parameter `sigma`: the module is conditional on the noise level, a scalar tensor."""
+    return "sigma" in inspect.signature(module.forward).parameters
+
+
+def to_model(module: nn.Module, input_shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """Trace `module` (x float32 [N,C,H,W] to logits [N,classes], any N >= 1) and return its graph.
+
+    A module whose `forward` has a parameter `sigma` gets the scalar input `sigma` too. The module is traced in
+    evaluation mode on the CPU and left as it was.
     Raises `BundleError` where the module cannot be traced or needs operators outside the standard domain.
     """
     training = module.training
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     try:
+        conditional = takes_sigma(module)
         module.eval().to("cpu")
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                (torch.zeros(2, *input_shape),),
+                (torch.zeros(2, *input_shape), *([torch.tensor(0.5)] if conditional else [])),
                 dynamo=True,
                 external_data=False,
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                input_names=[INPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)}, *([None] if conditional else [])),
+                input_names=[INPUT, *([SIGMA] if conditional else [])],
                 output_names=[OUTPUT],
                 opset_version=OPSET,
                 verbose=False,
@@ -51,8 +65,7 @@ def to_onnx(module: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
         raise BundleError(f"torch.onnx.export returned nothing for {type(module).__name__}; update torch")
     model = strip(program.model_proto)
     _check(model, type(module).__name__)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    return model
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -76,12 +89,13 @@ def _check(model: onnx.ModelProto, name: str) -> None:
     if domains - {"", "ai.onnx"} or model.functions:
         raise BundleError(f"{name} needs operators of {sorted(domains - {''})}; use standard ONNX operators only")
     inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
-    if (inputs, outputs) != ([INPUT], [OUTPUT]):
+    if inputs not in ([INPUT], [INPUT, SIGMA]) or outputs != [OUTPUT]:
         raise BundleError(f"{name} has inputs {inputs} and outputs {outputs}; expected one tensor in, one out")
     dims = model.graph.input[0].type.tensor_type.shape.dim
     if not dims[0].dim_param:
         raise BundleError(f"{name} fixes its batch size to {dims[0].dim_value}; it must work for any batch")
-    onnx.checker.check_model(model, full_check=True)
+    if model.ByteSize() < 1 << 30:  # the checker takes larger ones from files only
+        onnx.checker.check_model(model, full_check=True)
 
 
 @contextmanager

@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
-from dualsmooth.runtime.errors import BundleError, ProviderError, one_line
+from dualsmooth.export.agreement import batches, opened, run
+from dualsmooth.export.graph import takes_sigma
+from dualsmooth.runtime.errors import BundleError, one_line
 
 BATCHES = (1, 3, 257)
 TOLERANCE = 1e-4
+ROWS = 1e-3
+"""How far the logits of an image may move with its batch: other batch sizes use other kernels, with other rounding."""
 
 
 def check_parity(
-    module: nn.Module, onnx_bytes: bytes, input_shape: tuple[int, int, int], outputs: int, sigma: float, name: str
+    module: nn.Module,
+    onnx_bytes: bytes,
+    input_shape: tuple[int, int, int],
+    outputs: int,
+    sigma: float | Sequence[float],
+    name: str,
 ) -> float:
     """The largest difference of logits between `module` and its ONNX file on noisy inputs, at three batch sizes.
 
-    Inputs are uniform images [N,C,H,W] plus Gaussian noise of level `sigma`. The difference is taken relative to the
-    largest logit where that exceeds 1. Raises `BundleError` above 1e-4, for another shape than [N,outputs], and for
-    logits that are not finite.
+    Inputs are uniform images [N,C,H,W] plus Gaussian noise of level `sigma`, or of each of several levels, which a
+    module that is conditional on the noise level is told. The difference is taken relative to the largest logit where
+    that exceeds 1. Raises `BundleError` above 1e-4, for another shape than [N,outputs], and for logits that are not
+    finite.
     """
-    session = _session(onnx_bytes, name)
-    generator = np.random.default_rng(0)
+    try:
+        graph = onnx.load_from_string(onnx_bytes)
+    except Exception as error:
+        raise BundleError(f"{name}: cannot load it as an ONNX graph ({one_line(error)})") from error
+    with opened(graph, name) as session:
+        return compare(module, session, input_shape, outputs, sigma, name)
+
+
+def compare(
+    module: nn.Module,
+    session: Any,
+    input_shape: tuple[int, int, int],
+    outputs: int,
+    sigma: float | Sequence[float],
+    name: str,
+    sizes: Sequence[int] = BATCHES,
+) -> float:
+    """As `check_parity`, for a session that is already open and batches of other `sizes`."""
     training, worst = module.training, 0.0
     module.eval()
     try:
-        for batch in BATCHES:
-            noise = generator.standard_normal((batch, *input_shape), np.float32) * np.float32(sigma)
-            x = generator.random((batch, *input_shape), np.float32) + noise
+        levels = [sigma] if isinstance(sigma, int | float) else sigma
+        for level, x in ((s, x) for s in levels for x in batches(input_shape, s, sizes)):
+            batch = len(x)
             with torch.no_grad():
                 device = next((p.device for p in module.parameters()), torch.device("cpu"))
-                expected = module(torch.from_numpy(x).to(device)).float().cpu().numpy()
-            actual = _run(session, x, name)
+                more = [torch.tensor(level, device=device)] if takes_sigma(module) else []
+                expected = module(torch.from_numpy(x).to(device), *more).float().cpu().numpy()
+            actual = run(session, x, level, name)
             for logits, source in ((expected, "the PyTorch module"), (actual, "ONNX Runtime")):
                 if logits.shape != (batch, outputs) or not np.isfinite(logits).all():
                     raise BundleError(
@@ -53,23 +82,27 @@ def check_parity(
     return worst
 
 
-def _session(onnx_bytes: bytes, name: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ProviderError(
-            "export compares with ONNX Runtime, which is not installed; pip install 'dualsmooth[export,cpu]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise BundleError(f"{name}: ONNX Runtime cannot load it ({one_line(error)}); update onnxruntime") from error
+def check_rows(
+    model: onnx.ModelProto, input_shape: tuple[int, int, int], outputs: int, sigma: float, name: str
+) -> None:
+    """Each row of a batch gets the logits that it gets alone: a vote must not depend on what else is in the batch.
 
-
-def _run(session: Any, x: np.ndarray[Any, np.dtype[np.float32]], name: str) -> Any:
-    try:
-        return session.run(["logits"], {"x": x})[0]
-    except Exception as error:
-        raise BundleError(f"{name}: ONNX Runtime fails on a batch of {len(x)} ({one_line(error)})") from error
+    Raises `BundleError` otherwise, and for logits that are not finite or not [N,outputs].
+    """
+    (x,) = batches(input_shape, sigma, [3])
+    x[1] *= 4  # a row that would spoil statistics of the batch
+    with opened(model, name) as session:
+        together = run(session, x, sigma, name)
+        alone = [run(session, x[i : i + 1], sigma, name) for i in range(3)]
+    if together.shape != (3, outputs) or not np.isfinite(together).all() or any(a.shape != (1, outputs) for a in alone):
+        raise BundleError(
+            f"{name}: ONNX Runtime gives logits of shape {list(together.shape)} for a batch of 3; expected finite "
+            f"values of shape {[3, outputs]}; check classes and sigmas against the network, and its batch"
+        )
+    scale = np.maximum(1.0, np.abs(together).max(1, keepdims=True))
+    worst = float((np.abs(np.concatenate(alone) - together) / scale).max())
+    if not worst <= ROWS:
+        raise BundleError(
+            f"{name}: the logits of an image change by {worst:.2g} with the other images of its batch; such votes "
+            "prove nothing: export in evaluation mode, without statistics of the batch"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,18 @@ from dualsmooth.training.config import read_toml
 from dualsmooth.training.record import CONFIG, code_version, load_run, now
 
 
-def export_run(run: str | Path, out: str | Path, *, command: str = "dualsmooth.export.export_run") -> Bundle:
-    """Export the run directory `run` as the bundle `out`.
+def created() -> str:
+    """The time for the provenance, in UTC; SOURCE_DATE_EPOCH (seconds) sets it, so that exports can be reproduced."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if epoch.isascii() and epoch.isdecimal() and len(epoch) < 12:
+        return datetime.fromtimestamp(int(epoch), UTC).isoformat(timespec="seconds")
+    return now()
+
+
+def export_run(
+    run: str | Path, out: str | Path, *, command: str = "dualsmooth.export.export_run", **settings: Any
+) -> Bundle:
+    """Export the run directory `run` as the bundle `out`; `settings` (precision, …) as for `export_bundle`.
 
     The manifest's provenance holds both commands, seed, configuration, data set, metrics, versions and git commits.
     Raises `InputError` where the run is missing, unfinished or damaged, or `out` is taken; `BundleError` where the
@@ -34,7 +46,7 @@ def export_run(run: str | Path, out: str | Path, *, command: str = "dualsmooth.e
         "config": read_toml(trained.path / CONFIG),
         "metrics": record.get("metrics"),
         "checkpoints": record.get("checkpoints"),
-        "export": {"command": command, "created": now(), **code_version()},
+        "export": {"command": command, "created": created(), **code_version()},
     }
     return export_bundle(
         out,
@@ -45,4 +57,5 @@ def export_run(run: str | Path, out: str | Path, *, command: str = "dualsmooth.e
         classes=trained.classes,
         input_shape=trained.input_shape,
         provenance=provenance,
+        **settings,
     )

@@ -1,7 +1,8 @@
 """The bundle: a directory with `manifest.json` and ONNX files, the contract between export and runtime.
 
 The manifest names the candidate noise levels, which ONNX files serve the estimator and each level, and the SHA-256
-of every file. Reading a bundle checks all of it and executes nothing; nothing in a bundle is ever unpickled.
+of every file. Reading a bundle checks all of it, graphs included, and executes nothing; nothing in a bundle is ever
+unpickled. docs/bundle.md is the specification.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from typing import Any
 
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.onnx_check import check_file
 
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.onnx")
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 1 << 24
+SCHEMA = Path(__file__).parent / "data" / "bundle-manifest-1.schema.json"
+"""The JSON Schema of the manifest; it accepts what `read_bundle` accepts, as far as a schema can tell."""
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.(onnx|data)")
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def manifest_text(
     files: Mapping[str, str],
     provenance: Mapping[str, Any],
 ) -> str:
-    """The text of `manifest.json`; `files` maps each ONNX file name to its SHA-256."""
+    """The text of `manifest.json`; `files` maps each file name to its SHA-256."""
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -87,40 +93,90 @@ def manifest_text(
         "files": {name: {"sha256": digest} for name, digest in sorted(files.items())},
         "provenance": dict(provenance),
     }
-    return json.dumps(manifest, indent=2) + "\n"
+    try:
+        return json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"the manifest cannot be written as JSON ({error}); pass plain, finite values") from error
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Read and check a bundle: manifest, file names, presence and SHA-256 of every ONNX file.
+    """Read and check a bundle: the manifest, presence and SHA-256 of every file, and every graph against the manifest.
 
-    Raises `BundleError` with the first thing that is wrong. Graphs are checked when the engine loads them.
+    No file is opened that the manifest does not list, and nothing is executed. Raises `BundleError` with the first
+    thing that is wrong.
     """
     root = Path(path)
-    manifest_path = root / "manifest.json"
     if not root.is_dir():
-        raise BundleError(f"bundle {root} is not a directory; pass the directory that holds manifest.json")
+        raise BundleError(f"bundle {root} is not a directory; pass the directory that holds {MANIFEST}")
+    raw = _read_manifest(root / MANIFEST)
     try:
-        raw = manifest_path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"cannot read {manifest_path} ({error.strerror}); make a bundle with `dualsmooth export`"
-        ) from error
-    try:
-        manifest = json.loads(raw)
+        manifest = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{manifest_path} is not JSON ({type(error).__name__}); export the bundle again") from error
+        why = f": {error}" if type(error) is ValueError else ""
+        raise BundleError(
+            f"{root / MANIFEST} is not JSON ({type(error).__name__}{why[:80]}); export the bundle again"
+        ) from error
     bundle = _parse(root, manifest, hashlib.sha256(raw).hexdigest())
     for name, digest in bundle.files.items():
-        file = root / name
-        if file.is_symlink() or not file.is_file():
-            raise BundleError(f"{file} is not a regular file inside the bundle; export the bundle again")
-        actual = sha256_of(file)
-        if actual != digest:
-            raise BundleError(
-                f"{file} has SHA-256 {actual[:16]}… but the manifest says {digest[:16]}…: the file was altered or "
-                "damaged; export the bundle again"
-            )
+        _check_hash(root / name, digest)
+    _check_graphs(bundle)
     return bundle
+
+
+def _read_manifest(path: Path) -> bytes:
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise BundleError(f"{path} is not a regular file; export the bundle again")
+        with open(path, "rb") as file:
+            raw = file.read(MAX_MANIFEST + 1)
+    except OSError as error:
+        raise BundleError(f"cannot read {path} ({error.strerror}); make a bundle with `dualsmooth export`") from error
+    if len(raw) > MAX_MANIFEST:
+        raise BundleError(f"{path} has more than {MAX_MANIFEST} bytes; export the bundle again")
+    return raw
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers disagree about a key that occurs twice, so there is none."""
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return out
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _check_hash(file: Path, digest: str) -> None:
+    if file.is_symlink() or not file.is_file():
+        raise BundleError(f"{file} is not a regular file inside the bundle; export the bundle again")
+    try:
+        actual = sha256_of(file)
+    except OSError as error:
+        raise BundleError(f"cannot read {file} ({error.strerror}); export the bundle again") from error
+    if actual != digest:
+        raise BundleError(
+            f"{file} has SHA-256 {actual[:16]}… but the manifest says {digest[:16]}…: the file was altered or damaged; "
+            "export the bundle again"
+        )
+
+
+def _check_graphs(bundle: Bundle) -> None:
+    used = {name for model in bundle.models() for name in model.members}
+    external: set[str] = set()
+    for name in sorted(used):
+        for model, width in (
+            (bundle.estimator, len(bundle.sigmas)),
+            *((m, len(bundle.classes)) for m in bundle.classifiers),
+        ):
+            if name in model.members:
+                external |= check_file(bundle.path / name, bundle.files, bundle.input_shape, width)
+    idle = sorted(set(bundle.files) - used - external)
+    if idle:
+        raise BundleError(
+            f"{bundle.path / MANIFEST}: files lists {idle[:3]}, which no model uses; export the bundle again"
+        )
 
 
 def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
@@ -131,9 +187,15 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
     def number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 <= value <= 1e9
 
+    def whole(value: Any) -> bool:
+        return number(value) and value == int(value)
+
     need(isinstance(manifest, dict), "the top level must be an object")
     need(manifest.get("format") == FORMAT, f"format must be {FORMAT!r}, found {str(manifest.get('format'))[:40]!r}")
-    need(manifest.get("version") == VERSION, f"version must be {VERSION}, found {str(manifest.get('version'))[:40]}")
+    need(
+        whole(manifest.get("version")) and manifest["version"] == VERSION,
+        f"version must be {VERSION}, found {str(manifest.get('version'))[:40]}",
+    )
     sigmas = manifest.get("sigmas")
     need(
         isinstance(sigmas, list) and 1 <= len(sigmas) <= 64 and all(map(number, sigmas)),
@@ -147,11 +209,15 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
     source: Any = manifest.get("input")
     shape: Any = source.get("shape") if isinstance(source, dict) else None
     need(
-        isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 1 <= n <= 16384 for n in shape),
+        isinstance(shape, list) and len(shape) == 3 and all(whole(n) and 1 <= n <= 16384 for n in shape),
         "input.shape must be [C, H, W] with sizes from 1 to 16384",
     )
     need(math.prod(shape) <= 1 << 26, "input.shape has more than 2^26 values")
-    need(source.get("range") == [0, 1], "input.range must be [0, 1]: normalisation belongs inside the graph")
+    limits = source.get("range")
+    need(
+        isinstance(limits, list) and all(map(number, limits)) and limits == [0, 1],
+        "input.range must be [0, 1]: normalisation belongs inside the graph",
+    )
     classes = manifest.get("classes")
     need(
         isinstance(classes, list) and 2 <= len(classes) <= 100_000 and all(isinstance(c, str) for c in classes),
@@ -159,10 +225,13 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
     )
     need(manifest.get("precision") in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}")
     files = manifest.get("files")
-    need(isinstance(files, dict) and files != {}, "files must map each ONNX file to its sha256")
+    need(isinstance(files, dict) and 1 <= len(files) <= 4096, "files must map 1 to 4096 files to their sha256")
     hashes: dict[str, str] = {}
     for name, entry in files.items():
-        need(_FILE_NAME.fullmatch(name) is not None, f"{name[:60]!r} is not a plain file name that ends in .onnx")
+        need(
+            _FILE_NAME.fullmatch(name) is not None,
+            f"{name[:60]!r} is not a plain file name that ends in .onnx or .data",
+        )
         sha: Any = entry.get("sha256") if isinstance(entry, dict) else None
         need(
             isinstance(sha, str) and re.fullmatch("[0-9a-f]{64}", sha) is not None,
@@ -176,13 +245,11 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         need(isinstance(members, list) and len(members) > 0, f"{where}.members must name at least one file")
         for name in members:
             need(
-                isinstance(name, str) and name in hashes,
-                f"{where}.members names {str(name)[:60]!r}, which files does not list",
+                isinstance(name, str) and name in hashes and name.endswith(".onnx"),
+                f"{where}.members names {str(name)[:60]!r}, which files does not list as an ONNX file",
             )
-        need(
-            type(consensus) is int and 0 <= consensus <= len(members), f"{where}.consensus must be 0 to {len(members)}"
-        )
-        return BaseModel(tuple(members), consensus)
+        need(whole(consensus) and 0 <= consensus <= len(members), f"{where}.consensus must be 0 to {len(members)}")
+        return BaseModel(tuple(members), int(consensus))
 
     levels = manifest.get("classifiers")
     need(
@@ -191,12 +258,12 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
     )
     provenance = manifest.get("provenance", {})
     need(isinstance(provenance, dict), "provenance must be an object")
-    bundle = Bundle(
+    return Bundle(
         path=root,
         sigmas=tuple(float(s) for s in sigmas),
         sigma_e=float(manifest["sigma_e"]),
         classes=tuple(classes),
-        input_shape=(shape[0], shape[1], shape[2]),
+        input_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
         estimator=model(manifest.get("estimator"), "estimator"),
         classifiers=tuple(model(value, f"classifiers[{i}]") for i, value in enumerate(levels)),
         precision=manifest["precision"],
@@ -204,6 +271,3 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         provenance=provenance,
         manifest_sha256=digest,
     )
-    used = {name for m in bundle.models() for name in m.members}
-    need(used == set(hashes), f"files lists {sorted(set(hashes) - used)[:3]}, which no model uses")
-    return bundle

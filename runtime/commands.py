@@ -1,4 +1,4 @@
-"""The runtime's commands: demo, certify, predict, evaluate, report, plan, verify."""
+"""The runtime's commands: demo, certify, predict, inspect, evaluate, report, plan, verify."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
+from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy, certified_radii, expand_rules
 from dualsmooth.runtime.datasets import NAMES, Dataset, load_dataset
 from dualsmooth.runtime.demo import run_demo
+from dualsmooth.runtime.describe import describe, sentences
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.evaluate import evaluate
 from dualsmooth.runtime.files import write_atomically
@@ -52,6 +54,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     predict.add_argument("--json", action="store_true", help="one prediction a line, as JSON")
     _engine_options(predict)
     predict.set_defaults(run=_predict)
+
+    inspect = commands.add_parser("inspect", help="what a bundle is: levels, files, hashes, provenance, cost of a pass")
+    inspect.add_argument("bundle", type=Path)
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(run=_inspect)
 
     run = commands.add_parser("evaluate", help="certify a data set; appends, resumes after a kill")
     run.add_argument("bundle", type=Path)
@@ -164,6 +171,12 @@ def _predict(args: argparse.Namespace) -> int:
         found = smoother.predict(image, alpha=args.alpha, n=args.n, rule=args.rule, seed=args.seed)
         name = "abstained" if found.label is None else f"{smoother.bundle.classes[found.label]} (class {found.label})"
         print(found.to_json() if args.json else f"{path}: {name}, {found.passes} passes", flush=True)
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    facts = describe(read_bundle(args.bundle))
+    print(json.dumps(facts, indent=2) if args.json else sentences(facts))
     return 0
 
 

@@ -4,13 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import dualsmooth.export.bundle as bundles
-from dualsmooth.export import export_bundle
-from dualsmooth.export.bundle import write_bundle
+from dualsmooth.export import Ensemble, export_bundle
+from dualsmooth.export.bundle import serialise, write_bundle
 from dualsmooth.runtime.bundle import BaseModel, read_bundle
+from dualsmooth.runtime.engine import Engine
 from dualsmooth.runtime.errors import BundleError, InputError
 
 Make = Callable[..., nn.Module]
@@ -25,7 +30,7 @@ def test_a_shared_classifier_becomes_one_file(probe: Make, tmp_path: Path) -> No
     made = export_bundle(out, estimator=probe(2), classifiers=[shared, shared], provenance={"why": "test"}, **COMMON)
     bundle = read_bundle(out)
     assert made == bundle
-    assert sorted(p.name for p in out.iterdir()) == ["classifier.onnx", "estimator.onnx", "manifest.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", "classifier.onnx", "estimator.onnx", "manifest.json"]
     assert bundle.classifiers == (BaseModel(("classifier.onnx",)),) * 2
     assert (bundle.sigmas, bundle.sigma_e, bundle.classes) == ((0.25, 0.5), 1.0, ("a", "b", "c"))
     assert bundle.provenance["why"] == "test"
@@ -60,10 +65,33 @@ def test_one_classifier_per_level(probe: Make, tmp_path: Path) -> None:
         export_bundle(tmp_path / "bundle", estimator=probe(2), classifiers=[probe(3)], **COMMON)
 
 
+def half_space(name: str = "x", batch: int | str = "batch", cut: float = 0.5, opset: int = 18) -> bytes:
+    """A network on [N,1,6,6] that votes 1 where the mean pixel exceeds `cut`, without torch."""
+    nodes = [
+        helper.make_node("Reshape", [name, "flat"], ["f"]),
+        helper.make_node("Gemm", ["f", "w", "b"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 1, 6, 6])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [batch, 2])],
+        [
+            numpy_helper.from_array(np.array([batch if isinstance(batch, int) else 0, -1], np.int64), "flat"),
+            numpy_helper.from_array(np.stack([np.zeros(36), np.ones(36) / 36], 1).astype(np.float32), "w"),
+            numpy_helper.from_array(np.array([0, -cut], np.float32), "b"),
+        ],
+    )  # fmt: skip
+    if batch == "batch" and name == "x":
+        graph.node[1].output[0] = graph.output[0].name = "logits"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
 def _write(out: Path, **changes: Any) -> None:
     model = BaseModel(("a.onnx",))
     settings = {**COMMON, "estimator": model, "classifiers": (model, model), "precision": "fp32", "provenance": {}}
-    write_bundle(out, {"a.onnx": b"graph"}, **{**settings, **changes})
+    settings["classes"] = ("a", "b")
+    write_bundle(out, {"a.onnx": half_space()}, **{**settings, **changes})
 
 
 def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +115,112 @@ def test_a_bundle_can_be_read_by_others(tmp_path: Path) -> None:
     _write(tmp_path / "bundle")
     assert (tmp_path / "bundle").stat().st_mode & 0o700 == 0o700
     assert (tmp_path / "bundle").stat().st_mode & 0o777 != 0o700
+
+
+class Conditional(nn.Module):
+    """Votes 1 where the mean pixel exceeds the noise level."""
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        level = x.flatten(1).mean(1, keepdim=True)
+        return torch.cat([torch.zeros_like(level), level - sigma], 1)
+
+
+def test_a_module_that_wants_sigma_gets_it(tmp_path: Path) -> None:
+    path = tmp_path / "e.onnx"
+    path.write_bytes(half_space())
+    settings = {**COMMON, "classes": ("a", "b")}
+    bundle = export_bundle(tmp_path / "b", estimator=path, classifiers=[Conditional()] * 2, **settings)
+    engine = Engine(bundle)
+    (model,) = set(bundle.classifiers)
+    assert engine.takes_sigma(model)
+    assert not engine.takes_sigma(bundle.estimator)
+    batch = np.full((3, 1, 6, 6), 0.4, np.float32)
+    assert engine.votes(model, batch, 0.25, 2).tolist() == [1, 1, 1]
+    assert engine.votes(model, batch, 0.5, 2).tolist() == [0, 0, 0]
+
+
+def test_ensembles_and_experts_of_files(tmp_path: Path) -> None:
+    paths = []
+    for i, cut in enumerate((0.2, 0.4, 0.9)):
+        paths.append(tmp_path / f"{i}.onnx")
+        paths[-1].write_bytes(half_space("image", cut=cut))
+    settings = {**COMMON, "classes": ("a", "b")}
+    bundle = export_bundle(
+        tmp_path / "b", estimator=paths[0], classifiers=[Ensemble(tuple(paths), 2), paths[1]], **settings
+    )
+    assert bundle.classifiers[0].consensus == 2
+    assert len(bundle.classifiers[0].members) == 3
+    assert bundle.classifiers[1].members == (bundle.classifiers[0].members[1],)
+    assert bundle.estimator.members == ("estimator.onnx",)
+    engine = Engine(bundle)
+    batch = np.stack([np.full((1, 6, 6), level, np.float32) for level in (0.1, 0.3, 0.6)])
+    assert engine.votes(bundle.classifiers[0], batch, 0.25, 2).tolist() == [0, 0, 1]
+    for consensus in (-1, 4):
+        with pytest.raises(InputError, match="consensus"):
+            export_bundle(
+                tmp_path / "c", estimator=paths[0], classifiers=[Ensemble(tuple(paths), consensus)] * 2, **settings
+            )
+
+
+def test_large_weights_lie_beside_the_graph(tmp_path: Path) -> None:
+    """With the limit lowered to nothing, every weight of 1 kB or more moves into a second file, hashed alike."""
+    wide = onnx.load_from_string(half_space())
+    extra = numpy_helper.from_array(np.random.default_rng(0).random((36, 36), np.float32), "mix")
+    wide.graph.initializer.append(extra)
+    wide.graph.node.insert(1, helper.make_node("MatMul", ["f", "mix"], ["m"]))
+    wide.graph.node[2].input[0] = "m"
+    path = tmp_path / "e.onnx"
+    path.write_bytes(wide.SerializeToString())
+    settings = {**COMMON, "classes": ("a", "b"), "estimator": path, "classifiers": [path] * 2}
+    apart = export_bundle(tmp_path / "apart", external_above=0, **settings)
+    whole = export_bundle(tmp_path / "whole", **settings)
+    assert sorted(apart.files) == ["classifier.data", "classifier.onnx", "estimator.data", "estimator.onnx"]
+    assert (apart.path / "estimator.onnx").stat().st_size < (whole.path / "estimator.onnx").stat().st_size
+    batch = np.random.default_rng(1).random((64, 1, 6, 6), np.float32)
+    votes = [Engine(b).votes(b.estimator, batch, 1.0, 2).tolist() for b in (apart, whole)]
+    assert votes[0] == votes[1]
+    (apart.path / "estimator.data").write_bytes(bytes(36 * 36 * 4))
+    with pytest.raises(BundleError, match="altered"):
+        read_bundle(apart.path)
+    assert serialise(wide, "e.onnx", 0) == serialise(wide, "e.onnx", 0)
+
+
+def test_the_same_networks_give_the_same_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "e.onnx"
+    path.write_bytes(half_space("image", batch=1))
+    settings = {
+        **COMMON,
+        "classes": ("a", "b"),
+        "estimator": path,
+        "classifiers": [path] * 2,
+        "mean": (0.1,),
+        "std": (2,),
+    }
+    for name in ("one", "two"):
+        export_bundle(tmp_path / name, **settings)
+    for name in ("manifest.json", "README.md", "estimator.onnx", "classifier.onnx"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+class BatchStatistics(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(1)
+        return (flat - flat.mean(0, keepdim=True))[:, :2]
+
+
+def test_networks_that_look_at_the_rest_of_the_batch_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.onnx"
+    path.write_bytes(half_space())
+    settings = {**COMMON, "classes": ("a", "b")}
+    with pytest.raises(BundleError, match="with the other images of its batch"):
+        export_bundle(tmp_path / "b", estimator=path, classifiers=[BatchStatistics()] * 2, **settings)
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    _write(tmp_path / "bundle", classes=("a|b `x`", "c"))
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    bundle = read_bundle(tmp_path / "bundle")
+    assert bundle.manifest_sha256 in card
+    assert bundle.files["a.onnx"] in card
+    assert "a b x" in card

@@ -8,12 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import toys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dualsmooth as ds
+from dualsmooth.runtime.bundle import SCHEMA
+
+VALID = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+"""The manifest's JSON Schema. Python's `re` lets `$` match before a final newline, other readers do not."""
 
 
 @pytest.fixture
@@ -43,6 +48,8 @@ Change = Callable[[dict[str, Any]], Any]
 DAMAGED: dict[str, Change] = {
     "format": lambda m: m.update(format="zip"),
     "version": lambda m: m.update(version=99),
+    "version true": lambda m: m.update(version=True),
+    "version text": lambda m: m.update(version="1"),
     "no sigmas": lambda m: m.update(sigmas=[]),
     "sigmas descend": lambda m: m.update(sigmas=[0.5, 0.25]),
     "sigmas equal": lambda m: m.update(sigmas=[0.5, 0.5]),
@@ -55,6 +62,9 @@ DAMAGED: dict[str, Change] = {
     "sigma_e NaN": lambda m: m.update(sigma_e=float("nan")),
     "sigma_e huge": lambda m: m.update(sigma_e=10**400),
     "normalised range": lambda m: m["input"].update(range=[-1, 1]),
+    "range of booleans": lambda m: m["input"].update(range=[False, True]),
+    "range short": lambda m: m["input"].update(range=[0]),
+    "range gone": lambda m: m["input"].pop("range"),
     "shape flat": lambda m: m["input"].update(shape=[784]),
     "shape zero": lambda m: m["input"].update(shape=[0, 28, 28]),
     "shape true": lambda m: m["input"].update(shape=[True, 28, 28]),
@@ -73,6 +83,7 @@ DAMAGED: dict[str, Change] = {
         m["files"].update({"more.onnx": {"sha256": "0" * 64}}),
         m["classifiers"].__setitem__(1, {"members": ["more.onnx"]}),
     ),
+    "file name too long": lambda m: m["files"].update({"x" * 201 + ".onnx": {"sha256": "0" * 64}}),
     "file unused": lambda m: m["files"].update({"more.onnx": m["files"]["estimator.onnx"]}),
     "hash short": lambda m: m["files"].update({"estimator.onnx": {"sha256": "0"}}),
     "hash upper case": lambda m: m["files"].update({"estimator.onnx": {"sha256": "A" * 64}}),
@@ -80,6 +91,10 @@ DAMAGED: dict[str, Change] = {
     "no estimator": lambda m: m.pop("estimator"),
     "no members": lambda m: m["estimator"].update(members=[]),
     "member unknown": lambda m: m["estimator"].update(members=["other.onnx"]),
+    "member is data": lambda m: (
+        m["files"].update({"w.data": m["files"]["estimator.onnx"]}),
+        m["estimator"].update(members=["w.data"]),
+    ),
     "member number": lambda m: m["estimator"].update(members=[1]),
     "consensus beyond": lambda m: m["estimator"].update(consensus=2),
     "consensus negative": lambda m: m["estimator"].update(consensus=-1),
@@ -87,6 +102,53 @@ DAMAGED: dict[str, Change] = {
     "classifiers object": lambda m: m.update(classifiers={}),
     "provenance": lambda m: m.update(provenance=[]),
 }
+
+
+BEYOND_SCHEMA = {
+    "sigmas descend", "sigmas equal", "shape enormous", "file missing", "file unused", "file newline", "hash other",
+    "member unknown", "consensus beyond", "too few classifiers", "sigma infinite", "sigma_e NaN",
+}  # fmt: skip
+"""What no JSON Schema can say (docs/bundle.md lists it), or what is no JSON."""
+
+HARMLESS: dict[str, Change] = {
+    "unchanged": lambda m: None,
+    "whole numbers": lambda m: m.update(sigmas=[1, 2], sigma_e=2),
+    "version 1.0": lambda m: m.update(version=1.0),
+    "range of integers": lambda m: m["input"].update(range=[0, 1]),
+    "shape 1.0": lambda m: m["input"].update(shape=[1.0, 1, 2]),
+    "no provenance": lambda m: m.pop("provenance"),
+    "any provenance": lambda m: m.update(provenance={"a": [1, None, {"b": True}]}),
+    "unknown keys": lambda m: (m.update(later={"x": 1}), m["input"].update(colour="grey"), m["estimator"].update(x=1)),
+    "consensus 0": lambda m: m["estimator"].update(consensus=0),
+    "consensus 1": lambda m: m["estimator"].update(consensus=1),
+    "a member twice": lambda m: m["estimator"].update(members=["estimator.onnx"] * 2, consensus=2),
+    "class names of any text": lambda m: m.update(classes=["", "\u00e9\n"]),
+    "every precision": lambda m: m.update(precision="bf16"),
+    "sigma_e below": lambda m: m.update(sigma_e=0.1),
+}
+
+
+@pytest.mark.parametrize("change", HARMLESS)
+def test_manifests_that_are_fine_are_accepted_by_reader_and_schema(path: Path, change: str) -> None:
+    data = manifest(path)
+    HARMLESS[change](data)
+    (path / "manifest.json").write_text(json.dumps(data))
+    ds.read_bundle(path)
+    VALID.validate(data)
+
+
+@pytest.mark.parametrize("change", sorted(set(DAMAGED) - BEYOND_SCHEMA))
+def test_the_schema_refuses_what_the_reader_refuses(path: Path, change: str) -> None:
+    data = manifest(path)
+    DAMAGED[change](data)
+    assert not VALID.is_valid(data)
+
+
+def test_the_schema_accepts_the_bundle_that_ships() -> None:
+    from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+
+    VALID.validate(manifest(SHIPPED_BUNDLE))
+    jsonschema.Draft202012Validator.check_schema(VALID.schema)
 
 
 @pytest.mark.parametrize("change", DAMAGED)
@@ -162,5 +224,6 @@ def test_mutated_manifests_only_ever_raise_bundle_errors(path: Path, data: st.Da
     try:
         with contextlib.suppress(ds.BundleError):
             ds.read_bundle(path)
+            assert VALID.is_valid(json.loads(json.dumps(mutated)))  # the reader accepts nothing that the schema refuses
     finally:
         (path / "manifest.json").write_text(original)

@@ -1,0 +1,143 @@
+"""How far a graph of another precision votes like its fp32 original: arg-max agreement under noise, level by level."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from dualsmooth.export.precision import Samples
+from dualsmooth.runtime.errors import BundleError, InputError, ProviderError, one_line
+
+FLOORS = {"fp16": 0.99, "bf16": 0.97, "int8": 0.95}
+"""The least agreement at any level with which a file is exported, unless it is forced."""
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images float32 [M,C,H,W] in [0, 1] that a model will see, and where they are from. Never test images."""
+
+    name: str
+    calibration: npt.NDArray[np.float32]
+    held_out: npt.NDArray[np.float32]
+
+    @staticmethod
+    def choose(
+        name: str, images: npt.NDArray[Any], *, calibrate: int = 128, measure: int = 512, seed: int = 0
+    ) -> Pictures:
+        """Pick images for calibration, and others to measure agreement on, from uint8 or float32 `images` [M,C,H,W]."""
+        if images.ndim != 4 or len(images) < 2 or images.dtype not in (np.uint8, np.float32):
+            raise InputError(
+                f"{name} holds {images.dtype} {list(images.shape)}; expected 2 or more, uint8 or float32 [M,C,H,W]"
+            )
+        order = np.random.default_rng(seed).permutation(len(images))
+        first = min(calibrate, len(images) // 2)
+        scale = np.float32(255 if images.dtype == np.uint8 else 1)
+        parts = (images[order[:first]], images[order[first : first + measure]])
+        small, rest = (np.ascontiguousarray(part.astype(np.float32) / scale) for part in parts)
+        if not (min(small.min(), rest.min()) >= 0 and max(small.max(), rest.max()) <= 1):
+            raise InputError(f"{name} holds values outside of [0, 1]; pass unnormalised images")
+        return Pictures(name, small, rest)
+
+    @staticmethod
+    def random(shape: tuple[int, int, int]) -> Pictures:
+        """Uniform random images, where there are no real ones: a rough measure only."""
+        generator = np.random.default_rng(0)
+        return Pictures("uniform random images", *(generator.random((n, *shape), np.float32) for n in (1, 128)))
+
+    def noisy(self, levels: Sequence[float], *, held_out: bool = False, seed: int = 0) -> Samples:
+        """The images at every level, each under noise of its own, in batches that mix no levels."""
+        images = self.held_out if held_out else self.calibration
+        generator = np.random.Generator(np.random.SFC64([seed, int(held_out)]))
+        return [
+            (part + np.float32(level) * generator.standard_normal(part.shape, np.float32), float(level))
+            for start in range(0, len(images), _CHUNK)
+            for part in [images[start : start + _CHUNK]]
+            for level in levels
+        ]
+
+
+def agreement(
+    original: onnx.ModelProto, other: onnx.ModelProto, samples: Samples, name: str
+) -> dict[float, float]:  # fmt: skip
+    """The share of noisy images on which both graphs vote for the same class, for each level of `samples`."""
+    same: dict[float, list[float]] = {}
+    with opened(original, name) as first, opened(other, name) as second:
+        for batch, level in samples:
+            votes = [run(session, batch, level, name).argmax(1) for session in (first, second)]
+            same.setdefault(level, []).extend((votes[0] == votes[1]).tolist())
+    return {level: float(np.mean(values)) for level, values in same.items()}
+
+
+def check_floor(found: Mapping[str, Mapping[float, float]], floor: float, *, force: bool) -> None:
+    """Raises `BundleError` where any file agrees with fp32 on less than `floor` at any level, unless forced."""
+    worst, name, level = min((share, name, level) for name, levels in found.items() for level, share in levels.items())
+    if worst < floor and not force:
+        raise BundleError(
+            f"{name} votes like its fp32 original on {worst:.1%} of the noisy images at sigma {level:g}, less than the "
+            f"floor of {floor:.1%}; calibrate on images like those it will see, lower --floor, or pass --force"
+        )
+
+
+class opened:
+    """An ONNX Runtime session on the CPU for a graph in memory, however large."""
+
+    def __init__(self, model: onnx.ModelProto, name: str) -> None:
+        self._model, self._name = model, name
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Any:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ProviderError(
+                "export compares with ONNX Runtime, which is not installed; pip install 'dualsmooth[export,cpu]'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            source: Any = None
+            if self._model.ByteSize() > 1 << 30:
+                self._folder = tempfile.TemporaryDirectory(prefix="dualsmooth-export-")
+                source = str(Path(self._folder.name) / "model.onnx")
+                onnx.save(self._model, source, save_as_external_data=True)
+            return onnxruntime.InferenceSession(
+                source or self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            self.__exit__()
+            raise BundleError(
+                f"{self._name}: ONNX Runtime cannot load it ({one_line(error)}); update onnxruntime"
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+def run(session: Any, batch: npt.NDArray[np.float32], sigma: float, name: str) -> npt.NDArray[np.float32]:
+    """The logits of one batch; `sigma` goes to graphs that take it. Raises `BundleError`."""
+    feed: dict[str, Any] = {"x": batch}
+    if any(value.name == "sigma" for value in session.get_inputs()):
+        feed["sigma"] = np.asarray(sigma, np.float32)
+    try:
+        logits: npt.NDArray[np.float32] = session.run(["logits"], feed)[0]
+    except Exception as error:
+        raise BundleError(f"{name}: ONNX Runtime fails on a batch of {len(batch)} ({one_line(error)})") from error
+    return logits
+
+
+def batches(shape: tuple[int, int, int], sigma: float, sizes: Sequence[int]) -> Iterator[npt.NDArray[np.float32]]:
+    """Uniform random images with noise of level `sigma`, in batches of `sizes`, always the same."""
+    generator = np.random.default_rng(0)
+    for size in sizes:
+        noise = generator.standard_normal((size, *shape), np.float32) * np.float32(sigma)
+        yield generator.random((size, *shape), np.float32) + noise

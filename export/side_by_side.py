@@ -1,0 +1,63 @@
+"""What another precision does to certified accuracy: the fp32 bundle and the new one on the same test images."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dualsmooth.export.sources import OnnxFiles, export_source
+from dualsmooth.runtime.budgets import Fixed
+from dualsmooth.runtime.bundle import MANIFEST, Bundle
+from dualsmooth.runtime.datasets import load_dataset
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.report import markdown_table
+from dualsmooth.runtime.smoother import load
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Test images [M,C,H,W] and labels [M]; the last fifth of a data set is left alone, for final measurements."""
+
+    name: str
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    @staticmethod
+    def load(name: str, data_dir: Path | None, count: int) -> Sample:
+        dataset = load_dataset(name, split="test", data_dir=data_dir)
+        usable = max(1, len(dataset) * 4 // 5)
+        if not 1 <= count <= usable:
+            raise InputError(f"{count} images of {name} were asked for; expected 1 to {usable}")
+        index = np.arange(count) * usable // count
+        return Sample(name, dataset.images[index], dataset.labels[index])
+
+
+def side_by_side(source: Path | OnnxFiles, bundle: Bundle, sample: Sample, *, passes: int, alpha: float = 1e-3) -> str:
+    """A table of certified accuracy (interval rule) of `source` in fp32 and of `bundle`, each with noise of its own.
+
+    `source` that is no bundle is exported to a temporary one first.
+    """
+    with tempfile.TemporaryDirectory(prefix="dualsmooth-report-") as folder:
+        original = source if isinstance(source, Path) and (source / MANIFEST).exists() else Path(folder) / "fp32"
+        if original != source:
+            export_source(source, original, command="fp32 for comparison")
+        curves = {
+            "fp32": certified(original, sample, passes, alpha),
+            bundle.precision: certified(bundle.path, sample, passes, alpha),
+        }
+    head = (
+        f"certified accuracy on {len(sample.labels)} test images of {sample.name}, N = {passes}, alpha = {alpha:g} "
+        "(each row with noise of its own):"
+    )
+    return f"\n{head}\n\n{markdown_table(curves)}"
+
+
+def certified(path: Path, sample: Sample, passes: int, alpha: float) -> npt.NDArray[np.float64]:
+    """Certified radii [M] of the correct label; -1 where it is not certified."""
+    certificates = load(path).certify_many(sample.images, alpha=alpha, budget=Fixed(passes))
+    pairs = zip(certificates, sample.labels, strict=True)
+    return np.array([c.radius if c.label == label else -1.0 for c, label in pairs])

@@ -1,0 +1,96 @@
+"""What can be exported from the command line: a training run, another bundle, or ONNX files and a few facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dualsmooth.export.bundle import Ensemble, export_bundle
+from dualsmooth.export.onnx_files import shape_of
+from dualsmooth.export.run import created, export_run
+from dualsmooth.runtime.bundle import MANIFEST, BaseModel, Bundle, read_bundle
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import sha256_of
+
+
+@dataclass(frozen=True)
+class OnnxFiles:
+    """Existing ONNX files (several for a model: an ensemble), and what they do not say themselves."""
+
+    estimator: Sequence[str]
+    classifiers: Sequence[Sequence[str]]
+    sigmas: Sequence[float]
+    sigma_e: float
+    classes: Sequence[str]
+    input_shape: tuple[int, int, int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    consensus: int = 0
+
+
+def export_source(source: Path | OnnxFiles, out: str | Path, *, command: str, **settings: Any) -> Bundle:
+    """Export a run directory, a bundle or ONNX files; `settings` as for `export_bundle`. Raises as `export_bundle`."""
+    if isinstance(source, OnnxFiles):
+        return _export_files(source, out, command, settings)
+    if (source / MANIFEST).exists():
+        return _export_again(read_bundle(source), out, command, settings)
+    return export_run(source, out, command=command, **settings)
+
+
+def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dict[str, Any]) -> Bundle:
+    lists = list(files.classifiers) * len(files.sigmas) if len(files.classifiers) == 1 else list(files.classifiers)
+    paths = sorted({path for members in (files.estimator, *lists) for path in members})
+    for path in paths:
+        if not Path(path).is_file():
+            raise InputError(f"{path} is not a file; pass an ONNX file")
+    if files.input_shape is not None and (len(files.input_shape) != 3 or min(files.input_shape) < 1):
+        raise InputError(f"--input-shape is {list(files.input_shape)}; expected C,H,W, e.g. 3,32,32")
+
+    def ensemble(members: Sequence[str]) -> Ensemble:
+        return Ensemble(tuple(Path(path) for path in members), files.consensus if len(members) > 1 else 0)
+
+    return export_bundle(
+        out,
+        estimator=ensemble(files.estimator),
+        classifiers=[ensemble(members) for members in lists],
+        sigmas=files.sigmas,
+        sigma_e=files.sigma_e,
+        classes=files.classes,
+        input_shape=files.input_shape or shape_of(files.estimator[0]),
+        mean=files.mean,
+        std=files.std,
+        provenance={
+            "source": {Path(path).name: sha256_of(path) for path in paths},
+            "export": {"command": command, "created": created()},
+        },
+        **settings,
+    )
+
+
+def _export_again(bundle: Bundle, out: str | Path, command: str, settings: dict[str, Any]) -> Bundle:
+    """Another precision of a bundle. Its provenance goes along."""
+    if bundle.precision != "fp32":
+        raise InputError(f"{bundle.path} is {bundle.precision}; only an fp32 bundle can be exported again")
+
+    def ensemble(model: BaseModel) -> Ensemble:
+        return Ensemble(tuple(bundle.path / name for name in model.members), model.consensus)
+
+    kept = {k: v for k, v in bundle.provenance.items() if k not in ("exported_with", "export", "parity", "precision")}
+    before = {k: bundle.provenance[k] for k in ("exported_with", "export", "parity") if k in bundle.provenance}
+    return export_bundle(
+        out,
+        estimator=ensemble(bundle.estimator),
+        classifiers=[ensemble(model) for model in bundle.classifiers],
+        sigmas=bundle.sigmas,
+        sigma_e=bundle.sigma_e,
+        classes=bundle.classes,
+        input_shape=bundle.input_shape,
+        provenance={
+            **kept,
+            "source": {"manifest_sha256": bundle.manifest_sha256, **before},
+            "export": {"command": command, "created": created()},
+        },
+        **settings,
+    )

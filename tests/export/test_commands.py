@@ -1,0 +1,95 @@
+"""`dualsmooth export` on bundles and ONNX files, and one clear line for every bad argument."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dualsmooth.cli import main
+from dualsmooth.export.agreement import FLOORS
+from dualsmooth.runtime.bundle import read_bundle
+from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.engine import Engine
+
+ROOT = Path(__file__).parents[2]
+FILES = [
+    "--estimator", str(SHIPPED_BUNDLE / "estimator.onnx"), "--classifier", str(SHIPPED_BUNDLE / "classifier.onnx"),
+    "--sigmas", "0.25,0.5,1",
+]  # fmt: skip
+
+
+def test_another_precision_of_a_bundle_with_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = f"npz:{SHIPPED_IMAGES}"
+    arguments = ["export", str(SHIPPED_BUNDLE), "--out", str(tmp_path / "b"), "--precision", "int8"]
+    arguments += ["--calibration", images, "--report", images, "--report-images", "2", "--report-passes", "150"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "votes like fp32 on" in out
+    assert "| fp32 |" in out
+    assert "| int8 |" in out
+    bundle, shipped = read_bundle(tmp_path / "b"), read_bundle(SHIPPED_BUNDLE)
+    assert bundle.provenance["source"]["manifest_sha256"] == shipped.manifest_sha256
+    assert bundle.provenance["config"] == shipped.provenance["config"]
+    assert (bundle.sigmas, bundle.classes) == (shipped.sigmas, shipped.classes)
+    assert main(["export", str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 2
+    assert "only an fp32 bundle" in capsys.readouterr().err
+
+
+def test_onnx_files_with_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    (tmp_path / "names.txt").write_text("\n".join(f"class {i}" for i in range(10)))
+    more = ["--classes", str(tmp_path / "names.txt"), "--mean", "0.5", "--std", "0.5"]
+    for name in ("one", "two"):
+        assert main(["export", *FILES, *more, "--out", str(tmp_path / name)]) == 0
+    one = read_bundle(tmp_path / "one")
+    assert one.classes[9] == "class 9"
+    assert one.sigma_e == 1.0
+    assert one.provenance["export"]["created"] == "1970-01-01T00:00:00+00:00"
+    assert one.files == read_bundle(tmp_path / "two").files
+    x = np.random.default_rng(0).random((16, 1, 28, 28), np.float32)
+    plain, wrapped = Engine(read_bundle(SHIPPED_BUNDLE)), Engine(one)
+    expected = plain.votes(read_bundle(SHIPPED_BUNDLE).estimator, (x - 0.5) / 0.5, 1.0, 3)
+    np.testing.assert_array_equal(wrapped.votes(one.estimator, x, 1.0, 3), expected)
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "nothing": ([], "pass a run directory"),
+    "both": ([str(SHIPPED_BUNDLE), *FILES], "exclude each other"),
+    "no classes": (FILES, "--classes is missing"),
+    "sigmas": ([*FILES[:-1], "a,b", "--classes", "10"], "expected numbers with commas"),
+    "wrong number of classes": ([*FILES, "--classes", "9"], "expected finite values of shape"),
+    "names of classes": ([*FILES, "--classes", "a,b,c"], "expected finite"),
+    "missing file": ([*FILES[:3], "gone.onnx", *FILES[4:], "--classes", "10"], "gone.onnx is not a file"),
+    "two classifiers": ([*FILES, "--classifier", FILES[3], "--classes", "10"], "2 classifiers for 3 sigmas"),
+    "shape": ([*FILES, "--classes", "10", "--input-shape", "28,28"], "expected C,H,W"),
+    "another shape": ([*FILES, "--classes", "10", "--input-shape", "3,28,28"], "expected [N,3,28,28]"),
+    "precision": ([str(SHIPPED_BUNDLE), "--precision", "fp4"], "is unknown"),
+    "no calibration": ([str(SHIPPED_BUNDLE), "--precision", "int8"], "pass --calibration"),
+    "report of fp32": ([str(SHIPPED_BUNDLE), "--report", "fashion-mnist"], "add --precision"),
+    "no report images": ([str(SHIPPED_BUNDLE), "--report-images", "0"], "--report-images is 0"),
+    "floor": ([str(SHIPPED_BUNDLE), "--precision", "fp16", "--floor", "95"], "floor is 95"),
+    "mean": ([*FILES, "--classes", "10", "--mean", "x"], "--mean"),
+    "no run": (["nowhere"], "nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments_are_one_line_and_leave_nothing(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, message = BAD[case]
+    assert main(["export", *arguments, "--out", "b"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_specification_states_the_floors() -> None:
+    text = (ROOT / "docs" / "bundle.md").read_text()
+    for precision, floor in FLOORS.items():
+        assert f"| {precision} | {floor:.1%} |" in text
