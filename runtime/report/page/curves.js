@@ -26,7 +26,8 @@ const dash = (run) => (run.decided ? "2 4" : run.limit ? "6 4" : null);
 function curves() {
   const runs = DATA.runs.filter((run) => run.visible);
   const far = Math.max(0.25, ...DATA.runs.map((run) => Math.max(run.sorted.at(-1) || 0, ...(run.decided || [0])))) * 1.03;
-  const f = frame({ width: 960, height: 400, xMax: far, yMax: 100, xTitle: "radius r: size of the change, L2 norm (pixels from 0 to 1)",
+  const wide = Math.max(380, byId("curve-chart").clientWidth || 960);
+  const f = frame({ width: wide, height: Math.max(280, Math.round(0.38 * wide)), xMax: far, yMax: 100, xTitle: wide < 600 ? "radius r (L2)" : "radius r: size of the change, L2 norm (pixels from 0 to 1)", xTicks: nice(far, wide < 600 ? 5 : 8),
     yTitle: "certified accuracy (%)", label: "Certified accuracy against radius, a curve for each run; the table below holds the same figures" });
   const line = (points) => points.map(([r, v], i) => `${i ? "L" : "M"}${f.x(r).toFixed(1)} ${f.y(v).toFixed(1)}`).join("");
   const bands = draw("g", {}), lines = draw("g", {});
@@ -140,14 +141,15 @@ function drawComparison() {
     return { r, a: yes.filter(([x, y]) => x && !y).length, b: yes.filter(([x, y]) => y && !x).length, both: yes.filter(([x, y]) => x && y).length };
   });
   const most = Math.max(1, ...counts.map((c) => Math.max(c.a, c.b)));
-  const row = 30, width = 960, middle = 500, span = 330, height = 52 + row * counts.length;
+  const width = Math.max(380, byId("compare-chart").clientWidth || 960);
+  const row = 30, middle = Math.round(0.52 * width), span = middle - 150 > 60 ? Math.min(middle - 150, width - middle - 100) : 60, height = 52 + row * counts.length;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Images certified by one of the two runs only: ${counts.map((c) => `at ${plain(c.r)}, ${c.a} by A only, ${c.b} by B only`).join("; ")}` });
   svg.append(draw("text", { class: "strong", x: middle - 10, y: 18, "text-anchor": "end" }, "only A ◂"), draw("text", { class: "strong", x: middle + 10, y: 18 }, "▸ only B"),
-    draw("text", { x: 40, y: 18 }, "radius"), draw("text", { x: width - 10, y: 18, "text-anchor": "end" }, "both"));
+    draw("text", { x: 4, y: 18 }, "radius"), draw("text", { x: width - 10, y: 18, "text-anchor": "end" }, "both"));
   counts.forEach((c, i) => {
     const y = 32 + row * i, wide = (n) => (span * n) / most;
     svg.append(
-      draw("text", { x: 40, y: y + 15 }, "r = " + plain(c.r)),
+      draw("text", { x: 4, y: y + 15 }, "r = " + plain(c.r)),
       draw("rect", { x: middle - wide(c.a), y, width: wide(c.a), height: row - 8, rx: 3, fill: a.color, ...hover(`r = ${plain(c.r)}\nonly ${a.name}: ${c.a} images`) }),
       draw("rect", { x: middle, y, width: wide(c.b), height: row - 8, rx: 3, fill: b.color, ...hover(`r = ${plain(c.r)}\nonly ${b.name}: ${c.b} images`) }),
       draw("text", { x: middle - wide(c.a) - 6, y: y + 15, "text-anchor": "end" }, c.a), draw("text", { x: middle + wide(c.b) + 6, y: y + 15 }, c.b),

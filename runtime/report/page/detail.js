@@ -40,7 +40,7 @@ function certificateChart(run, row) {
   });
   const r = run.radius[row];
   svg.append(draw("line", { x1: x(r), x2: x(r), y1: 20, y2: height - 26, stroke: "var(--ink)", "stroke-width": 2 }), draw("text", { class: "strong", x: Math.min(x(r), width - 70), y: 14, "text-anchor": x(r) > width - 90 ? "end" : "middle" }, "R = " + floor(r)));
-  svg.append(draw("rect", { x: left, y: height - 15, width: 11, height: 11, rx: 2, fill: "var(--s1)" }), draw("text", { x: left + 16, y: height - 5 }, "never the route within"), draw("rect", { x: left + 170, y: height - 15, width: 11, height: 11, rx: 2, fill: "var(--s0)" }), draw("text", { x: left + 186, y: height - 5 }, "same label within"), draw("text", { x: left + 305, y: height - 5 }, run.rule === "interval" ? "R: the smallest longest bar" : ""));
+  svg.append(draw("rect", { x: left, y: height - 15, width: 11, height: 11, rx: 2, fill: "var(--s1)" }), draw("text", { x: left + 16, y: height - 5 }, "never the route within"), draw("rect", { x: left + 170, y: height - 15, width: 11, height: 11, rx: 2, fill: "var(--s0)" }), draw("text", { x: left + 186, y: height - 5 }, "same label within"), draw("text", { x: left + 305, y: height - 5 }, run.rule === "interval" ? "R: the shortest of the longer bars" : ""));
   return make("div", { class: "chart" }, svg);
 }
 function certificateFacts(run, row) {
@@ -51,14 +51,14 @@ function voteTables(run, index) {
   const votes = DATA.votes[run.source] && DATA.votes[run.source][index];
   if (!votes) return [];
   const rows = Object.entries(votes).sort().map(([stream, [passes, top, purpose]]) => {
-    const name = stream === "route" ? "route" : sigmaName(run.sigmas[stream]);
+    const name = stream === "route" ? "estimator" : sigmaName(run.sigmas[stream]);
     return make("tr", {}, make("td", {}, name, purpose === "selection" ? make("small", {}, "selection only") : null), make("td", { class: "words" }, top.slice(0, 3).map(([c, n]) => {
       const meter = make("span", { class: "meter", "aria-hidden": "true" });
       meter.style.width = Math.max(2, (140 * n) / passes) + "px";
       return make("div", {}, meter, `${stream === "route" ? sigmaName(run.sigmas[c]) : className(c)} ${percent(n / passes)}`);
     })), make("td", {}, whole(passes)));
   });
-  return [make("h3", {}, "Votes"), make("table", { class: "votes" }, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "base model"), make("th", { scope: "col", class: "words" }, "most voted"), make("th", { scope: "col" }, "passes"))), make("tbody", {}, rows))];
+  return [make("h3", { class: "gap" }, "Votes"), make("table", { class: "votes" }, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "base model"), make("th", { scope: "col", class: "words" }, "most voted"), make("th", { scope: "col" }, "passes"))), make("tbody", {}, rows))];
 }
 
 // Noise for looking at, drawn here; the certificates rest on the runtime's own generator.
@@ -91,6 +91,6 @@ function noisyCopies(url) {
   source.addEventListener("load", redraw);
   source.src = url;
   level.addEventListener("change", redraw);
-  return [make("div", { class: "bar" }, make("label", {}, "what the networks see at ", level), make("button", { type: "button", onclick: () => { detail.draws += 1; redraw(); } }, "Draw again")), copies,
+  return [make("div", { class: "bar gap" }, make("label", {}, "What the networks see at ", level), make("button", { type: "button", onclick: () => { detail.draws += 1; redraw(); } }, "Draw again")), copies,
     make("p", { class: "hint" }, "Noisy copies for looking at, cut to the range of a screen.")];
 }

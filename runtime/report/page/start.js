@@ -33,4 +33,11 @@ byId("detail").addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") step(1);
 });
 byId("detail").addEventListener("click", (event) => { if (event.target === byId("detail")) byId("detail").close(); });
+let drawnFor = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth === drawnFor) return;
+  drawnFor = innerWidth;
+  curves();
+  if (DATA.runs.length > 1) drawComparison();
+});
 document.documentElement.dataset.ready = "yes";
