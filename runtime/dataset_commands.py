@@ -222,9 +222,10 @@ def _report(args: argparse.Namespace) -> int:
         print(json.dumps({"radii": table_at, "curves": shares}))
     else:
         facts = {run.source: ", ".join(f"{k} {v}" for k, v in run.facts.items()) for run in reversed(runs)}
-        print(
-            "\n".join(f"{path}: {fact}" for path, fact in facts.items()), markdown_table(curves, table_at), sep="\n\n"
-        )
+        print("\n".join(f"{path}: {fact}" for path, fact in facts.items()), end="\n\n")
+        print(markdown_table(curves, table_at))
+        for name, points in decided.items():
+            print(f"\n{name} is decided at r = {', '.join(f'{r:g}' for r in points)} only; its ACR is a lower end")
     title = args.title or _title(runs)
     for out in outs:
         if out.suffix in (".png", ".svg"):

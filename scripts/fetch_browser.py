@@ -1,7 +1,8 @@
 """Fetch a headless Chromium into a folder, without root: for the tests of the report where none is installed.
 
 The npm registry's package `@sparticuz/chromium` carries the browser itself, compressed, with the libraries that bare
-machines lack. Needs npm and node. Does nothing where a Chromium is installed; says so, and succeeds, where none can be had.
+machines lack. Needs npm and node. Does nothing where a Chromium is installed; where none can be had it says so, and
+succeeds.
 
     python scripts/fetch_browser.py build/browser
 """

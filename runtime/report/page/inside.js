@@ -73,12 +73,13 @@ function scatter(run) {
   const router = rows.filter((i) => run.routeRadius[i] < run.classRadius[i]).length;
   const beyond = rows.filter((i) => run.radius[i] > Math.min(run.routeRadius[i], run.classRadius[i]) + 1e-6).length;
   byId("scatter-note").replaceChildren("The router is the bottleneck for ", make("b", {}, percent(router / rows.length, 0)), " of the images, the classifier for the others. ",
-    ...(beyond ? [make("b", {}, percent(beyond / rows.length, 0)), " are certified beyond the smaller of the two, because other levels agree on the label. "] : []), "Rings: wrong or abstained. Click a point for its certificate.");
+    ...(beyond ? [make("b", {}, percent(beyond / rows.length, 0)), " are certified beyond the smaller of the two, because other levels agree on the label. "] : []), (run.decided ? "Sampling stopped when the decisions were settled, so these radii are lower than what more passes would prove. " : "") + "Rings: wrong or abstained. Click a point for its certificate.");
 }
 
 const P_EDGES = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.000001];
 function confidence(run) {
-  const names = ["≤ 0.5", ...P_EDGES.slice(1).map((edge, i) => (i === P_EDGES.length - 2 ? "> 0.999" : "≤ " + edge))];
+  const short = (p) => String(p).slice(1);
+  const names = P_EDGES.map((edge, i) => (i === P_EDGES.length - 1 ? "> " + short(P_EDGES[i - 1]) : "≤ " + short(edge)));
   const bins = names.map(() => ({ correct: 0, wrong: 0, abstained: 0 }));
   run.pA.forEach((p, i) => { bins[p === null ? 0 : Math.max(1, P_EDGES.findIndex((edge) => p < edge))][outcome(run, i)] += 1; });
   histogram("pa", bins, names, run.size, "lower bound of p_A, the probability of the label under noise", (i) => (i === 0 ? "p_A not above 1/2: no class radius" : `p_A from ${P_EDGES[i - 1]} to ${Math.min(1, P_EDGES[i])}`));
