@@ -41,20 +41,14 @@ def plot_curves(
         grid = np.concatenate([[0.0], np.linspace(1e-6, limit, 600)]) if points is None else np.array(points)
         shares = certified_accuracy(radii, list(grid))
         low, high = accuracy_band(np.round(shares * len(radii)), len(radii))
-        if points is None:
-            (line,) = axes.step(grid, 100 * shares, "--" if single else "-", where="post", label=name)
-        else:
-            (line,) = axes.plot(grid, 100 * shares, "o:", label=f"{name} (decided at the dots)")
+        if points is not None:
+            ends = 100 * np.maximum(np.stack([shares - low, high - shares]), 0.0)
+            axes.errorbar(grid, 100 * shares, ends, fmt="o:", capsize=3, label=f"{name} (decided at the dots)")
+            continue
+        (line,) = axes.step(grid, 100 * shares, "--" if single else "-", where="post", label=name)
         if not single:
-            axes.fill_between(
-                grid,
-                100 * low,
-                100 * high,
-                step="post" if points is None else None,
-                color=line.get_color(),
-                alpha=0.12,
-                linewidth=0,
-            )
+            color = line.get_color()
+            axes.fill_between(grid, 100 * low, 100 * high, step="post", color=color, alpha=0.12, linewidth=0)
     axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy (%)", title=title)
     axes.set_ylim(0, 100)
     axes.set_xlim(0, limit)

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,13 @@ from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.evaluate import evaluate
 from dualsmooth.runtime.ray_engine import RayWorkers
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's own: processes and sockets that it leaves to the interpreter, and notes about coming versions
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
 COUNT = 120
 OPTIONS = {"budget": ds.Fixed(20_000), "seed": 3, "indices": range(COUNT)}
 
@@ -45,13 +50,22 @@ def cluster() -> Iterator[str]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_worker_niceness": "0",
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ray
+    import ray
 
-        context = ray.init(
-            address="local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False
-        )
+    for patience in range(4):  # a node gives up on itself after 30 s, which a busy machine may need
+        try:
+            context = ray.init(
+                address="local",
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=100_000_000,
+                log_to_driver=False,
+            )
+            break
+        except Exception:
+            ray.shutdown()
+            if patience == 3:
+                raise
     yield context.address_info["address"]
     ray.shutdown()
 

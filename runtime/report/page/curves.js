@@ -33,7 +33,9 @@ function curves() {
   const bands = draw("g", {}), lines = draw("g", {});
   for (const run of runs) {
     const steps = run.decided ? run.decided.map((r) => [r, certified(run, r)]) : stairs(run);
-    if (!run.limit && steps.length) {
+    if (run.decided) {
+      for (const [r, k] of steps) bands.append(draw("line", { x1: f.x(r), x2: f.x(r), y1: f.y(100 * run.low[k]), y2: f.y(100 * run.high[k]), stroke: run.color, "stroke-width": 5, opacity: 0.3 }));
+    } else if (!run.limit && steps.length) {
       const top = steps.map(([r, k]) => [r, 100 * run.high[k]]), low = steps.map(([r, k]) => [r, 100 * run.low[k]]).reverse();
       bands.append(draw("path", { d: line(top) + line(low).replace("M", "L") + "Z", fill: run.color, "fill-opacity": 0.1, stroke: "none" }));
     }

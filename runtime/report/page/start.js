@@ -9,7 +9,7 @@ function method() {
     "Each certificate fails with probability at most its alpha over the noise; that error is part of every certificate and not of the bands.",
     "Radii are rounded down. p_A, route radius and class radius are proved lower bounds, not estimates.",
   ];
-  if (DATA.runs.some((run) => run.decided)) notes.push("Dotted curves come from decisions: the run settled “certified at r?” at the dots only, at a fraction of the passes, and says nothing between them.");
+  if (DATA.runs.some((run) => run.decided)) notes.push("Dotted curves come from decisions: the run settled “certified at r?” at the dots only, at a fraction of the passes; the dotted line between them is a guide for the eye.");
   if (DATA.runs.some((run) => !run.label)) notes.push("The oracle knows the labels and picks the best noise level of each image: the limit of routing, no certificate.");
   if (DATA.runs.some((run) => run.label && !run.route)) notes.push("Logs of the field are taken as they stand: radius ≥ r and correct, by their own columns. Their radii may be rounded.");
   show("reading", notes.map((note) => make("li", {}, note)));
