@@ -4,7 +4,7 @@ DEMO := build/venv-demo
 DEV := build/venv-dev
 TORCH := torch==2.14.1
 
-.PHONY: help demo test lint fast clean
+.PHONY: help demo test lint fast browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -12,7 +12,7 @@ help: ## list the targets
 demo: $(DEMO)/ready ## certify 20 real images with the shipped bundle (installs the light runtime only, no torch)
 	$(DEMO)/bin/dualsmooth demo
 
-test: lint ## ruff, mypy --strict and the whole pytest suite
+test: lint browser ## ruff, mypy --strict and the whole pytest suite
 	$(DEV)/bin/python -m pytest -q
 
 fast: $(DEV)/ready ## the quick tests only
@@ -22,6 +22,9 @@ lint: $(DEV)/ready ## ruff and mypy --strict
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
+
+browser: ## a headless Chromium for the tests of the report, if none is installed
+	$(PYTHON) scripts/fetch_browser.py build/browser
 
 clean: ## remove everything that make has built
 	rm -rf build

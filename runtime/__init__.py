@@ -1,8 +1,9 @@
 """The runtime: both smoothing stages on ONNX Runtime, certificates and evaluations. NumPy, SciPy, onnxruntime only."""
 
-from dualsmooth.runtime.budgets import Adaptive, AtRadius, Budget, Fixed, parse_budget
+from dualsmooth.runtime.budgets import Adaptive, AtRadii, AtRadius, Budget, Fixed, parse_budget
 from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.certificate import Certificate, Prediction
+from dualsmooth.runtime.columns import read_results
 from dualsmooth.runtime.errors import (
     BundleError,
     CertificateError,
@@ -15,6 +16,7 @@ from dualsmooth.runtime.smoother import Smoother, load
 
 __all__ = [
     "Adaptive",
+    "AtRadii",
     "AtRadius",
     "Budget",
     "Bundle",
@@ -31,4 +33,5 @@ __all__ = [
     "load",
     "parse_budget",
     "read_bundle",
+    "read_results",
 ]

@@ -11,11 +11,12 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.bounds import KT_ALPHA_MAX, Array, kt_lower, lower_bound, upper_bound
+from dualsmooth.runtime.bounds import KT_ALPHA_MAX, RADIUS_STEP, Array, kt_lower, lower_bound, upper_bound
 from dualsmooth.runtime.errors import InputError
 
 MAX_PASSES = 100_000_000
@@ -164,6 +165,48 @@ class AtRadius(Budget):
         return self.r if reachable >= self.r else 0.0
 
 
+@dataclass(frozen=True)
+class AtRadii(Budget):
+    """ "At which of these radii is this prediction certified?": a curve of certified accuracy from few passes.
+
+    The bounds of `AtRadius` hold at every sample size at once, so one run of votes settles all radii, each as soon as
+    it can be: alpha covers all decisions of an image together. Between two of the radii the certified radius says no
+    more than the smaller one does. Radius 0 asks whether anything is certified at all. Costs and guarantees as for
+    `AtRadius`.
+    """
+
+    radii: tuple[float, ...]
+    max_passes: int = 100_000
+    n0: int = 50
+
+    def __post_init__(self) -> None:
+        radii = self.radii
+        numbers = isinstance(radii, tuple) and all(_real(r) and math.isfinite(r) and r >= 0 for r in radii)
+        if not (numbers and radii and all(a < b for a, b in pairwise(radii))):
+            raise InputError(f"radii are {str(radii)[:60]}; expected ascending radii from 0, e.g. (0.25, 0.5, 1.0)")
+        _count("max_passes", self.max_passes)
+        _count("n0", self.n0)
+
+    def __str__(self) -> str:
+        radii = ",".join(_plain(r) for r in self.radii)
+        return f"at-radii:{radii}:{self.max_passes}" + (f":{self.n0}" if self.n0 != 50 else "")
+
+    @cached_property
+    def looks(self) -> tuple[int, ...]:
+        return geometric_looks(self.max_passes, first=32, ratio=1.2)
+
+    @property
+    def selection(self) -> int:
+        return self.n0
+
+    def lower(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
+        return kt_lower(successes, self.looks[look], np.minimum(alpha, KT_ALPHA_MAX))
+
+    def target(self, radius: float, reachable: float) -> float:
+        asked = (max(r, RADIUS_STEP) for r in self.radii)
+        return min((r for r in asked if radius < r <= reachable), default=0.0)
+
+
 def geometric_looks(last: int, *, first: int, ratio: float) -> tuple[int, ...]:
     """Sample sizes first, first * ratio, ... up to exactly `last`; none in the last step's shadow."""
     sizes = [last]
@@ -183,6 +226,8 @@ def parse_budget(text: str) -> Budget:
                 return Adaptive(int(n), float(rest[0]) if rest else 0.0, *map(int, rest[1:]))
             case "at-radius", [r, *rest] if len(rest) <= 2:
                 return AtRadius(float(r), *map(int, rest))
+            case "at-radii", [radii, *rest] if len(rest) <= 2:
+                return AtRadii(tuple(map(float, radii.split(","))), *map(int, rest))
     except ValueError as error:
         if isinstance(error, InputError):
             raise

@@ -1,29 +1,20 @@
-"""The runtime's commands: demo, certify, predict, inspect, evaluate, report, plan, verify."""
+"""The runtime's commands on single images and bundles: demo, certify, predict, inspect, verify. Those on data sets:
+dataset_commands."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
 from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.certificate import Certificate
-from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy, certified_radii, expand_rules
-from dualsmooth.runtime.datasets import NAMES, Dataset, load_dataset
 from dualsmooth.runtime.demo import run_demo
 from dualsmooth.runtime.describe import describe, sentences
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.evaluate import evaluate
-from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.images import read_image
-from dualsmooth.runtime.planner import plan
-from dualsmooth.runtime.report import html_report, markdown_table, plot_curves
-from dualsmooth.runtime.results import Result, read_results
 from dualsmooth.runtime.smoother import Smoother, load
 
 
@@ -32,16 +23,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     demo = commands.add_parser("demo", help="certify real images with the bundle that ships in the package")
     demo.add_argument("--images", type=int, default=20, help="how many of the shipped test images (default 20)")
     demo.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the plot and the report")
-    _engine_options(demo)
-    _sampling_options(demo, Adaptive(10_000, 0.0))
+    engine_options(demo)
+    sampling_options(demo, Adaptive(10_000, 0.0))
     demo.set_defaults(run=_demo)
 
     certify = commands.add_parser("certify", help="certificates for PNG, JPEG or NPY images")
     certify.add_argument("bundle", type=Path)
     certify.add_argument("images", nargs="+", metavar="image", type=Path)
     certify.add_argument("--json", action="store_true", help="one certificate a line, as JSON")
-    _engine_options(certify)
-    _sampling_options(certify, Fixed(10_000))
+    engine_options(certify)
+    sampling_options(certify, Fixed(10_000))
     certify.set_defaults(run=_certify)
 
     predict = commands.add_parser("predict", help="labels without radii")
@@ -52,7 +43,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     predict.add_argument("--alpha", type=float, default=1e-3)
     predict.add_argument("--seed", type=int)
     predict.add_argument("--json", action="store_true", help="one prediction a line, as JSON")
-    _engine_options(predict)
+    engine_options(predict)
     predict.set_defaults(run=_predict)
 
     inspect = commands.add_parser("inspect", help="what a bundle is: levels, files, hashes, provenance, cost of a pass")
@@ -60,54 +51,27 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(run=_inspect)
 
-    run = commands.add_parser("evaluate", help="certify a data set; appends, resumes after a kill")
-    run.add_argument("bundle", type=Path)
-    run.add_argument("--dataset", required=True, help=NAMES)
-    run.add_argument("--data-dir", type=Path, help="folder of the data set's files")
-    run.add_argument("--split", default="test", help="test (default) or train")
-    run.add_argument("--out", type=Path, required=True, help="results file (JSON Lines)")
-    run.add_argument("--skip", type=int, default=1, help="every SKIP-th image (default 1: all)")
-    run.add_argument("--max", type=int, help="only images with an index below MAX")
-    run.add_argument("--indices", help="comma-separated indices instead of --skip and --max")
-    run.add_argument("--all-levels", action="store_true", help="sample every level in full, to compare rules offline")
-    _engine_options(run)
-    _sampling_options(run, Fixed(10_000))
-    run.set_defaults(run=_evaluate)
+    from dualsmooth.runtime import dataset_commands  # it shares the options below
 
-    report = commands.add_parser("report", help="certified accuracy of results files")
-    report.add_argument("results", nargs="+", type=Path)
-    report.add_argument(
-        "--rule", action="append", help="recompute from the votes: interval, paper, multiscale, single, oracle"
-    )
-    report.add_argument("--route", help="median or mode, for recomputing")
-    report.add_argument("--alpha", type=float, help="recompute at another alpha")
-    report.add_argument("--radii", default=",".join(f"{r:g}" for r in RADII), help="comma-separated")
-    report.add_argument("--out", type=Path, help="write an .html page or a .png plot")
-    report.add_argument("--json", action="store_true")
-    report.set_defaults(run=_report)
-
-    planner = commands.add_parser("plan", help="predict certified accuracy at other N from a pilot (approximate)")
-    planner.add_argument("results", type=Path, help="results of a Fixed budget")
-    planner.add_argument("--passes", default="1000,10000,100000", help="comma-separated passes a stream")
-    planner.add_argument("--json", action="store_true")
-    planner.set_defaults(run=_plan)
+    dataset_commands.register(commands)
 
     verify = commands.add_parser("verify", help="recompute a certificate from its counts and check its hashes")
     verify.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
     verify.add_argument("--bundle", type=Path, help="check that it is about this bundle")
     verify.add_argument("--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image")
     verify.add_argument("--json", action="store_true")
-    _engine_options(verify)
+    engine_options(verify)
     verify.set_defaults(run=_verify)
 
 
-def _engine_options(parser: argparse.ArgumentParser) -> None:
+def engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that runs base models."""
     parser.add_argument("--provider", default="cpu", help="execution provider (default cpu)")
     parser.add_argument("--threads", type=int, default=0, help="engine threads (default: the engine's choice)")
     parser.add_argument("--batch-size", type=int, default=256, help="passes per engine call (default 256)")
 
 
-def _sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
+def sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
     parser.add_argument(
         "--alpha", type=float, default=1e-3, help="failure probability of a certificate (default 0.001)"
     )
@@ -119,11 +83,11 @@ def _sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
 
 
-def _smoother(args: argparse.Namespace) -> Smoother:
+def open_smoother(args: argparse.Namespace) -> Smoother:
     return load(args.bundle, args.provider, threads=args.threads, batch_size=args.batch_size)
 
 
-def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "alpha": args.alpha,
         "budget": parse_budget(args.budget),
@@ -135,13 +99,13 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
 
 def _demo(args: argparse.Namespace) -> int:
     engine = {"provider": args.provider, "threads": args.threads, "batch_size": args.batch_size}
-    run_demo(args.out, count=args.images, engine=engine, sampling=_sampling(args))
+    run_demo(args.out, count=args.images, engine=engine, sampling=sampling_of(args))
     return 0
 
 
 def _certify(args: argparse.Namespace) -> int:
-    sampling = _sampling(args)
-    smoother = _smoother(args)
+    sampling = sampling_of(args)
+    smoother = open_smoother(args)
     smoother.terms(**{k: v for k, v in sampling.items() if k != "seed"})
     images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
     for path, certificate in zip(args.images, smoother.certify_many(images, **sampling), strict=True):
@@ -165,7 +129,7 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    smoother = _smoother(args)
+    smoother = open_smoother(args)
     images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
         found = smoother.predict(image, alpha=args.alpha, n=args.n, rule=args.rule, seed=args.seed)
@@ -180,97 +144,6 @@ def _inspect(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    sampling = _sampling(args)
-    dataset = load_dataset(args.dataset, split=args.split, data_dir=args.data_dir)
-    indices = _indices(args, dataset)
-    smoother = _smoother(args)
-    start = time.perf_counter()
-
-    def progress(result: Result, done: int, total: int) -> None:
-        if sys.stderr.isatty() or done % 25 == 0 or done == total:
-            line = f"{done}/{total} images, {time.perf_counter() - start:.0f} s, radius {result.certificate.radius:.3f}"
-            print(line, end="\r" if sys.stderr.isatty() and done < total else "\n", file=sys.stderr, flush=True)
-
-    writer = evaluate(
-        smoother, dataset, args.out, indices=indices, all_levels=args.all_levels, progress=progress, **sampling
-    )
-    if writer.repaired:
-        print(f"{args.out}: a torn last line was cut off and its image certified again", file=sys.stderr)
-    print(f"{len(writer.done)} results in {args.out}; see them with: dualsmooth report {args.out}")
-    return 0
-
-
-def _indices(args: argparse.Namespace, dataset: Dataset) -> list[int]:
-    if args.indices is not None:
-        try:
-            return list(dict.fromkeys(int(i) for i in args.indices.split(",")))
-        except ValueError:
-            raise InputError(f"--indices {args.indices!r}; expected comma-separated integers, e.g. 0,5,9") from None
-    if args.skip < 1 or (args.max is not None and args.max < 1):
-        raise InputError(f"--skip {args.skip} --max {args.max}; expected positive integers")
-    return list(range(0, min(len(dataset), args.max or len(dataset)), args.skip))
-
-
-def _report(args: argparse.Namespace) -> int:
-    try:
-        radii = [float(r) for r in args.radii.split(",")]
-    except ValueError:
-        raise InputError(f"--radii {args.radii!r}; expected comma-separated numbers, e.g. 0,0.5,1") from None
-    if args.out is not None and args.out.suffix not in (".html", ".png"):
-        raise InputError(f"--out {args.out}; expected a file that ends in .html or .png")
-    curves, facts = {}, {}
-    for path in args.results:
-        results = read_results(path)
-        first = results[0].certificate
-        rules: Sequence[str | None] = expand_rules(args.rule, first.terms.sigmas) if args.rule else [None]
-        for rule in rules:
-            name = rule or first.terms.rule
-            name = name if len(args.results) == 1 else f"{path.name}: {name}"
-            curves[name] = certified_radii(results, rule=rule, route=args.route, alpha=args.alpha)
-        sigmas = ", ".join(f"{s:g}" for s in first.terms.sigmas)
-        facts[str(path)] = (
-            f"{len(results)} images of {results[0].dataset}, budget {first.terms.budget}, alpha "
-            f"{args.alpha or first.alpha:g}, sigmas {sigmas}, provider {first.artefact.provider}"
-        )
-    if args.json:
-        print(
-            json.dumps({"radii": radii, "curves": {k: list(certified_accuracy(v, radii)) for k, v in curves.items()}})
-        )
-    else:
-        print("\n".join(f"{path}: {fact}" for path, fact in facts.items()), markdown_table(curves, radii), sep="\n\n")
-    if args.out is not None and args.out.suffix == ".png":
-        plot_curves(curves, args.out)
-    elif args.out is not None:
-        write_atomically(args.out, html_report(curves, facts, radii))
-    return 0
-
-
-def _plan(args: argparse.Namespace) -> int:
-    try:
-        passes = [int(n) for n in args.passes.split(",")]
-    except ValueError:
-        raise InputError(f"--passes {args.passes!r}; expected comma-separated integers, e.g. 1000,10000") from None
-    forecasts = plan(read_results(args.results), passes)
-    curves = {f"N = {f.n:,} (approximate)": f.radii for f in forecasts}
-    if args.json:
-        rows = [
-            {
-                "n": f.n,
-                "certified_accuracy": list(certified_accuracy(f.radii)),
-                "acr": average_certified_radius(f.radii),
-                "acr_formula": f.formula_acr,
-            }
-            for f in forecasts
-        ]
-        print(json.dumps({"approximate": True, "radii": list(RADII), "forecasts": rows}))
-    else:
-        print(markdown_table(curves))
-        formula = ", ".join(f"{f.formula_acr:.3f}" for f in forecasts)
-        print(f"\nACR by the formula of arXiv 2404.17371: {formula}. For planning only, not certificates.")
-    return 0
-
-
 def _verify(args: argparse.Namespace) -> int:
     if args.replay is not None and args.bundle is None:
         raise InputError("--replay needs the bundle that drew the votes; add --bundle BUNDLE")
@@ -280,7 +153,7 @@ def _verify(args: argparse.Namespace) -> int:
         raise InputError(f"cannot read {args.certificate} ({error}); expected a JSON certificate") from error
     if not lines:
         raise InputError(f"{args.certificate} is empty; expected a JSON certificate")
-    smoother = _smoother(args) if args.bundle is not None else None
+    smoother = open_smoother(args) if args.bundle is not None else None
     for number, line in enumerate(lines, 1):
         try:
             certificate = Certificate.from_json(line)

@@ -11,7 +11,8 @@ import numpy as np
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.runtime.report import html_report, plot_curves
+from dualsmooth.runtime.report import Run, html_report, plot_curves
+from dualsmooth.runtime.results import Result
 from dualsmooth.runtime.smoother import load
 
 DATA = Path(__file__).parent / "data"
@@ -37,18 +38,23 @@ def run_demo(out: Path, *, count: int, engine: dict[str, Any], sampling: dict[st
     )
     print(head, "-" * len(head), sep="\n")
     start = time.perf_counter()
-    radii = []
+    results: list[Result] = []
     certificates = smoother.certify_many(dataset.images[:count], **sampling)
-    for truth, c in zip(dataset.labels, certificates, strict=False):
+    last = start
+    for index, (truth, c) in enumerate(zip(dataset.labels, certificates, strict=False)):
         label = "abstained" if c.label is None else names[c.label]
         mark = "" if c.label is None or c.label == truth else "  wrong"
         figures = f"{c.sigma:5g} {c.route_radius:8.3f} {c.class_radius:8.3f} {c.radius:11.3f} {c.passes:7d}"
         print(f"{names[truth]:<12} {label:<12} {figures}{mark}", flush=True)
-        radii.append(c.radius if c.label == truth else -1.0)
+        now = time.perf_counter()
+        results.append(Result(index, int(truth), "fashion-mnist", now - last, c))
+        last = now
     seconds = time.perf_counter() - start
-    curves = {sampling["rule"]: np.array(radii)}
-    plot = plot_curves(curves, out / "certified-accuracy.png", title=f"Fashion-MNIST, {count} test images")
-    facts = {"images": f"{count} Fashion-MNIST test images", "budget": sampling["budget"], "alpha": sampling["alpha"]}
-    write_atomically(out / "report.html", html_report(curves, facts))
-    print(f"\n{np.mean(np.array(radii) > 0):.0%} of the images are certified with the correct label; {seconds:.1f} s")
+    run = Run.of(results, name=sampling["rule"], source="the demo's images, shipped with the package")
+    plot = plot_curves(
+        {run.name: run.radii}, out / "certified-accuracy.png", title=f"Fashion-MNIST, {count} test images"
+    )
+    page = html_report([run], title=f"Fashion-MNIST, {count} test images", dataset=dataset, classes=names)
+    write_atomically(out / "report.html", page)
+    print(f"\n{np.mean(run.radii > 0):.0%} of the images are certified with the correct label; {seconds:.1f} s")
     print(f"plot:   {plot}\nreport: {out / 'report.html'}")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from dualsmooth.runtime.budgets import Budget
+from dualsmooth.runtime.budgets import Budget, Fixed
+from dualsmooth.runtime.bundle import Bundle
+from dualsmooth.runtime.certificate import Certificate
+from dualsmooth.runtime.certification import Terms
 from dualsmooth.runtime.datasets import Dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise import Seed
@@ -14,8 +19,64 @@ from dualsmooth.runtime.results import Result, ResultsWriter
 from dualsmooth.runtime.smoother import Smoother
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How every image of an evaluation is certified; the arguments of `Smoother.certify_many`."""
+
+    alpha: float
+    budget: Budget
+    rule: str
+    route: str | None
+    seed: int | None
+    all_levels: bool
+
+
+class Finished(NamedTuple):
+    """One certified image of the data set, and the seconds it took."""
+
+    image: int
+    certificate: Certificate
+    seconds: float
+
+
+class Workers(Protocol):
+    """Who certifies the images: this process, or a cluster. Results may come in any order; each index once."""
+
+    @property
+    def bundle(self) -> Bundle: ...
+
+    @property
+    def provider(self) -> str: ...
+
+    def certify(self, dataset: Dataset, indices: Sequence[int], settings: Settings) -> Iterator[Finished]: ...
+
+
+@dataclass(frozen=True)
+class Local:
+    """Certifies in this process."""
+
+    smoother: Smoother
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.smoother.bundle
+
+    @property
+    def provider(self) -> str:
+        return self.smoother.engine.provider
+
+    def certify(self, dataset: Dataset, indices: Sequence[int], settings: Settings) -> Iterator[Finished]:
+        last = time.perf_counter()
+        images = (dataset.images[i] for i in indices)
+        stream = self.smoother.certify_many(images, indices=indices, **vars(settings))
+        for index, certificate in zip(indices, stream, strict=True):
+            now = time.perf_counter()
+            yield Finished(index, certificate, round(now - last, 6))
+            last = now
+
+
 def evaluate(
-    smoother: Smoother,
+    smoother: Smoother | Workers,
     dataset: Dataset,
     out: str | Path,
     *,
@@ -27,50 +88,83 @@ def evaluate(
     seed: int | None = None,
     all_levels: bool = False,
     progress: Callable[[Result, int, int], None] | None = None,
+    opened: Callable[[ResultsWriter], None] | None = None,
 ) -> ResultsWriter:
     """Certify `dataset.images[indices]` and append each result to `out` as soon as it is there; each with confidence
     1 - alpha of its own. Indices that `out` already holds are left alone. `progress` gets each result, how many are
-    done and how many there are. Returns the (closed) writer. Raises `InputError`.
+    done and how many there are; `opened` gets the writer before the first image. Returns the (closed) writer. Raises
+    `InputError`.
     """
+    workers = Local(smoother) if isinstance(smoother, Smoother) else smoother
+    bundle = workers.bundle
     outside = [i for i in indices if not 0 <= i < len(dataset)]
     if outside:
         raise InputError(f"index {outside[0]} is outside of {dataset.name}; expected 0 to {len(dataset) - 1}")
-    classes = len(smoother.bundle.classes)
+    classes = len(bundle.classes)
     if len(dataset) and not 0 <= dataset.labels.min() <= dataset.labels.max() < classes:
         raise InputError(f"{dataset.name} has labels up to {dataset.labels.max()}; the bundle has {classes} classes")
-    terms = smoother.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-    configuration = {
-        "dataset": dataset.name,
-        "alpha": terms.alpha,
-        "rule": terms.rule,
-        "route": terms.route_kind,
-        "budget": str(terms.budget),
-        "manifest": smoother.bundle.manifest_sha256,
-        "provider": smoother.engine.provider,
-        "seed": Seed.make(seed).to_dict()["entropy"] if seed is not None else None,
-    }
-    writer = ResultsWriter(out, configuration)
-    todo = [i for i in indices if i not in writer.done]
-    finished = len(indices) - len(todo)
-    stream = smoother.certify_many(
-        (dataset.images[i] for i in todo),
-        alpha=alpha,
-        budget=budget,
-        rule=rule,
-        route=route,
-        seed=seed,
-        indices=todo,
-        all_levels=all_levels,
-    )
+    settings = Settings(alpha, budget or Fixed(10_000), rule, route, seed, all_levels)
+    writer = ResultsWriter(out, _configuration(workers, dataset, settings))
     try:
-        last = time.perf_counter()
-        for index, certificate in zip(todo, stream, strict=True):
-            now = time.perf_counter()
-            result = Result(index, int(dataset.labels[index]), dataset.name, round(now - last, 6), certificate)
+        if opened:
+            opened(writer)
+        todo = [i for i in indices if i not in writer.done]
+        finished = len(indices) - len(todo)
+        for index, certificate, seconds in workers.certify(dataset, todo, settings) if todo else ():
+            result = Result(index, int(dataset.labels[index]), dataset.name, seconds, certificate)
             writer.append(result)
-            last, finished = now, finished + 1
+            finished += 1
             if progress:
                 progress(result, finished, len(indices))
     finally:
         writer.close()
     return writer
+
+
+def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> dict[str, Any]:
+    """What must be the same for all rows of a file; see `results.configuration_of`."""
+    bundle = workers.bundle
+    terms = Terms.checked(
+        bundle.sigmas,
+        bundle.sigma_e,
+        len(bundle.classes),
+        alpha=settings.alpha,
+        rule=settings.rule,
+        route=settings.route,
+        budget=settings.budget,
+    )
+    seed = settings.seed
+    return {
+        "dataset": dataset.name,
+        "alpha": terms.alpha,
+        "rule": terms.rule,
+        "route": terms.route_kind,
+        "budget": str(terms.budget),
+        "manifest": bundle.manifest_sha256,
+        "provider": workers.provider,
+        "seed": Seed.make(seed).to_dict()["entropy"] if seed is not None else None,
+    }
+
+
+def choose_indices(
+    size: int,
+    *,
+    skip: int = 1,
+    most: int | None = None,
+    indices: Sequence[int] | None = None,
+    shard: tuple[int, int] | None = None,
+) -> list[int]:
+    """Which images of a data set of `size` to certify: every `skip`-th below `most`, or the given ones, each once.
+
+    `shard = (i, n)` keeps the i-th of n equal parts, i from 1: each n-th image, so that all parts take about as long.
+    Raises `InputError`.
+    """
+    if skip < 1 or (most is not None and most < 1):
+        raise InputError(f"--skip {skip} --max {most}; expected positive integers")
+    chosen = range(0, min(size, most or size), skip) if indices is None else dict.fromkeys(indices)
+    if shard is None:
+        return list(chosen)
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise InputError(f"--shard {part}/{parts}; expected i/n with 1 <= i <= n, e.g. 1/4 to 4/4")
+    return list(chosen)[part - 1 :: parts]

@@ -6,15 +6,18 @@ recomputed under another alpha or rule without new passes.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Result:
     seconds: float
     certificate: Certificate
 
+    @property
+    def correct_radius(self) -> float:
+        """The certified radius where the label is correct; -1 where it is wrong or abstained."""
+        return self.certificate.radius if self.certificate.label == self.true_label else -1.0
+
     def to_json(self) -> str:
         return json.dumps({**vars(self), "certificate": self.certificate.to_dict()}, allow_nan=False)
 
@@ -34,42 +42,98 @@ class Result:
 def read_results(path: str | Path) -> list[Result]:
     """All results in a file, every certificate recomputed from its counts. Raises `InputError`, with the line."""
     path = Path(path)
-    results = []
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-            certificate = Certificate.from_dict(row["certificate"])
-            values = (row["index"], row["true_label"], row["dataset"], row["seconds"])
-        except (CertificateError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path}, line {number}: {error}; expected a line written by `dualsmooth evaluate`"
-            ) from error
-        if type(values[0]) is not int or type(values[1]) is not int:
-            raise InputError(f"{path}, line {number}: index and true_label must be integers")
-        results.append(Result(values[0], values[1], str(values[2]), float(values[3]), certificate))
+    results = [_result(path, number, line) for number, line in _lines(path)]
     if not results:
         raise InputError(f"{path} holds no results; run `dualsmooth evaluate` first")
+    twice = [index for index, times in Counter(r.index for r in results).items() if times > 1]
+    if twice:
+        raise InputError(f"{path} holds image {twice[0]} twice; drop doubled rows with `dualsmooth merge`")
     return results
 
 
-class ResultsWriter:
-    """Appends results to a file. On opening, a torn last line is cut off, and `done` lists the indices that are there.
+def merge_results(paths: Iterable[str | Path], out: str | Path) -> tuple[int, int]:
+    """Write the rows of several files (shards of one evaluation), sorted by index, to `out`, all of it or nothing.
 
-    Raises `InputError` if the file holds results of another configuration (`configuration` of a row).
+    Returns how many rows there are, and how many were dropped because an equal one was there. Raises `InputError` for
+    files of different configurations, for two different rows of one image, and for torn or altered rows.
+    """
+    rows: dict[int, tuple[str, Path, dict[str, Any]]] = {}
+    first: tuple[dict[str, Any], Path] | None = None
+    dropped = 0
+    for path in map(Path, paths):
+        for number, line in _lines(path):
+            if not line.endswith("\n"):
+                raise InputError(f"{path}, line {number} is torn; run `dualsmooth evaluate` with its options again")
+            result = _result(path, number, line)
+            row = json.loads(line)
+            configuration = configuration_of(row)
+            first = first or (configuration, path)
+            for name, value in first[0].items():
+                if configuration.get(name) != value:
+                    raise InputError(
+                        f"{path} holds results with {name} {_short(configuration.get(name))}, {first[1]} with "
+                        f"{_short(value)}; merge files of one configuration only"
+                    )
+            old = rows.get(result.index)
+            if old is not None and old[2] != row["certificate"]:
+                raise InputError(
+                    f"{path}, line {number}: image {result.index} has another certificate in {old[1]}; keep one of them"
+                )
+            dropped += old is not None
+            rows.setdefault(result.index, (line, path, row["certificate"]))
+    if not rows:
+        raise InputError("there are no rows to merge; expected files of `dualsmooth evaluate`")
+    write_atomically(out, "".join(rows[index][0] for index in sorted(rows)))
+    return len(rows), dropped
+
+
+def _result(path: Path, number: int, line: str) -> Result:
+    try:
+        row = json.loads(line)
+        certificate = Certificate.from_dict(row["certificate"])
+        index, label, dataset, seconds = row["index"], row["true_label"], str(row["dataset"]), float(row["seconds"])
+    except (CertificateError, KeyError, TypeError, ValueError, RecursionError) as error:
+        what = "a line written by `dualsmooth evaluate`"
+        if not line.endswith("\n"):
+            what = "a whole line: its writer was killed or is at work; run `dualsmooth evaluate` with its options again"
+        raise InputError(f"{path}, line {number}: {error}; expected {what}") from error
+    if type(index) is not int or type(label) is not int:
+        raise InputError(f"{path}, line {number}: index and true_label must be integers")
+    return Result(index, label, dataset, seconds, certificate)
+
+
+class ResultsWriter:
+    """Appends results to a file, as its only writer. On opening, a torn last line is cut off; `done` holds the indices
+    that are there; `order` lists them, and `radii` their certified radii (-1 where wrong or abstained).
+
+    Raises `InputError` if another process writes to the file, if the file holds results of another configuration
+    (`configuration_of` a row), or an image twice.
     """
 
     def __init__(self, path: str | Path, configuration: dict[str, Any]) -> None:
         self.path, self.configuration = Path(path), configuration
         self.done: set[int] = set()
+        self.order: list[int] = []
+        self.radii: list[float] = []
         self.repaired = False
-        if self.path.exists():
-            self._resume()
         try:
+            fresh = not self.path.exists()
             self._file = open(self.path, "ab")  # noqa: SIM115
+            if fresh:
+                _sync_folder(self.path.parent)
         except OSError as error:
             raise InputError(
                 f"cannot write {self.path}: {error.strerror}; choose a file that can be written"
             ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed by the system however the process ends
+            self._resume()
+        except BlockingIOError as error:
+            self._file.close()
+            raise InputError(f"{self.path} is being written by another process; wait for it, or end it") from error
+        except BaseException:
+            self._file.close()
+            raise
 
     def _resume(self) -> None:
         raw = self.path.read_bytes()
@@ -78,6 +142,7 @@ class ResultsWriter:
             try:
                 row = json.loads(line)
                 index, found = row["index"], configuration_of(row)
+                label, radius = row["certificate"]["label"], float(row["certificate"]["radius"])
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{self.path}, line {number} is not a result; choose another file with --out"
@@ -88,7 +153,11 @@ class ResultsWriter:
                         f"{self.path} holds results with {name} {_short(found.get(name))}, not {_short(value)}; "
                         "choose another file with --out"
                     )
+            if index in self.done:
+                raise InputError(f"{self.path} holds image {index} twice; drop doubled rows with `dualsmooth merge`")
             self.done.add(index)
+            self.order.append(index)
+            self.radii.append(radius if label == row["true_label"] else -1.0)
         if end < len(raw):
             self.repaired = True
             with open(self.path, "r+b") as file:
@@ -104,6 +173,8 @@ class ResultsWriter:
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}; free some space and run again") from error
         self.done.add(result.index)
+        self.order.append(result.index)
+        self.radii.append(result.correct_radius)
 
     def close(self) -> None:
         self._file.close()
@@ -133,6 +204,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(
             f"cannot read {path}: {error.strerror}; expected a results file of `dualsmooth evaluate`"
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name as durable as its content."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _short(value: Any) -> str:

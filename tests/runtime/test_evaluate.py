@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 import toys
 
 import dualsmooth as ds
+from dualsmooth.cli import main
+from dualsmooth.runtime.curves import certified_accuracy, certified_radii
 from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.evaluate import evaluate
-from dualsmooth.runtime.results import read_results
+from dualsmooth.runtime.evaluate import choose_indices, evaluate
+from dualsmooth.runtime.results import ResultsWriter, merge_results, read_results
 
 
 @pytest.fixture
@@ -82,17 +85,114 @@ def test_reading_recomputes_and_refuses_an_altered_row(setting, tmp_path) -> Non
         read_results(out)
 
 
-def test_kill_9_loses_and_doubles_nothing(setting, tmp_path) -> None:
+def test_two_writers_of_one_file_are_refused(setting, tmp_path) -> None:
+    run(setting, tmp_path / "o.jsonl", indices=range(2))
+    writer = ResultsWriter(tmp_path / "o.jsonl", {})
+    with pytest.raises(ds.InputError, match="another process"):
+        run(setting, tmp_path / "o.jsonl")
+    writer.close()
+    run(setting, tmp_path / "o.jsonl")
+
+
+def test_a_doubled_row_is_refused_everywhere(setting, tmp_path) -> None:
+    out = tmp_path / "o.jsonl"
+    run(setting, out, indices=range(3))
+    out.write_text(out.read_text() + out.read_text().splitlines()[1] + "\n")
+    with pytest.raises(ds.InputError, match="image 1 twice"):
+        read_results(out)
+    with pytest.raises(ds.InputError, match="image 1 twice"):
+        run(setting, out)
+    assert merge_results([out], tmp_path / "m.jsonl") == (3, 1)
+    assert [r.index for r in read_results(tmp_path / "m.jsonl")] == [0, 1, 2]
+
+
+def test_shards_are_a_partition_and_merge_to_the_whole(setting, tmp_path) -> None:
+    run(setting, tmp_path / "whole.jsonl")
+    parts = [tmp_path / f"part{i}.jsonl" for i in (1, 2, 3)]
+    for i, part in enumerate(parts, 1):
+        run(setting, part, indices=choose_indices(40, most=10, shard=(i, 3)))
+    assert merge_results(reversed(parts), tmp_path / "merged.jsonl") == (10, 0)
+    assert rows(tmp_path / "merged.jsonl") == rows(tmp_path / "whole.jsonl")
+
+
+def test_choosing_indices() -> None:
+    assert choose_indices(10, skip=4) == [0, 4, 8]
+    assert choose_indices(10, indices=[5, 2, 5]) == [5, 2]
+    for n in (1, 2, 3, 7, 12):
+        parts = [choose_indices(10, skip=1, shard=(i, n)) for i in range(1, n + 1)]
+        assert sorted(i for part in parts for i in part) == list(range(10))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for shard in ((0, 3), (4, 3)):
+        with pytest.raises(ds.InputError, match="--shard"):
+            choose_indices(10, shard=shard)
+
+
+def test_merging_other_configurations_altered_or_torn_rows_is_refused(setting, tmp_path) -> None:
+    one, two, out = tmp_path / "1.jsonl", tmp_path / "2.jsonl", tmp_path / "m.jsonl"
+    run(setting, one, indices=range(2))
+    run(setting, two, indices=range(2, 4), alpha=0.01)
+    with pytest.raises(ds.InputError, match="results with alpha"):
+        merge_results([one, two], out)
+    two.write_bytes(one.read_bytes()[:-9])
+    with pytest.raises(ds.InputError, match="line 2 is torn"):
+        merge_results([one, two], out)
+    two.write_text(one.read_text().replace('"class_radius": 0', '"class_radius": 9', 1))
+    with pytest.raises(ds.InputError, match="stated as"):
+        merge_results([two], out)
+    run(setting, tmp_path / "3.jsonl", indices=range(2), seed=None)
+    run(setting, tmp_path / "4.jsonl", indices=range(2), seed=None)
+    with pytest.raises(ds.InputError, match="another certificate"):
+        merge_results([tmp_path / "3.jsonl", tmp_path / "4.jsonl"], out)
+    assert not out.exists()
+
+
+def test_decisions_agree_with_the_full_run_at_fewer_passes(setting, tmp_path) -> None:
+    """Same votes, a prefix of them: what is certified by decisions, the full run certifies too."""
+    at = (0.0, 0.1, 0.2)
+    run(setting, tmp_path / "full.jsonl", indices=range(40), budget=ds.Fixed(20_000))
+    run(setting, tmp_path / "at.jsonl", indices=range(40), budget=ds.AtRadii(at, 20_000))
+    full, few = read_results(tmp_path / "full.jsonl"), read_results(tmp_path / "at.jsonl")
+    gap = certified_accuracy(certified_radii(few), at) - certified_accuracy(certified_radii(full), at)
+    assert np.abs(gap).max() <= 1.01 / 40
+    assert 10 * sum(r.certificate.passes for r in few) < sum(r.certificate.passes for r in full)
+
+
+def test_the_command_says_how_far_it_is(setting, tmp_path, capsys) -> None:
     bundle, data = setting
-    options = ["--dataset", f"npz:{data}", "--budget", "fixed:20000", "--seed", "3"]
+    out = tmp_path / "o.jsonl"
+    command = ["evaluate", str(bundle), "--dataset", f"npz:{data}", "--out", str(out), "--seed", "1"]
+    assert main([*command, "--max", "4", "--at-radii", "0.1,0.5"]) == 0
+    shown = capsys.readouterr()
+    assert "results in" in shown.out
+    assert re.search(r"4/4 images, .*took 0:\d\d, certified \d+\.\d % at 0\.1, \d+\.\d % at 0\.5\n", shown.err)
+    assert "\r" not in shown.err
+    out.write_bytes(out.read_bytes()[:-5])
+    assert main([*command, "--max", "6", "--shard", "1/2", "--at-radii", "0.5,0.1"]) == 0
+    assert "torn last line was cut off" in capsys.readouterr().err
+    assert [r.index for r in read_results(out)] == [0, 1, 2, 4]
+    assert main([*command, "--at-radii", "0.1", "--budget", "fixed:100"]) == 2
+    assert main([*command, "--at-radii", "0.1", "--all-levels"]) == 2
+    assert main([*command, "--shard", "3"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_kill_9_at_20_random_moments_loses_and_doubles_nothing(setting, tmp_path) -> None:
+    bundle, data = setting
+    options = ["--dataset", f"npz:{data}", "--budget", "fixed:20000", "--seed", "3", "--threads", "1"]
     command = [sys.executable, "-m", "dualsmooth", "evaluate", str(bundle), *options]
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
     subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
-    for lines in (2, 11, 25):
+    row, rng = len(whole.read_bytes()) / 40, np.random.default_rng(5)
+    for moment in np.sort(rng.uniform(0, 40 * row, 20)):
         process = subprocess.Popen([*command, "--out", str(killed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while process.poll() is None and (not killed.exists() or killed.read_bytes().count(b"\n") < lines):
-            time.sleep(0.005)
+        size = killed.stat().st_size if killed.exists() else 0
+        while process.poll() is None and (not killed.exists() or killed.stat().st_size <= max(size, moment)):
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        if rng.random() < 0.5:  # as if the power had gone in the middle of a write
+            with open(killed, "r+b") as file:
+                file.truncate(max(0, killed.stat().st_size - int(rng.integers(1, row))))
     subprocess.run([*command, "--out", str(killed)], check=True, capture_output=True)
     assert rows(killed) == rows(whole)

@@ -1,0 +1,151 @@
+"use strict";
+// Helpers. Text from the data reaches the page only through textContent and attributes, never as markup.
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+
+function make(tag, attributes, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+function draw(tag, attributes, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  for (const child of children.flat()) if (child !== null && child !== undefined) element.append(child);
+  return element;
+}
+function show(id, ...children) {
+  byId(id).replaceChildren(...children.flat());
+}
+
+const percent = (share, digits = 1) => (100 * share).toFixed(digits) + " %";
+const whole = (n) => Math.round(n).toLocaleString("en");
+const floor = (x, digits = 3) => (Math.floor(x * 10 ** digits + 1e-9) / 10 ** digits).toFixed(digits);
+const plain = (x) => String(+x.toPrecision(6));
+const mean = (values) => values.reduce((a, b) => a + b, 0) / Math.max(values.length, 1);
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+const className = (c) => (c < 0 ? "abstained" : DATA.classes[c] !== undefined ? DATA.classes[c] : "class " + c);
+const sigmaName = (s) => "σ = " + plain(s);
+const seriesColor = (i) => `var(--s${i % 8})`;
+function levelColor(level, levels) {
+  const share = levels > 1 ? level / (levels - 1) : 0.6;
+  return `hsl(214 70% calc(var(--level-from) + (var(--level-to) - var(--level-from)) * ${share.toFixed(3)}))`;
+}
+
+// A run's certified images at r: correct, and proved at least that far.
+DATA.runs.forEach((run, i) => {
+  run.color = seriesColor(i);
+  run.size = run.index.length;
+  run.visible = true;
+  run.limit = /(^|: )(single:|oracle)/.test(run.name);
+  run.sorted = run.good.filter((r) => r > 0).sort((a, b) => a - b);
+});
+function certified(run, r) {
+  let low = 0, high = run.sorted.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (run.sorted[middle] < r) low = middle + 1;
+    else high = middle;
+  }
+  return run.sorted.length - low;
+}
+const accuracy = (run, r) => certified(run, r) / run.size;
+const known = (run, r) => !run.decided || run.decided.some((d) => Math.abs(d - r) < 1e-9);
+const OUTCOMES = { correct: ["correct", "good"], wrong: ["wrong", "bad"], abstained: ["abstained", "none"] };
+function outcome(run, row) {
+  if (run.good[row] > 0) return "correct";
+  return run.label && run.label[row] >= 0 ? "wrong" : "abstained";
+}
+
+// Tooltip
+function tip(event, text) {
+  const box = byId("tip");
+  if (!text) { box.hidden = true; return; }
+  box.textContent = text;
+  box.hidden = false;
+  const at = event.clientX !== undefined && event.type !== "focus" ? event : event.target.getBoundingClientRect();
+  const x = at.clientX !== undefined ? at.clientX : at.left, y = at.clientY !== undefined ? at.clientY : at.top;
+  box.style.left = Math.max(4, Math.min(x + 14, innerWidth - box.offsetWidth - 8)) + "px";
+  box.style.top = Math.max(4, y + 18 + box.offsetHeight > innerHeight ? y - box.offsetHeight - 12 : y + 18) + "px";
+}
+const hover = (text) => ({ onpointermove: (e) => tip(e, text), onpointerleave: (e) => tip(e, "") });
+
+// Charts: a frame with axes; x and y map data to the drawing.
+function nice(limit, count) {
+  const raw = limit / count, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].find((m) => m * power >= raw * 0.999) * power;
+  return Array.from({ length: Math.floor(limit / step + 1e-9) + 1 }, (_, i) => +(i * step).toPrecision(10));
+}
+function frame({ width, height, left = 52, right = 16, top = 12, bottom = 44, xMax, yMax, xTitle, yTitle, xText = plain, yText = plain, xTicks, label }) {
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  const x = (v) => left + ((width - left - right) * v) / xMax, y = (v) => height - bottom - ((height - top - bottom) * v) / yMax;
+  for (const v of nice(yMax, 5)) {
+    svg.append(draw("line", { class: v === 0 ? "zero" : "axis", x1: left, x2: width - right, y1: y(v), y2: y(v) }));
+    svg.append(draw("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, yText(v)));
+  }
+  for (const v of xTicks || nice(xMax, 8)) {
+    svg.append(draw("line", { class: "zero", x1: x(v), x2: x(v), y1: height - bottom, y2: height - bottom + 4 }));
+    svg.append(draw("text", { x: x(v), y: height - bottom + 19, "text-anchor": "middle" }, xText(v)));
+  }
+  if (xTitle) svg.append(draw("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xTitle));
+  if (yTitle) svg.append(draw("text", { transform: `translate(13 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yTitle));
+  return { svg, x, y, left, right, top, bottom, width, height };
+}
+
+// Exports: what is on the page, as a file.
+function save(name, content, type) {
+  const link = make("a", { download: name, href: URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type })) });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+const STYLED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "fill-opacity", "font-size", "font-family", "font-weight", "text-anchor"];
+function standalone(svg) {
+  const copy = svg.cloneNode(true);
+  const from = [svg, ...svg.querySelectorAll("*")], to = [copy, ...copy.querySelectorAll("*")];
+  from.forEach((element, i) => {
+    const computed = getComputedStyle(element);
+    for (const name of STYLED) to[i].setAttribute(name, computed.getPropertyValue(name));
+    to[i].removeAttribute("tabindex");
+  });
+  const box = svg.viewBox.baseVal;
+  copy.setAttribute("width", box.width);
+  copy.setAttribute("height", box.height);
+  copy.prepend(draw("rect", { width: box.width, height: box.height, fill: getComputedStyle(document.documentElement).getPropertyValue("--card").trim() }));
+  return new XMLSerializer().serializeToString(copy);
+}
+function savePng(svg, name) {
+  const picture = new Image(), box = svg.viewBox.baseVal;
+  picture.onload = () => {
+    const canvas = make("canvas", { width: 2 * box.width, height: 2 * box.height });
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob((blob) => save(name, blob));
+  };
+  picture.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(standalone(svg));
+}
+function chartTools(name) {
+  const find = () => byId(name + "-chart").querySelector("svg");
+  const tool = (text, run) => make("button", { type: "button", "aria-label": `Save this chart as ${text}`, onclick: run }, text);
+  return [
+    tool("SVG", () => save(`dualsmooth-${name}.svg`, standalone(find()), "image/svg+xml")),
+    tool("PNG", () => savePng(find(), `dualsmooth-${name}.png`)),
+  ];
+}
+function csv(rows) {
+  const cell = (v) => {
+    const text = v === null || v === undefined ? "" : String(v);
+    const inert = typeof v === "string" && /^[=+\-@\t\r]/.test(text) ? "'" + text : text;
+    return /[",\n\r]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
+  };
+  return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
+}
+const LATEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "\n": " " };
+const latex = (text) => text.replace(/[\\&%$#_{}~^\n]/g, (c) => LATEX[c] || "\\" + c);

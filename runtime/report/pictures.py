@@ -1,0 +1,69 @@
+"""The images of a report, as PNG data inside the page. The noisy copies are drawn by the page itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualsmooth.runtime.datasets import Dataset
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.results import Result
+
+MAX_BYTES = 12_000_000
+"""Room for pictures in one page; what does not fit is left out, and the page says so."""
+
+
+def picture_data(dataset: Dataset, results: Iterable[Result]) -> dict[str, Any]:
+    """The images that `results` are about: `{"width", "height", "png": {index: base64}, "left_out": count}`.
+
+    Raises `InputError` where an image is not the one that its certificate is about.
+    """
+    pictures: dict[str, str] = {}
+    left_out = used = 0
+    for result in results:
+        if str(result.index) in pictures:
+            continue
+        if result.index >= len(dataset):
+            raise InputError(f"{dataset.name} has {len(dataset)} images; the results speak of image {result.index}")
+        image = dataset.images[result.index]
+        stated = result.certificate.artefact.image_sha256
+        pixels = image.astype(np.float32) / np.float32(255)
+        if hashlib.sha256(pixels.astype("<f4").tobytes()).hexdigest() != stated:
+            raise InputError(
+                f"image {result.index} of {dataset.name} is not the one that its certificate is about; pass the data "
+                "set and split of the evaluation"
+            )
+        text = base64.b64encode(png(image)).decode() if image.shape[0] in (1, 3) else ""
+        if not text or used + len(text) > MAX_BYTES:
+            left_out += 1
+            continue
+        used += len(text)
+        pictures[str(result.index)] = text
+    return {
+        "height": int(dataset.images.shape[2]),
+        "width": int(dataset.images.shape[3]),
+        "png": pictures,
+        "left_out": left_out,
+    }
+
+
+def png(image: npt.NDArray[np.uint8]) -> bytes:
+    """A PNG file of an image [1,H,W] (grey) or [3,H,W] (RGB)."""
+    channels, height, width = image.shape
+    rows = image.transpose(1, 2, 0).reshape(height, width * channels)
+    raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(raw, 9)) + _chunk(b"IEND", b"")
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,0 +1,64 @@
+"""A plot of certified accuracy against radius, with Matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dualsmooth.runtime.curves import certified_accuracy
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.report.bands import LEVEL, accuracy_band
+from dualsmooth.runtime.report.tables import Curves
+
+
+def plot_curves(
+    curves: Curves,
+    path: str | Path | None = None,
+    *,
+    title: str = "",
+    decided: Mapping[str, Sequence[float]] | None = None,
+) -> str:
+    """Draw certified accuracy against radius, each with its band; write a PNG or SVG to `path` (by its suffix), or
+    return the SVG's text where it is None. Curves named in `decided` are known at those radii only.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise InputError("plots need matplotlib; install it with pip install 'dualsmooth[report]'") from error
+    matplotlib.use("Agg", force=False)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    limit = max([0.25, *(float(radii.max()) for radii in curves.values())]) * 1.05
+    for name, radii in curves.items():
+        single = name.split(": ")[-1].startswith(("single", "oracle"))
+        points = (decided or {}).get(name)
+        grid = np.concatenate([[0.0], np.linspace(1e-6, limit, 600)]) if points is None else np.array(points)
+        shares = certified_accuracy(radii, list(grid))
+        low, high = accuracy_band(np.round(shares * len(radii)), len(radii))
+        if points is not None:
+            ends = 100 * np.maximum(np.stack([shares - low, high - shares]), 0.0)
+            axes.errorbar(grid, 100 * shares, ends, fmt="o:", capsize=3, label=f"{name} (decided at the dots)")
+            continue
+        (line,) = axes.step(grid, 100 * shares, "--" if single else "-", where="post", label=name)
+        if not single:
+            color = line.get_color()
+            axes.fill_between(grid, 100 * low, 100 * high, step="post", color=color, alpha=0.12, linewidth=0)
+    axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy (%)", title=title)
+    axes.set_ylim(0, 100)
+    axes.set_xlim(0, limit)
+    axes.grid(alpha=0.3)
+    axes.legend(title=f"bands: {LEVEL:.0%} Clopper–Pearson", title_fontsize="small")
+    svg = path is None or Path(path).suffix == ".svg"
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg" if svg else "png", dpi=130)
+    if path is None:
+        text = buffer.getvalue().decode()
+        return text[text.index("<svg") :]
+    write_atomically(path, buffer.getvalue())
+    return str(path)

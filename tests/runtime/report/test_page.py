@@ -1,0 +1,185 @@
+"""The page as a reader meets it, in a real headless browser: drawn, sorted, filtered, and silent on the network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+from browser import Page, browser, find_browser
+
+import dualsmooth as ds
+from dualsmooth.runtime.datasets import Dataset
+from dualsmooth.runtime.report import Run, html_report, load_runs
+from dualsmooth.runtime.results import Result, ResultsWriter
+from dualsmooth.runtime.tsv import write_log
+
+HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>@DATA@"
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Result], Dataset, Path]:
+    folder = tmp_path_factory.mktemp("page")
+    bundle = toys.write_bundle(
+        folder / "bundle", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.3, 0.4]
+    )
+    images = np.random.default_rng(3).integers(0, 256, (COUNT, 1, 1, 2), np.uint8)
+    dataset = Dataset("toy", images, (images[:, 0, 0, 0] > 90).astype(np.int64), (HOSTILE, "class one"))
+    certificates = ds.load(bundle, threads=1).certify_many(images, budget=ds.Fixed(500), seed=1, all_levels=True)
+    results = [Result(i, int(dataset.labels[i]), "toy", 0.25, c) for i, c in enumerate(certificates)]
+    out = folder / "results.jsonl"
+    writer = ResultsWriter(out, {})
+    for result in results:
+        writer.append(result)
+    writer.close()
+    write_log(results, folder / "log.tsv")
+    return results, dataset, folder
+
+
+@pytest.fixture(scope="module")
+def shown(setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium: install one, or `make browser`")
+    results, dataset, folder = setting
+    runs = [
+        *load_runs([folder / "results.jsonl"], rules=["single", "oracle", "paper", "interval"]),
+        *load_runs([folder / "log.tsv"]),
+        Run.of(results[:20], name=HOSTILE, source=HOSTILE),
+    ]
+    file = folder / "report.html"
+    file.write_text(html_report(runs, title=HOSTILE, dataset=dataset))
+    with browser(executable, tmp_path_factory.mktemp("profile")) as page:
+        page.open(file)
+        yield page
+
+
+def column(page: Page, number: int) -> list[str]:
+    cells = f"[...document.querySelectorAll('#images-table tbody td:nth-child({number})')]"
+    return list(page.run(f"{cells}.map(c => c.textContent)"))
+
+
+@pytest.mark.slow
+class TestInABrowser:
+    def test_charts_are_drawn(self, shown: Page) -> None:
+        for name in ("curve", "compare", "levels", "scatter", "pa", "passes"):
+            marks = f"document.querySelectorAll('#{name}-chart svg :is(path, rect, circle)').length"
+            assert shown.run(marks) > 2, name
+        assert shown.run("document.querySelectorAll('#curve-chart svg path[stroke-linejoin]').length") == 7
+        assert shown.run("document.querySelectorAll('#scatter-chart circle.dot').length") == COUNT
+        assert shown.run("[...document.querySelectorAll('svg *')].every(e => !/NaN|undefined/.test(e.outerHTML))")
+
+    def test_table_says_what_the_results_imply(self, shown: Page, setting) -> None:
+        radii = np.array([r.correct_radius for r in setting[0]])
+        rows = shown.run("[...document.querySelectorAll('#radius-table tbody tr')].map(r => r.innerText)")
+        row = next(r for r in rows if r.startswith("interval"))
+        assert re.findall(r"\d+\.\d", row)[0] == f"{100 * np.mean(radii > 0):.1f}"
+        assert re.findall(r"\d+\.\d", row)[1] == f"{100 * np.mean(radii >= 0.25):.1f}"
+
+    def test_sorting(self, shown: Page, setting) -> None:
+        radii = sorted(r.certificate.radius for r in setting[0])
+        header = "#images-table th:nth-child(6) button"
+        shown.click(header)
+        first = [float(v) for v in column(shown, 6)]
+        assert first == sorted(first)
+        assert first[0] == pytest.approx(radii[0], abs=1e-3)
+        shown.press("Enter")  # the focus stays on the header
+        last = [float(v) for v in column(shown, 6)]
+        assert last == sorted(last, reverse=True)
+        assert last[0] == pytest.approx(radii[-1], abs=1e-3)
+        assert shown.run("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "descending"
+
+    def test_filtering(self, shown: Page, setting) -> None:
+        wrong = [r for r in setting[0] if r.certificate.label not in (None, r.true_label)]
+        shown.run("(f => { f.value = 'wrong'; f.dispatchEvent(new Event('input', {bubbles: true})); })"
+                  "(document.getElementById('f-outcome'))")  # fmt: skip
+        assert sorted(map(int, column(shown, 2))) == [r.index for r in wrong]
+        assert shown.run("document.getElementById('images-count').textContent").startswith(f"{len(wrong)} of {COUNT}")
+        shown.click("#filters button[type=reset]")
+        assert len(column(shown, 2)) == 25
+        shown.click("#pager button:last-child")
+        assert len(column(shown, 2)) == COUNT - 25
+
+    def test_curves_can_be_read_and_hidden(self, shown: Page) -> None:
+        shown.hover("#curve-chart [role=slider]")
+        assert "interval:" in shown.run("document.getElementById('tip').textContent")
+        shown.run("document.querySelector('#curve-chart [role=slider]').focus()")
+        shown.press("ArrowRight")
+        assert float(shown.run("document.querySelector('[role=slider]').getAttribute('aria-valuenow')")) > 0
+        shown.click("#legend button")
+        assert shown.run("document.querySelectorAll('#curve-chart svg path[stroke-linejoin]').length") == 6
+        shown.click("#legend button")
+
+    def test_an_image_opens_with_its_certificate_and_noisy_copies(self, shown: Page) -> None:
+        shown.click("#images-table tbody tr td:nth-child(2) button")
+        shown.wait("document.querySelectorAll('.noisy canvas').length === 6")
+        text = shown.run("document.getElementById('detail').innerText")
+        assert "class radius" in text
+        assert "Votes" in text
+        differ = "new Set([...document.querySelectorAll('.noisy canvas')].map(c => c.toDataURL())).size"
+        assert shown.run(differ) > 1
+        title = shown.run("document.getElementById('detail-title').textContent")
+        shown.press("ArrowRight")
+        assert shown.run("document.getElementById('detail-title').textContent") != title
+        shown.press("Escape")
+        assert not shown.run("document.getElementById('detail').open")
+
+    def test_exports(self, shown: Page, setting) -> None:
+        """What the buttons save, caught instead of written to a folder."""
+        shown.run("window.saved = {}; save = (name, content) => { saved[name] = content; }")
+        for selector in ("#table-tools button", "#table-tools button:last-child", "#curve-tools button",
+                         "#curve-tools button:last-child", "#images-tools button"):  # fmt: skip
+            shown.click(selector)
+        shown.wait("Object.keys(saved).length === 5")
+        rows = list(csv.DictReader(io.StringIO(shown.run("saved['certified-accuracy.csv']"))))
+        mine = next(r for r in rows if r["curve"] == "interval" and r["radius"] == "0.25")
+        assert int(mine["certified"]) == sum(r.correct_radius >= 0.25 for r in setting[0])
+        assert "\\toprule" in shown.run("saved['certified-accuracy.tex']")
+        assert shown.run("saved['dualsmooth-curve.svg']").startswith("<svg")
+        assert "var(" not in shown.run("saved['dualsmooth-curve.svg'].replace(/style=\"[^\"]*\"/g, '')")
+        assert shown.run("saved['dualsmooth-curve.png'].size") > 1000
+        assert len(list(csv.reader(io.StringIO(shown.run("saved['images.csv']"))))) == COUNT + 1
+
+    def test_hostile_text_is_only_text(self, shown: Page) -> None:
+        assert shown.run("window.hacked") is None
+        assert shown.run("document.getElementById('title').textContent") == HOSTILE
+        assert shown.run("document.querySelectorAll('script').length") == 2
+
+    def test_no_request_leaves_the_page_and_no_error(self, shown: Page) -> None:
+        outside = [r for r in shown.requests if not r.startswith(("data:", "blob:"))]
+        assert len(outside) == 1
+        assert outside[0].startswith("file://")
+        assert shown.errors == []
+
+    def test_injected_code_would_not_run(self, setting, tmp_path: Path, shown: Page) -> None:
+        """The second line of defence: even markup that got into the page is not run."""
+        page = (setting[2] / "report.html").read_text()
+        bad = tmp_path / "bad.html"
+        bad.write_text(page.replace("<noscript>", "<script>window.hacked=1</script><noscript>"))
+        shown.open(bad)
+        assert shown.run("window.hacked") is None
+        assert any("Content Security Policy" in e for e in shown.errors)
+
+
+def test_markup_cannot_end_the_data(setting) -> None:
+    results, dataset, _ = setting
+    page = html_report([Run.of(results, name=HOSTILE, source="s")], title=HOSTILE, dataset=dataset)
+    assert page.count("</script>") == 2
+    assert "hacked=1>" not in page
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["title"] == HOSTILE
+    assert data["runs"][0]["index"] == list(range(COUNT))
+
+
+def test_the_wrong_images_are_refused(setting) -> None:
+    results, dataset, _ = setting
+    other = Dataset("other", 255 - dataset.images, dataset.labels, dataset.classes)
+    with pytest.raises(ds.InputError, match="is not the one that its certificate is about"):
+        html_report([Run.of(results, name="r", source="s")], dataset=other)
