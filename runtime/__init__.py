@@ -3,6 +3,7 @@
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Budget, Fixed, parse_budget
 from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.certificate import Certificate, Prediction
+from dualsmooth.runtime.client import RemoteSmoother, connect
 from dualsmooth.runtime.errors import (
     BundleError,
     CertificateError,
@@ -10,6 +11,7 @@ from dualsmooth.runtime.errors import (
     EngineError,
     InputError,
     ProviderError,
+    ServerError,
 )
 from dualsmooth.runtime.smoother import Smoother, load
 
@@ -27,7 +29,10 @@ __all__ = [
     "InputError",
     "Prediction",
     "ProviderError",
+    "RemoteSmoother",
+    "ServerError",
     "Smoother",
+    "connect",
     "load",
     "parse_budget",
     "read_bundle",

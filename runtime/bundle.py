@@ -105,11 +105,7 @@ def read_bundle(path: str | Path) -> Bundle:
         raise BundleError(
             f"cannot read {manifest_path} ({error.strerror}); make a bundle with `dualsmooth export`"
         ) from error
-    try:
-        manifest = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{manifest_path} is not JSON ({type(error).__name__}); export the bundle again") from error
-    bundle = _parse(root, manifest, hashlib.sha256(raw).hexdigest())
+    bundle = parse_manifest(root, raw)
     for name, digest in bundle.files.items():
         file = root / name
         if file.is_symlink() or not file.is_file():
@@ -121,6 +117,17 @@ def read_bundle(path: str | Path) -> Bundle:
                 "damaged; export the bundle again"
             )
     return bundle
+
+
+def parse_manifest(root: Path, raw: bytes) -> Bundle:
+    """The bundle that a manifest's bytes describe, without a look at its files. Raises `BundleError`."""
+    try:
+        manifest = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{root / 'manifest.json'} is not JSON ({type(error).__name__}); export the bundle again"
+        ) from error
+    return _parse(root, manifest, hashlib.sha256(raw).hexdigest())
 
 
 def _parse(root: Path, manifest: Any, digest: str) -> Bundle:

@@ -1,4 +1,4 @@
-"""The runtime's commands: demo, certify, predict, evaluate, report, plan, verify."""
+"""The runtime's commands: demo, certify, predict, evaluate, report, plan, triton, verify."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
 from dualsmooth.runtime.certificate import Certificate
+from dualsmooth.runtime.client import connect, is_url
 from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy, certified_radii, expand_rules
 from dualsmooth.runtime.datasets import Dataset, load_dataset
 from dualsmooth.runtime.demo import run_demo
@@ -23,6 +24,9 @@ from dualsmooth.runtime.planner import plan
 from dualsmooth.runtime.report import html_report, markdown_table, plot_curves
 from dualsmooth.runtime.results import Result, read_results
 from dualsmooth.runtime.smoother import Smoother, load
+from dualsmooth.runtime.triton import fill_repository
+
+SOURCE = "a bundle's folder, or a Triton server: grpc://host:8001, http://host:8000"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,7 +39,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     demo.set_defaults(run=_demo)
 
     certify = commands.add_parser("certify", help="certificates for PNG, JPEG or NPY images")
-    certify.add_argument("bundle", type=Path)
+    certify.add_argument("bundle", type=_source, help=SOURCE)
     certify.add_argument("images", nargs="+", metavar="image", type=Path)
     certify.add_argument("--json", action="store_true", help="one certificate a line, as JSON")
     _engine_options(certify)
@@ -43,7 +47,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     certify.set_defaults(run=_certify)
 
     predict = commands.add_parser("predict", help="labels without radii")
-    predict.add_argument("bundle", type=Path)
+    predict.add_argument("bundle", type=_source, help=SOURCE)
     predict.add_argument("images", nargs="+", metavar="image", type=Path)
     predict.add_argument("-n", type=int, default=1_000, help="passes a stage and level (default 1000)")
     predict.add_argument("--rule", default="interval", help="interval (default) or paper")
@@ -54,7 +58,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     predict.set_defaults(run=_predict)
 
     run = commands.add_parser("evaluate", help="certify a data set; appends, resumes after a kill")
-    run.add_argument("bundle", type=Path)
+    run.add_argument("bundle", type=_source, help=SOURCE)
     run.add_argument("--dataset", required=True, help="fashion-mnist or npz:PATH")
     run.add_argument("--data-dir", type=Path, help="folder of the data set's files")
     run.add_argument("--split", default="test", help="test (default) or train")
@@ -85,6 +89,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     planner.add_argument("--json", action="store_true")
     planner.set_defaults(run=_plan)
 
+    triton = commands.add_parser("triton", help="fill a Triton model repository from a bundle")
+    triton.add_argument("bundle", type=Path)
+    triton.add_argument("--out", type=Path, required=True, help="new folder for the model repository")
+    triton.add_argument(
+        "--engine",
+        default="in-process",
+        help="in-process (default): dual_smoothing runs the networks; bls: through the base models on the same server",
+    )
+    _engine_options(triton)
+    triton.set_defaults(run=_triton)
+
     verify = commands.add_parser("verify", help="recompute a certificate from its counts and check its hashes")
     verify.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
     verify.add_argument("--bundle", type=Path, help="check that it is about this bundle")
@@ -112,7 +127,13 @@ def _sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
 
 
+def _source(text: str) -> Path | str:
+    return text if is_url(text) else Path(text)
+
+
 def _smoother(args: argparse.Namespace) -> Smoother:
+    if is_url(args.bundle):
+        return connect(args.bundle)
     return load(args.bundle, args.provider, threads=args.threads, batch_size=args.batch_size)
 
 
@@ -255,6 +276,13 @@ def _plan(args: argparse.Namespace) -> int:
         print(markdown_table(curves))
         formula = ", ".join(f"{f.formula_acr:.3f}" for f in forecasts)
         print(f"\nACR by the formula of arXiv 2404.17371: {formula}. For planning only, not certificates.")
+    return 0
+
+
+def _triton(args: argparse.Namespace) -> int:
+    options = {"provider": args.provider, "threads": args.threads, "batch_size": args.batch_size}
+    models = fill_repository(args.bundle, args.out, engine=args.engine, **options)
+    print(f"{args.out}: {', '.join(models)}; serve it with: tritonserver --model-repository={args.out}")
     return 0
 
 

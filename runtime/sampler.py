@@ -60,8 +60,13 @@ class Sampler:
     """Runs jobs through an engine. Memory is constant in the number of passes and of jobs: one batch of
     `batch_size` noisy copies and at most `in_flight` jobs."""
 
-    def __init__(self, bundle: Bundle, engine: Voter, *, batch_size: int = 256, in_flight: int = 16) -> None:
-        self.bundle, self.engine, self.in_flight = bundle, engine, in_flight
+    def __init__(
+        self, bundle: Bundle, engine: Voter, *, batch_size: int = 256, in_flight: int = 16, fair: bool = False
+    ) -> None:
+        """`fair`: jobs take turns, so that a long one does not keep the short ones waiting (a server wants that)."""
+        self.bundle, self.engine, self.in_flight, self.fair = bundle, engine, in_flight, fair
+        self.batch_jobs: list[Job] = []
+        self.batch_passes = 0
         self._buffer = np.empty((batch_size, *bundle.input_shape), np.float32)
         self._queues: dict[_Group, deque[_Work]] = {}
 
@@ -92,6 +97,23 @@ class Sampler:
                     raise failure
                 return
             self._step()
+
+    def add(self, job: Job) -> None:
+        """Queue a job without `run`, for a caller that keeps its own books: it is finished when `job.open` is 0."""
+        self._advance(job)
+
+    def step(self) -> None:
+        """Run one batch of the added jobs. Where it raises, `batch_jobs` lack its votes: drop them."""
+        self._step()
+
+    def drop(self, job: Job) -> None:
+        """Forget a job: none of its remaining passes are drawn."""
+        for group in list(self._queues):
+            kept = deque(work for work in self._queues[group] if work.job is not job)
+            if kept:
+                self._queues[group] = kept
+            else:
+                del self._queues[group]
 
     def _advance(self, job: Job) -> None:
         """Resume the job's process and queue what it asks for next; it is finished when nothing is open."""
@@ -130,6 +152,9 @@ class Sampler:
             filled += size
             if work.left == 0:
                 queue.popleft()
+        if self.fair and queue and queue[0] is parts[-1][0]:
+            queue.rotate(-1)
+        self.batch_jobs, self.batch_passes = [work.job for work, _, _ in parts], filled
         width = len(parts[0][0].counts)
         votes = self.engine.votes(group.model, self._buffer[:filled], parts[0][0].sigma, width)
         for work, start, stop in parts:
