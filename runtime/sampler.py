@@ -15,6 +15,9 @@ from dualsmooth.runtime.certification import Requests
 from dualsmooth.runtime.noise import Seed, add_noise
 from dualsmooth.runtime.votes import ESTIMATOR, Counts, Stream, Tally
 
+PATIENCE = 3
+"""How many batches a group may be passed over where jobs take turns."""
+
 
 class Voter(Protocol):
     """What the driver needs of an engine."""
@@ -67,6 +70,7 @@ class Sampler:
         self.bundle, self.engine, self.in_flight, self.fair = bundle, engine, in_flight, fair
         self.batch_jobs: list[Job] = []
         self.batch_passes = 0
+        self._passed: dict[_Group, int] = {}
         self._buffer = np.empty((batch_size, *bundle.input_shape), np.float32)
         self._queues: dict[_Group, deque[_Work]] = {}
 
@@ -134,9 +138,19 @@ class Sampler:
                 self._queues.setdefault(group, deque()).append(_Work(job, stream, sigma, left, counts.copy()))
                 job.open += 1
 
+    def _turn(self, fullest: _Group) -> _Group:
+        """The group whose turn it is: the fullest, unless another was passed over `PATIENCE` times in a row."""
+        passed = {group: self._passed.get(group, 0) + 1 for group in self._queues}
+        waits = max(passed, key=lambda g: passed[g])
+        group = waits if passed[waits] > PATIENCE else fullest
+        self._passed = passed | {group: 0}
+        return group
+
     def _step(self) -> None:
         """Run one batch of the group with the most passes to draw."""
         group = max(self._queues, key=lambda g: min(len(self._buffer), sum(w.left for w in self._queues[g])))
+        if self.fair:
+            group = self._turn(group)
         queue = self._queues[group]
         parts: list[tuple[_Work, int, int]] = []
         filled = 0

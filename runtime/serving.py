@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from dualsmooth.runtime.errors import CertificateError, DualSmoothError, EngineE
 from dualsmooth.runtime.noise import Seed
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.smoother import Smoother
+from dualsmooth.runtime.votes import Tally
 
 CERTIFY, PREDICT, PING = "certify", "predict", "ping"
 """`ping` asks only whether the service lives; it is answered without sampling (see `Service.check`)."""
@@ -160,6 +161,7 @@ class Service:
         self._waiting: deque[Ticket] = deque()
         self._news = threading.Condition()
         self._closing = False
+        self._drawn, self._counted = 0, 0.0
         self._thread = threading.Thread(target=self._run, name="dualsmooth-service", daemon=True)
         self._thread.start()
 
@@ -240,12 +242,19 @@ class Service:
             for ticket in [t for t in self._open if any(t.job is job for job in lost)]:
                 self._give_up(ticket, error)
             return
-        self._observe("passes", float(self._sampler.batch_passes))
+        self._count(self._sampler.batch_passes)
         for ticket in list(self._open):
             if ticket.job.open == 0:
                 self._finish(ticket)
             elif ticket.terms is not None:
                 self._progress(ticket)
+
+    def _count(self, passes: int, *, now: bool = False) -> None:
+        """Add up passes; tell them every second, and with every answer."""
+        self._drawn += passes
+        if now or time.monotonic() - self._counted > 1.0:
+            self._observe("passes", float(self._drawn))
+            self._drawn, self._counted = 0, time.monotonic()
 
     def _finish(self, ticket: Ticket) -> None:
         try:
@@ -256,12 +265,8 @@ class Service:
         self._open.remove(ticket)
         kind = "certificates" if isinstance(answer, Certificate) else "predictions"
         seconds = time.monotonic() - ticket.started
-        for name, value in (
-            ("passes", answer.passes),
-            (kind, 1),
-            ("abstentions", answer.abstained),
-            ("seconds", seconds),
-        ):
+        self._count(0, now=True)
+        for name, value in ((kind, 1), ("abstentions", answer.abstained), ("seconds", seconds)):
             self._observe(name, float(value))
         self._tell(ticket.reply.answered, answer)
 
@@ -279,7 +284,11 @@ class Service:
             answer = ticket.answer()
         except CertificateError:  # the rule needs votes that are still to come
             return None
-        return answer if isinstance(answer, Certificate) else None
+        if not isinstance(answer, Certificate):
+            return None
+        tally = answer.tally  # which goes on growing
+        now = Tally(tally.classes, tally.levels, {stream: list(looks) for stream, looks in tally.looks.items()})
+        return replace(answer, tally=now)
 
     def _give_up(self, ticket: Ticket, error: DualSmoothError) -> None:
         self._sampler.drop(ticket.job)
@@ -291,6 +300,7 @@ class Service:
         self._fail(ticket, error)
 
     def _fail(self, ticket: Ticket, error: DualSmoothError) -> None:
+        self._count(0, now=True)
         self._observe("failures", 1.0)
         self._tell(ticket.reply.failed, error)
 

@@ -29,6 +29,8 @@ Tensors = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.float32]
 Sending = tuple[Future[Tensors], Callable[[], object], Callable[[], object]]
 OUTPUTS = ("LABEL", "RADIUS", "SIGMA", "ABSTAINED", "CERTIFICATE")
+CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
+"""A server that comes back is found within a second."""
 PROBE_SECONDS = 2.0
 """A request that takes longer is followed by pings: a server whose Python process died never answers what it had."""
 
@@ -220,7 +222,7 @@ class GrpcWire(Wire):
 
         super().__init__(*arguments)
         self.module = tritonclient.grpc
-        self._client = self.module.InferenceServerClient(self.address)
+        self._client = self.module.InferenceServerClient(self.address, channel_args=CHANNEL)
 
     def config(self) -> dict[str, Any]:
         config = self._client.get_model_config(self.model, as_json=True, client_timeout=min(30.0, self.timeout))
@@ -268,7 +270,7 @@ class GrpcWire(Wire):
 
     def stream(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Iterator[Tensors]:
         answers: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
-        client = self.module.InferenceServerClient(self.address)
+        client = self.module.InferenceServerClient(self.address, channel_args=CHANNEL)
         try:
             client.start_stream(lambda result, error: answers.put((result, error)), stream_timeout=self.timeout)
             client.async_stream_infer(

@@ -34,8 +34,9 @@ def test_certificates_are_those_of_the_process(remote: ds.RemoteSmoother, local:
 def test_many_share_batches_and_keep_their_votes(
     remote: ds.RemoteSmoother, local: ds.Smoother, budget: ds.Budget
 ) -> None:
-    here = [c.to_json() for c in local.certify_many(IMAGES, budget=budget, seed=7)]
-    there = [c.to_json() for c in remote.certify_many(IMAGES, budget=budget, seed=7)]
+    images = IMAGES[::3]
+    here = [c.to_json() for c in local.certify_many(images, budget=budget, seed=7)]
+    there = [c.to_json() for c in remote.certify_many(images, budget=budget, seed=7)]
     assert there == here
 
 

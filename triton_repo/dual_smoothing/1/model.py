@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dualsmooth.runtime.serving import CERTIFY, PING, Answer, Refused, Service, 
 from dualsmooth.runtime.triton_model import METRICS, ServerOptions, check_tensors, open_smoother, outputs
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+CANCEL_SECONDS = 0.02
 
 
 class TritonPythonModel:
@@ -64,7 +66,7 @@ class _Sender:
     """One request's way back to its client."""
 
     def __init__(self, sender: Any, *, stream: bool) -> None:
-        self._sender, self.wants_progress = sender, stream
+        self._sender, self.wants_progress, self._next = sender, stream, 0.0
 
     def send(self, response: Any, flags: int) -> None:
         self._sender.send(response, flags=flags)
@@ -82,6 +84,11 @@ class _Sender:
         self.send(pb.InferenceResponse(error=pb.TritonError(" ".join(str(error).split()), code)), FINAL)
 
     def cancelled(self) -> bool:
+        """Asks Triton at most every `CANCEL_SECONDS`, which is less than a batch of a real network takes."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + CANCEL_SECONDS
         return bool(self._sender.is_cancelled())
 
 
