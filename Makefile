@@ -13,7 +13,7 @@ demo: $(DEMO)/ready ## certify 20 real images with the shipped bundle (installs 
 	$(DEMO)/bin/dualsmooth demo
 
 serve: $(DEMO)/serve ## serve the shipped bundle on a real Triton server on loopback (fetches it, 55 MB)
-	PATH="$(CURDIR)/$(DEMO)/bin:$$PATH" $(DEMO)/bin/python scripts/triton_server.py
+	$(DEMO)/bin/python scripts/triton_server.py $(ARGS)
 
 test: lint ## ruff, mypy --strict and the whole pytest suite
 	$(DEV)/bin/python -m pytest -q

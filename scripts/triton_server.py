@@ -214,7 +214,9 @@ def main() -> int:
     image = args.build / "image.npy"
     _example(image)
     print(f"serving {repository} on 127.0.0.1: HTTP {server.http}, gRPC {server.grpc}, metrics {server.metrics}")
-    print(f"try: dualsmooth certify grpc://127.0.0.1:{server.grpc} {_shown(image)} --seed 0", flush=True)
+    own = Path(sys.executable).with_name("dualsmooth")
+    command = _shown(own) if own.exists() else own.name
+    print(f"try: {command} certify grpc://127.0.0.1:{server.grpc} {_shown(image)} --seed 0", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         assert server.process is not None
