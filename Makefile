@@ -4,13 +4,16 @@ DEMO := build/venv-demo
 DEV := build/venv-dev
 TORCH := torch==2.14.1
 
-.PHONY: help demo test lint fast browser clean
+.PHONY: help demo serve test lint fast browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 demo: $(DEMO)/ready ## certify 20 real images with the shipped bundle (installs the light runtime only, no torch)
 	$(DEMO)/bin/dualsmooth demo
+
+serve: $(DEMO)/serve ## serve the shipped bundle on a real Triton server on loopback (fetches it, 55 MB)
+	$(DEMO)/bin/python scripts/triton_server.py $(ARGS)
 
 test: lint browser ## ruff, mypy --strict and the whole pytest suite
 	$(DEV)/bin/python -m pytest -q
@@ -32,6 +35,10 @@ clean: ## remove everything that make has built
 $(DEMO)/ready: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/pip install --quiet -e '.[cpu,report]'
+	touch $@
+
+$(DEMO)/serve: $(DEMO)/ready
+	$(DEMO)/bin/pip install --quiet -e '.[cpu,report,triton]'
 	touch $@
 
 $(DEV)/ready: pyproject.toml

@@ -14,6 +14,7 @@ import onnx
 
 from dualsmooth.export.precision import Samples
 from dualsmooth.runtime.errors import BundleError, InputError, ProviderError, one_line
+from dualsmooth.runtime.image_folders import ImageFiles
 
 FLOORS = {"fp16": 0.99, "bf16": 0.97, "int8": 0.95}
 """The least agreement at any level with which a file is exported, unless it is forced."""
@@ -31,18 +32,19 @@ class Pictures:
 
     @staticmethod
     def choose(
-        name: str, images: npt.NDArray[Any], *, calibrate: int = 128, measure: int = 512, seed: int = 0
+        name: str, images: npt.NDArray[Any] | ImageFiles, *, calibrate: int = 128, measure: int = 512, seed: int = 0
     ) -> Pictures:
         """Pick images for calibration, and others to measure agreement on, from uint8 or float32 `images` [M,C,H,W]."""
-        if images.ndim != 4 or len(images) < 2 or images.dtype not in (np.uint8, np.float32):
+        dtype = np.dtype(np.uint8) if isinstance(images, ImageFiles) else images.dtype
+        if len(images.shape) != 4 or len(images) < 2 or dtype not in (np.uint8, np.float32):
             raise InputError(
-                f"{name} holds {images.dtype} {list(images.shape)}; expected 2 or more, uint8 or float32 [M,C,H,W]"
+                f"{name} holds {dtype} {list(images.shape)}; expected 2 or more, uint8 or float32 [M,C,H,W]"
             )
         order = np.random.default_rng(seed).permutation(len(images))
         first = min(calibrate, len(images) // 2)
-        scale = np.float32(255 if images.dtype == np.uint8 else 1)
+        scale = np.float32(255 if dtype == np.uint8 else 1)
         parts = (images[order[:first]], images[order[first : first + measure]])
-        small, rest = (np.ascontiguousarray(part.astype(np.float32) / scale) for part in parts)
+        small, rest = (np.ascontiguousarray(np.asarray(part).astype(np.float32) / scale) for part in parts)
         if not (min(small.min(), rest.min()) >= 0 and max(small.max(), rest.max()) <= 1):
             raise InputError(f"{name} holds values outside of [0, 1]; pass unnormalised images")
         return Pictures(name, small, rest)

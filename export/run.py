@@ -7,11 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from dualsmooth.export.bundle import export_bundle
 from dualsmooth.runtime.bundle import Bundle
-from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import read_toml
 from dualsmooth.training.record import CONFIG, code_version, load_run, now
 
@@ -35,9 +32,6 @@ def export_run(
     """
     trained = load_run(run)
     record = trained.record
-    classifiers = [network for network in trained.classifiers if isinstance(network, nn.Module)]
-    if len(classifiers) < len(trained.sigmas):
-        raise InputError(f"run {run} routes over ONNX experts, which cannot be exported again yet")
     provenance: dict[str, Any] = {
         "dataset": record.get("dataset"),
         "seed": record.get("seed"),
@@ -51,7 +45,7 @@ def export_run(
     return export_bundle(
         out,
         estimator=trained.estimator,
-        classifiers=classifiers,
+        classifiers=trained.classifiers,
         sigmas=trained.sigmas,
         sigma_e=trained.sigma_e,
         classes=trained.classes,

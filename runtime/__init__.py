@@ -3,6 +3,7 @@
 from dualsmooth.runtime.budgets import Adaptive, AtRadii, AtRadius, Budget, Fixed, parse_budget
 from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.certificate import Certificate, Prediction
+from dualsmooth.runtime.client import RemoteSmoother, connect
 from dualsmooth.runtime.columns import read_results
 from dualsmooth.runtime.errors import (
     BundleError,
@@ -11,6 +12,7 @@ from dualsmooth.runtime.errors import (
     EngineError,
     InputError,
     ProviderError,
+    ServerError,
 )
 from dualsmooth.runtime.smoother import Smoother, load
 
@@ -29,7 +31,10 @@ __all__ = [
     "InputError",
     "Prediction",
     "ProviderError",
+    "RemoteSmoother",
+    "ServerError",
     "Smoother",
+    "connect",
     "load",
     "parse_budget",
     "read_bundle",

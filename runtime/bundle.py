@@ -109,14 +109,7 @@ def read_bundle(path: str | Path) -> Bundle:
     if not root.is_dir():
         raise BundleError(f"bundle {root} is not a directory; pass the directory that holds {MANIFEST}")
     raw = _read_manifest(root / MANIFEST)
-    try:
-        manifest = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        why = f": {error}" if type(error) is ValueError else ""
-        raise BundleError(
-            f"{root / MANIFEST} is not JSON ({type(error).__name__}{why[:80]}); export the bundle again"
-        ) from error
-    bundle = _parse(root, manifest, hashlib.sha256(raw).hexdigest())
+    bundle = parse_manifest(root, raw)
     for name, digest in bundle.files.items():
         _check_hash(root / name, digest)
     _check_graphs(bundle)
@@ -177,6 +170,18 @@ def _check_graphs(bundle: Bundle) -> None:
         raise BundleError(
             f"{bundle.path / MANIFEST}: files lists {idle[:3]}, which no model uses; export the bundle again"
         )
+
+
+def parse_manifest(root: Path, raw: bytes) -> Bundle:
+    """The bundle that a manifest's bytes describe, without a look at its files. Raises `BundleError`."""
+    try:
+        manifest = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        why = f": {error}" if type(error) is ValueError else ""
+        raise BundleError(
+            f"{root / MANIFEST} is not JSON ({type(error).__name__}{why[:80]}); export the bundle again"
+        ) from error
+    return _parse(root, manifest, hashlib.sha256(raw).hexdigest())
 
 
 def _parse(root: Path, manifest: Any, digest: str) -> Bundle:

@@ -218,6 +218,19 @@ class Prediction:
     def to_json(self) -> str:
         return json.dumps({**vars(self), "levels": list(self.levels), "abstained": self.abstained})
 
+    @classmethod
+    def from_json(cls, text: str) -> Prediction:
+        """Inverse of `to_json`. Raises `CertificateError`."""
+        try:
+            data = json.loads(text)
+            label = data["label"]
+            if not (label is None or (type(label) is int and label >= 0)) or type(data["passes"]) is not int:
+                raise TypeError("label or passes")
+            levels = tuple(_number(s) for s in data["levels"])
+            return cls(label, _number(data["sigma"]), levels, _number(data["alpha"]), data["passes"])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CertificateError(f"prediction is incomplete or damaged ({type(error).__name__})") from error
+
 
 def _finite(value: float) -> float | None:
     return None if math.isinf(value) else value

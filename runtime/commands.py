@@ -1,5 +1,5 @@
-"""The runtime's commands on single images and bundles: demo, certify, predict, inspect, verify. Those on data sets:
-dataset_commands."""
+"""The runtime's commands on single images and bundles: demo, certify, predict, inspect, triton, verify. Those on
+data sets: dataset_commands."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from typing import Any
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
 from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.certificate import Certificate
+from dualsmooth.runtime.client import connect, is_url
 from dualsmooth.runtime.demo import run_demo
 from dualsmooth.runtime.describe import describe, sentences
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.images import read_image
 from dualsmooth.runtime.smoother import Smoother, load
+from dualsmooth.runtime.triton import fill_repository
+
+SOURCE = "a bundle's folder, or a Triton server: grpc://host:8001, http://host:8000"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,7 +32,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     demo.set_defaults(run=_demo)
 
     certify = commands.add_parser("certify", help="certificates for PNG, JPEG or NPY images")
-    certify.add_argument("bundle", type=Path)
+    certify.add_argument("bundle", type=source, help=SOURCE)
     certify.add_argument("images", nargs="+", metavar="image", type=Path)
     certify.add_argument("--json", action="store_true", help="one certificate a line, as JSON")
     engine_options(certify)
@@ -36,7 +40,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     certify.set_defaults(run=_certify)
 
     predict = commands.add_parser("predict", help="labels without radii")
-    predict.add_argument("bundle", type=Path)
+    predict.add_argument("bundle", type=source, help=SOURCE)
     predict.add_argument("images", nargs="+", metavar="image", type=Path)
     predict.add_argument("-n", type=int, default=1_000, help="passes a stage and level (default 1000)")
     predict.add_argument("--rule", default="interval", help="interval (default) or paper")
@@ -54,6 +58,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     from dualsmooth.runtime import dataset_commands  # it shares the options below
 
     dataset_commands.register(commands)
+
+    triton = commands.add_parser("triton", help="fill a Triton model repository from a bundle")
+    triton.add_argument("bundle", type=Path)
+    triton.add_argument("--out", type=Path, required=True, help="new folder for the model repository")
+    triton.add_argument(
+        "--engine",
+        default="in-process",
+        help="in-process (default): dual_smoothing runs the networks; bls: through the base models on the same server",
+    )
+    engine_options(triton)
+    triton.set_defaults(run=_triton)
 
     verify = commands.add_parser("verify", help="recompute a certificate from its counts and check its hashes")
     verify.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
@@ -83,7 +98,13 @@ def sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
 
 
+def source(text: str) -> Path | str:
+    return text if is_url(text) else Path(text)
+
+
 def open_smoother(args: argparse.Namespace) -> Smoother:
+    if is_url(args.bundle):
+        return connect(args.bundle)
     return load(args.bundle, args.provider, threads=args.threads, batch_size=args.batch_size)
 
 
@@ -141,6 +162,13 @@ def _predict(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     facts = describe(read_bundle(args.bundle))
     print(json.dumps(facts, indent=2) if args.json else sentences(facts))
+    return 0
+
+
+def _triton(args: argparse.Namespace) -> int:
+    options = {"provider": args.provider, "threads": args.threads, "batch_size": args.batch_size}
+    models = fill_repository(args.bundle, args.out, engine=args.engine, **options)
+    print(f"{args.out}: {', '.join(models)}; serve it with: tritonserver --model-repository={args.out}")
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
-from dualsmooth.runtime.commands import engine_options, open_smoother, sampling_of, sampling_options
+from dualsmooth.runtime.commands import SOURCE, engine_options, open_smoother, sampling_of, sampling_options, source
 from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy
 from dualsmooth.runtime.datasets import Dataset, load_dataset
 from dualsmooth.runtime.errors import InputError
@@ -41,7 +41,7 @@ FORMATS = (".html", ".png", ".svg", ".csv", ".tex", ".tsv")
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands to the command line."""
     run = commands.add_parser("evaluate", help="certify a data set; appends, resumes after a kill")
-    run.add_argument("bundle", type=Path)
+    run.add_argument("bundle", type=source, help=SOURCE)
     _dataset_options(run, required=True)
     run.add_argument("--out", type=Path, required=True, help="results file (JSON Lines)")
     run.add_argument("--skip", type=int, default=1, help="every SKIP-th image (default 1: all)")

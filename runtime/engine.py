@@ -27,6 +27,7 @@ class Engine:
                 "onnxruntime is not installed; install one engine, e.g. pip install 'dualsmooth[cpu]'"
             ) from error
         self.provider, self.version = provider, str(onnxruntime.__version__)
+        self.name = f"onnxruntime {self.version}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -55,6 +56,10 @@ class Engine:
     def takes_sigma(self, model: BaseModel) -> bool:
         """Whether the model is conditional on the noise level (scalar input `sigma`)."""
         return any(self._takes_sigma[name] for name in model.members)
+
+    def file_takes_sigma(self, name: str) -> bool:
+        """Whether one ONNX file has the scalar input `sigma`."""
+        return self._takes_sigma[name]
 
     def votes(
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
@@ -92,11 +97,16 @@ class Engine:
             raise EngineError(
                 f"{name} failed on {self.provider} ({one_line(error)}); no certificate is issued"
             ) from error
-        if not isinstance(logits, np.ndarray) or logits.shape != (len(batch), width):
-            raise EngineError(f"{name} returned shape {getattr(logits, 'shape', None)}; expected {(len(batch), width)}")
-        if not np.isfinite(logits).all():
-            raise EngineError(f"{name} returned NaN or infinite logits; no certificate is issued")
-        return logits
+        return checked_logits(name, logits, len(batch), width)
+
+
+def checked_logits(name: str, logits: object, rows: int, width: int) -> npt.NDArray[np.float32]:
+    """`logits` if they are finite and [rows,width]; else `EngineError`: a failure never becomes a vote."""
+    if not isinstance(logits, np.ndarray) or logits.shape != (rows, width):
+        raise EngineError(f"{name} returned shape {getattr(logits, 'shape', None)}; expected {(rows, width)}")
+    if not np.isfinite(logits).all():
+        raise EngineError(f"{name} returned NaN or infinite logits; no certificate is issued")
+    return logits
 
 
 def _check_graph(session: Any, path: Any, shape: tuple[int, int, int], width: int) -> bool:

@@ -24,6 +24,10 @@ class ProviderError(DualSmoothError):
     """The execution provider that was asked for is not the one that would run."""
 
 
+class ServerError(DualSmoothError):
+    """A server cannot be reached, refuses a request, or gave it up; no certificate came out of it."""
+
+
 class CertificateError(DualSmoothError):
     """A certificate does not follow from its own counts, or belongs to another bundle."""
 

@@ -15,6 +15,9 @@ from dualsmooth.runtime.certification import Requests
 from dualsmooth.runtime.noise import Seed, add_noise
 from dualsmooth.runtime.votes import ESTIMATOR, Counts, Stream, Tally
 
+PATIENCE = 3
+"""How many batches a group may be passed over where jobs take turns."""
+
 
 class Voter(Protocol):
     """What the driver needs of an engine."""
@@ -60,8 +63,14 @@ class Sampler:
     """Runs jobs through an engine. Memory is constant in the number of passes and of jobs: one batch of
     `batch_size` noisy copies and at most `in_flight` jobs."""
 
-    def __init__(self, bundle: Bundle, engine: Voter, *, batch_size: int = 256, in_flight: int = 16) -> None:
-        self.bundle, self.engine, self.in_flight = bundle, engine, in_flight
+    def __init__(
+        self, bundle: Bundle, engine: Voter, *, batch_size: int = 256, in_flight: int = 16, fair: bool = False
+    ) -> None:
+        """`fair`: jobs take turns, so that a long one does not keep the short ones waiting (a server wants that)."""
+        self.bundle, self.engine, self.in_flight, self.fair = bundle, engine, in_flight, fair
+        self.batch_jobs: list[Job] = []
+        self.batch_passes = 0
+        self._passed: dict[_Group, int] = {}
         self._buffer = np.empty((batch_size, *bundle.input_shape), np.float32)
         self._queues: dict[_Group, deque[_Work]] = {}
 
@@ -93,6 +102,23 @@ class Sampler:
                 return
             self._step()
 
+    def add(self, job: Job) -> None:
+        """Queue a job without `run`, for a caller that keeps its own books: it is finished when `job.open` is 0."""
+        self._advance(job)
+
+    def step(self) -> None:
+        """Run one batch of the added jobs. Where it raises, `batch_jobs` lack its votes: drop them."""
+        self._step()
+
+    def drop(self, job: Job) -> None:
+        """Forget a job: none of its remaining passes are drawn."""
+        for group in list(self._queues):
+            kept = deque(work for work in self._queues[group] if work.job is not job)
+            if kept:
+                self._queues[group] = kept
+            else:
+                del self._queues[group]
+
     def _advance(self, job: Job) -> None:
         """Resume the job's process and queue what it asks for next; it is finished when nothing is open."""
         while job.open == 0:
@@ -112,9 +138,19 @@ class Sampler:
                 self._queues.setdefault(group, deque()).append(_Work(job, stream, sigma, left, counts.copy()))
                 job.open += 1
 
+    def _turn(self, fullest: _Group) -> _Group:
+        """The group whose turn it is: the fullest, unless another was passed over `PATIENCE` times in a row."""
+        passed = {group: self._passed.get(group, 0) + 1 for group in self._queues}
+        waits = max(passed, key=lambda g: passed[g])
+        group = waits if passed[waits] > PATIENCE else fullest
+        self._passed = passed | {group: 0}
+        return group
+
     def _step(self) -> None:
         """Run one batch of the group with the most passes to draw."""
         group = max(self._queues, key=lambda g: min(len(self._buffer), sum(w.left for w in self._queues[g])))
+        if self.fair:
+            group = self._turn(group)
         queue = self._queues[group]
         parts: list[tuple[_Work, int, int]] = []
         filled = 0
@@ -130,6 +166,9 @@ class Sampler:
             filled += size
             if work.left == 0:
                 queue.popleft()
+        if self.fair and queue and queue[0] is parts[-1][0]:
+            queue.rotate(-1)
+        self.batch_jobs, self.batch_passes = [work.job for work, _, _ in parts], filled
         width = len(parts[0][0].counts)
         votes = self.engine.votes(group.model, self._buffer[:filled], parts[0][0].sigma, width)
         for work, start, stop in parts:

@@ -96,9 +96,7 @@ class Smoother:
 
         sampler = Sampler(self.bundle, self.engine, batch_size=self.batch_size, in_flight=in_flight)
         for job in sampler.run(jobs()):
-            yield Certificate(
-                settle(terms, job.tally), terms, job.tally, job.seed, self.artefact(job.image), version("dualsmooth")
-            )
+            yield self.certificate(terms, job)
 
     def predict(
         self,
@@ -114,17 +112,30 @@ class Smoother:
         `n` passes a stage and level, no radius (Cohen et al. 2019, PREDICT, for both stages). `rule`: `interval` or
         `paper`. Raises `InputError`, `EngineError`.
         """
+        job = self.prediction_job(image, alpha=alpha, n=n, rule=rule, seed=Seed.make(seed))
+        next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
+        return self.prediction(job, alpha=alpha, rule=rule)
+
+    def certificate(self, terms: Terms, job: Job) -> Certificate:
+        """What the votes that a job has so far prove. Raises `CertificateError` where the rule needs more."""
+        artefact = self.artefact(job.image)
+        return Certificate(settle(terms, job.tally), terms, job.tally, job.seed, artefact, version("dualsmooth"))
+
+    def prediction_job(self, image: npt.ArrayLike, *, alpha: float, n: int, rule: str, seed: Seed) -> Job:
+        """The work of one prediction. Raises `InputError`."""
         self.terms(alpha=alpha, budget=Fixed(n), rule=rule, route=None)
         if rule not in ("interval", "paper"):
             raise InputError(f"rule {rule!r} does not predict; expected interval or paper")
         tally = Tally(len(self.bundle.classes), len(self.bundle.sigmas))
-        levels, interval = len(self.bundle.sigmas), rule == "interval"
-        process = prediction(tally, levels=levels, alpha=alpha, n=n, interval=interval)
-        job = Job(self.check_image(image), Seed.make(seed), tally, process)
-        next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
-        label, kept = predicted(tally, levels=levels, alpha=alpha, interval=interval)
+        process = prediction(tally, levels=len(self.bundle.sigmas), alpha=alpha, n=n, interval=rule == "interval")
+        return Job(self.check_image(image), seed, tally, process)
+
+    def prediction(self, job: Job, *, alpha: float, rule: str) -> Prediction:
+        """What the votes of a finished prediction say."""
+        levels = len(self.bundle.sigmas)
+        label, kept = predicted(job.tally, levels=levels, alpha=alpha, interval=rule == "interval")
         sigmas = tuple(self.bundle.sigmas[level] for level in kept)
-        return Prediction(label, sigmas[0] if sigmas else 0.0, sigmas, alpha, tally.total())
+        return Prediction(label, sigmas[0] if sigmas else 0.0, sigmas, alpha, job.tally.total())
 
     def verify(self, certificate: Certificate) -> None:
         """Check that a certificate is about this bundle's files. Raises `CertificateError`."""
@@ -142,7 +153,7 @@ class Smoother:
         """
         self.verify(certificate)
         pixels = self.check_image(image)
-        if _image_sha256(pixels) != certificate.artefact.image_sha256:
+        if image_sha256(pixels) != certificate.artefact.image_sha256:
             raise CertificateError("the image is not the one that the certificate is about")
         tally = certificate.terms.tally()
         stated = certificate.tally
@@ -186,8 +197,8 @@ class Smoother:
 
     def artefact(self, pixels: npt.NDArray[np.float32]) -> Artefact:
         b = self.bundle
-        engine = f"onnxruntime {self.engine.version}"
-        return Artefact(b.manifest_sha256, b.files, b.precision, self.engine.provider, engine, _image_sha256(pixels))
+        engine = self.engine
+        return Artefact(b.manifest_sha256, b.files, b.precision, engine.provider, engine.name, image_sha256(pixels))
 
 
 def _replaying(stated: Tally) -> Requests:
@@ -197,5 +208,6 @@ def _replaying(stated: Tally) -> Requests:
             yield [Request(stream, int(look.sum()))]
 
 
-def _image_sha256(pixels: npt.NDArray[np.float32]) -> str:
+def image_sha256(pixels: npt.NDArray[np.float32]) -> str:
+    """SHA-256 of an image [C,H,W] as little-endian float32."""
     return hashlib.sha256(pixels.astype("<f4").tobytes()).hexdigest()

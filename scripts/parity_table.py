@@ -106,7 +106,13 @@ def small_cnn(run_directory: Path | None) -> Case:
     from dualsmooth.training import load_run
 
     network = load_run(run_directory).classifiers[0]
-    return Case(network, (1, 28, 28), 10, fashion(), "trained, Fashion-MNIST")
+    return Case(
+        onnx.load(network) if isinstance(network, Path) else network,
+        (1, 28, 28),
+        10,
+        fashion(),
+        "trained, Fashion-MNIST",
+    )
 
 
 def residual(name: str, _: Path | None) -> Case:

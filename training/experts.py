@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dualsmooth.export.onnx_files import load_onnx
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.training.config import Config
@@ -16,16 +17,15 @@ from dualsmooth.training.record import classifier_names
 def adopt_experts(root: Path, config: Config, classes: int, input_shape: tuple[int, int, int]) -> list[Voter]:
     """Copy the files of `config.experts` into the run directory `root`, once, and return a voter for each level.
 
-    An expert has to be a base model as bundles hold it: input `x` float32 [N,C,H,W] in [0, 1] plus noise, unnormalised,
-    optionally a scalar `sigma`; output `logits` [N,classes]. Raises `InputError` for a file that is not.
+    An expert takes float32 [N,C,H,W] in [0, 1] plus noise, unnormalised, optionally a scalar `sigma`, and gives one
+    output [N,classes]; it is brought to the bundle's contract as `dualsmooth export` does (names, dynamic batch).
+    Raises `InputError` or `BundleError` for a file that cannot serve.
     """
     voters = []
     for (sigma, source), name in zip(config.expert_files(), classifier_names(config), strict=True):
         if not (root / name).exists():
-            try:
-                write_atomically(root / name, source.read_bytes())
-            except OSError as error:
-                raise InputError(f"cannot read expert {source} ({error.strerror}); pass SIGMA=FILE.onnx") from error
+            graph = load_onnx(source, input_shape)
+            write_atomically(root / name, graph.SerializeToString(deterministic=True))
         try:
             voter = Voter((root / name).read_bytes())
             votes = voter.votes(np.zeros(input_shape, np.uint8), sigma, 2, np.random.default_rng(0))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dualsmooth.export import to_onnx
+from dualsmooth.export import export_run, to_onnx
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config, load_run, train
 from dualsmooth.training.checkpoint import load_checkpoint
@@ -123,6 +123,8 @@ def test_experts_from_anywhere_get_a_router(tiny: Config, tmp_path: Path) -> Non
     assert run.sigmas == (0.1, 0.4)
     assert [p.name for p in run.classifiers if isinstance(p, Path)] == ["classifier_0.1.onnx", "classifier_0.4.onnx"]
     assert run.estimator(torch.zeros(1, *load_training_data(config).input_shape)).shape == (1, 2)
+    bundle = export_run(tmp_path / "run", tmp_path / "bundle")
+    assert bundle.sigmas == (0.1, 0.4)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +132,8 @@ def test_experts_from_anywhere_get_a_router(tiny: Config, tmp_path: Path) -> Non
     [
         ("0.25", "SIGMA=FILE.onnx"),
         ("x=a.onnx", "SIGMA=FILE.onnx"),
-        ("0.25=/nowhere/a.onnx", "cannot read expert /nowhere/a.onnx"),
-        ("0.25={garbage}", "does not run on images"),
+        ("0.25=/nowhere/a.onnx", "/nowhere/a.onnx is not a file"),
+        ("0.25={garbage}", "garbage.onnx as ONNX"),
         ("0.25={two}", "has 2 outputs; expected one for each of 3 classes"),
     ],
 )

@@ -1,0 +1,217 @@
+"""The client: `connect("grpc://host:8001")` certifies on a Triton server, with the API of a local smoother.
+
+Nothing that the server says is taken on trust, but for the votes themselves: a certificate is recomputed from its
+counts, and must be about the image, terms, seed and files that were asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualsmooth.runtime.budgets import Budget
+from dualsmooth.runtime.bundle import BaseModel, parse_manifest
+from dualsmooth.runtime.certificate import Certificate, Prediction
+from dualsmooth.runtime.certification import Terms
+from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
+from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.serving import PREDICT
+from dualsmooth.runtime.smoother import Smoother, image_sha256
+from dualsmooth.runtime.wire import Pixels, Tensors, Wire, open_wire, text_of
+
+SCHEMES = ("grpc://", "http://")
+
+
+def is_url(text: object) -> bool:
+    """Whether `text` names a server rather than a folder."""
+    return isinstance(text, str) and text.startswith(SCHEMES)
+
+
+def connect(
+    url: str,
+    *,
+    model: str = "dual_smoothing",
+    timeout: float = 300.0,
+    retries: int = 3,
+    shared_memory: bool = False,
+) -> RemoteSmoother:
+    """A smoother whose networks are on the Triton server at `grpc://host:8001` or `http://host:8000`.
+
+    `timeout`: seconds for one request. `retries`: how often a server that cannot be reached or is full is asked again;
+    a request that may have been sampled is never repeated. `shared_memory`: pass images through the shared memory of
+    this machine. Raises `InputError`, `ServerError`.
+    """
+    wire = open_wire(url, model, timeout=timeout, retries=retries, shared_memory=shared_memory)
+    try:
+        wire.instance()
+        parameters = wire.config()
+    except BaseException as error:
+        wire.close()
+        if isinstance(error, Exception):
+            raise wire.translated(error) from error
+        raise
+    return RemoteSmoother(wire, {name: str(entry["string_value"]) for name, entry in parameters.items()})
+
+
+class RemoteEngine(Engine):
+    """Stands for the server's engine; networks cannot be run from here."""
+
+    def __init__(self, provider: str, url: str) -> None:
+        self.provider, self.version, self.name, self._takes_sigma, self._url = provider, "", url, {}, url
+
+    def votes(self, model: BaseModel, batch: Pixels, sigma: float, width: int) -> npt.NDArray[np.int64]:
+        raise EngineError(f"the networks of {self._url} run on the server; load the bundle to use them here")
+
+
+class RemoteSmoother(Smoother):
+    """`certify`, `predict` and `certify_many` of a local smoother, answered by a server. Close it, or use it in `with`.
+
+    What only a holder of the networks can do (`replay`) raises `EngineError`.
+    """
+
+    def __init__(self, wire: Wire, parameters: dict[str, str]) -> None:
+        if "manifest" not in parameters:
+            raise ServerError(f"{wire.url}: model {wire.model} is not a dualsmooth model")
+        bundle = parse_manifest(Path(wire.url), parameters["manifest"].encode())
+        provider = "triton" if parameters.get("engine") == "bls" else parameters.get("provider", "")
+        super().__init__(bundle, RemoteEngine(provider, wire.url))
+        self.wire = wire
+
+    def certify_many(
+        self,
+        images: Iterable[npt.ArrayLike],
+        *,
+        alpha: float = 1e-3,
+        budget: Budget | None = None,
+        rule: str = "interval",
+        route: str | None = None,
+        seed: int | None = None,
+        indices: Iterable[int] | None = None,
+        all_levels: bool = False,
+        in_flight: int = 16,
+    ) -> Iterator[Certificate]:
+        """As for a local smoother, in order; `in_flight` requests are at the server at a time. Requests still there
+        when the caller stops are cancelled (over gRPC). Raises `ServerError` as well."""
+        if in_flight < 1:
+            raise InputError(f"in_flight is {in_flight}; expected at least 1")
+        terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
+        Seed.make(seed)
+        numbers = iter(indices) if indices is not None else count()
+        source, waiting = iter(images), deque[Any]()
+        failure: Exception | None = None
+        more = True
+        try:
+            while True:
+                while more and len(waiting) < in_flight:
+                    try:
+                        image = next(source)
+                        index = next(numbers, None)
+                        if index is None:
+                            raise InputError("there are fewer indices than images; expected one for each")
+                        waiting.append(self._ask(image, terms, seed, index, all_levels))
+                    except StopIteration:
+                        more = False
+                    except Exception as error:
+                        more, failure = False, error
+                if not waiting:
+                    break
+                pixels, index, pending = waiting.popleft()
+                yield self._checked(pending.result(), pixels, terms, seed, index)
+            if failure is not None:
+                raise failure
+        finally:
+            for _, _, pending in waiting:
+                pending.cancel()
+
+    def certify_stream(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = 1e-3,
+        budget: Budget | None = None,
+        rule: str = "interval",
+        route: str | None = None,
+        seed: int | None = None,
+    ) -> Iterator[Certificate]:
+        """The certificate as it grows, the final one last; needs gRPC, and `<model>_stream` on the server.
+
+        The bounds of all looks hold together, so with probability at least 1 - alpha *every* one that is yielded is
+        true. Stopping early cancels the request.
+        """
+        terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
+        pixels = self.check_image(image)
+        Seed.make(seed)
+        for tensors in self.wire.stream(pixels, _parameters(terms, seed, 0, False)):
+            yield self._checked(tensors, pixels, terms, seed, 0)
+
+    def predict(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = 1e-3,
+        n: int = 1_000,
+        rule: str = "interval",
+        seed: int | None = None,
+    ) -> Prediction:
+        """As for a local smoother. Raises `ServerError` as well."""
+        job = self.prediction_job(image, alpha=alpha, n=n, rule=rule, seed=Seed.make(seed))
+        parameters = {"mode": PREDICT, "alpha": float(alpha), "n": int(n), "rule": rule}
+        parameters |= {} if seed is None else {"seed": str(int(seed))}
+        found = Prediction.from_json(text_of(self.wire.send(job.image, parameters).result()))
+        if found.alpha != alpha or not (found.label is None or 0 <= found.label < len(self.bundle.classes)):
+            raise ServerError(f"{self.wire.url} answered another question; ask again and report this")
+        return found
+
+    def check_health(self, *, timeout: float = 30.0) -> None:
+        """A real inference through both networks; Triton's own readiness stays true when the model's process has died.
+
+        Raises `ServerError`.
+        """
+        self.wire.ping(timeout)
+        self.predict(np.zeros(self.bundle.input_shape, np.float32), n=1, alpha=0.1)
+
+    def close(self) -> None:
+        self.wire.close()
+
+    def __enter__(self) -> RemoteSmoother:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, image: npt.ArrayLike, terms: Terms, seed: int | None, index: int, all_levels: bool) -> Any:
+        pixels = self.check_image(image)
+        Seed.make(seed).at(index)
+        return pixels, index, self.wire.send(pixels, _parameters(terms, seed, index, all_levels))
+
+    def _checked(self, tensors: Tensors, pixels: Pixels, terms: Terms, seed: int | None, index: int) -> Certificate:
+        """The certificate in an answer, if it is one about what was asked."""
+        certificate = Certificate.from_json(text_of(tensors))
+        self.verify(certificate)
+        stated = certificate.seed
+        fits = {
+            "image": certificate.artefact.image_sha256 == image_sha256(pixels),
+            "terms": certificate.terms == terms,
+            "seed": stated.index == index
+            and (not stated.fixed if seed is None else stated == Seed.make(seed).at(index)),
+            "label": int(tensors["LABEL"][0]) == (-1 if certificate.label is None else certificate.label),
+            "radius": abs(float(tensors["RADIUS"][0]) - certificate.radius) <= 2e-6,
+        }
+        for what, good in fits.items():
+            if not good:
+                raise CertificateError(f"{self.wire.url} answered about another {what} than was asked")
+        return certificate
+
+
+def _parameters(terms: Terms, seed: int | None, index: int, all_levels: bool) -> dict[str, Any]:
+    """Request parameters; a seed travels as text, since it may have 128 bits."""
+    made = {"alpha": terms.alpha, "budget": str(terms.budget), "rule": terms.rule, "route": terms.route_kind}
+    made |= {"index": int(index)} | ({"seed": str(int(seed))} if seed is not None else {})
+    return made | ({"all_levels": True} if all_levels else {})

@@ -1,0 +1,130 @@
+"""Triton's Python model: tensors in, the dualsmooth service, tensors out. All decisions are in `dualsmooth.runtime`."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb
+
+from dualsmooth.runtime.certificate import Certificate
+from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
+from dualsmooth.runtime.serving import CERTIFY, PING, Answer, Refused, Service, Stopped
+from dualsmooth.runtime.triton_model import METRICS, ServerOptions, check_tensors, open_smoother, outputs
+
+FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+CANCEL_SECONDS = 0.02
+
+
+class TritonPythonModel:
+    """One bundle, one service; its thread answers through the response senders, so that requests of any age share
+    batches and `execute` never blocks."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        config = json.loads(args["model_config"])
+        options = ServerOptions.read(config)
+        self._instance = secrets.token_hex(8)
+        self._stream = pb.using_decoupled_model_transaction_policy(config)
+        try:
+            check_tensors(_round_trip)
+            version = Path(args["model_repository"]) / args["model_version"]
+            smoother = open_smoother(version, options, _call)
+            self._metrics = _metrics(args["model_name"], smoother.engine.provider, smoother.engine.name)
+            self._service = Service(smoother, options.limits, observe=self._observe)
+        except DualSmoothError as error:
+            raise pb.TritonModelException(str(error)) from None
+        pb.Logger.log_info(f"{args['model_name']}: {smoother.engine.name}, provider {smoother.engine.provider}, ready")
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            reply = _Sender(request.get_response_sender(), stream=self._stream)
+            try:
+                parameters = json.loads(request.parameters())
+                image = pb.get_input_tensor_by_name(request, "IMAGE").as_numpy()
+                if parameters.get("mode", CERTIFY) == PING:
+                    self._service.check()
+                    reply.send(_tensors(None, self._instance), FINAL)
+                else:
+                    self._service.submit(image, parameters, reply)
+            except DualSmoothError as error:
+                self._observe("refusals", 1.0)
+                reply.failed(error)
+
+    def finalize(self) -> None:
+        self._service.close()
+
+    def _observe(self, name: str, value: float) -> None:
+        self._metrics[name].increment(value)
+
+
+class _Sender:
+    """One request's way back to its client."""
+
+    def __init__(self, sender: Any, *, stream: bool) -> None:
+        self._sender, self.wants_progress, self._next = sender, stream, 0.0
+
+    def send(self, response: Any, flags: int) -> None:
+        self._sender.send(response, flags=flags)
+
+    def answered(self, answer: Answer) -> None:
+        self.send(_tensors(answer), FINAL)
+
+    def progressed(self, answer: Certificate) -> None:
+        self.send(_tensors(answer), 0)
+
+    def failed(self, error: DualSmoothError) -> None:
+        code = pb.TritonError.INTERNAL
+        for kind, its in ((InputError, "INVALID_ARG"), (Refused, "UNAVAILABLE"), (Stopped, "CANCELLED")):
+            code = getattr(pb.TritonError, its) if isinstance(error, kind) else code
+        self.send(pb.InferenceResponse(error=pb.TritonError(" ".join(str(error).split()), code)), FINAL)
+
+    def cancelled(self) -> bool:
+        """Asks Triton at most every `CANCEL_SECONDS`, which is less than a batch of a real network takes."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + CANCEL_SECONDS
+        return bool(self._sender.is_cancelled())
+
+
+def _tensors(answer: Answer | None, instance: str = "") -> Any:
+    return pb.InferenceResponse([pb.Tensor(name, value) for name, value in outputs(answer, instance).items()])
+
+
+def _round_trip(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    tensor = pb.Tensor("x", array)
+    return np.asarray(pb.Tensor.from_dlpack("x", tensor.to_dlpack()).as_numpy())
+
+
+def _call(model: str, inputs: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """One batch through another model of this server."""
+    request = pb.InferenceRequest(
+        model_name=model,
+        requested_output_names=["logits"],
+        inputs=[pb.Tensor(name, value) for name, value in inputs.items()],
+    )
+    response = request.exec()
+    if response.has_error():
+        raise RuntimeError(one_line(Exception(response.error().message())))
+    return np.asarray(pb.get_output_tensor_by_name(response, "logits").as_numpy())
+
+
+def _metrics(model: str, provider: str, engine: str) -> dict[str, Any]:
+    """Counters of our own beside Triton's, at the metrics port; and which provider runs, as a gauge that is 1."""
+    made = {}
+    for name, help_text in METRICS.items():
+        family = pb.MetricFamily(name=f"dualsmooth_{name}_total", description=help_text, kind=pb.MetricFamily.COUNTER)
+        made[name] = family.Metric(labels={"model": model})
+        made[f"{name} family"] = family
+    family = pb.MetricFamily(
+        name="dualsmooth_provider", description="What runs the networks", kind=pb.MetricFamily.GAUGE
+    )
+    made["provider"] = family.Metric(labels={"model": model, "provider": provider, "engine": engine})
+    made["provider"].set(1)
+    made["provider family"] = family
+    return made
