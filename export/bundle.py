@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import nn
 
-from dualsmooth.export.graph import to_onnx
+from dualsmooth.export.graph import takes_sigma, to_onnx
 from dualsmooth.export.parity import check_parity
 from dualsmooth.runtime.bundle import BaseModel, Bundle, manifest_text, read_bundle
 from dualsmooth.runtime.errors import InputError
@@ -47,15 +47,18 @@ def export_bundle(
         names.setdefault(id(module), f"classifier_{sigma:g}.onnx")
     if len(names) == 1:
         names = dict.fromkeys(names, "classifier.onnx")
-    modules = {"estimator.onnx": (estimator, len(levels), float(sigma_e))}
-    for module, sigma in zip(classifiers, levels, strict=True):
-        modules[names[id(module)]] = (module, len(classes), sigma)
+    modules: dict[str, tuple[nn.Module, int, tuple[float, ...]]] = {
+        "estimator.onnx": (estimator, len(levels), (float(sigma_e),))
+    }
+    for module in classifiers:
+        served = tuple(s for m, s in zip(classifiers, levels, strict=True) if m is module)
+        modules[names[id(module)]] = (module, len(classes), served if takes_sigma(module) else served[-1:])
 
     graphs: dict[str, bytes] = {}
     parity: dict[str, float] = {}
-    for name, (module, outputs, sigma) in modules.items():
+    for name, (module, outputs, served) in modules.items():
         graphs[name] = to_onnx(module, input_shape)
-        parity[name] = float(f"{check_parity(module, graphs[name], input_shape, outputs, sigma, name):.3g}")
+        parity[name] = float(f"{check_parity(module, graphs[name], input_shape, outputs, served, name):.3g}")
     details = {
         **(provenance or {}),
         "parity": parity,

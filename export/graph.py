@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -14,27 +15,28 @@ from torch import nn
 from dualsmooth.runtime.errors import BundleError
 
 OPSET = 20
-INPUT, OUTPUT = "x", "logits"
+INPUT, LEVEL, OUTPUT = "x", "sigma", "logits"
 
 
 def to_onnx(module: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     """Trace `module` (x float32 [N,C,H,W] to logits [N,classes], any N >= 1) and return a self-contained ONNX file.
 
+    A module whose `forward` has a parameter `sigma` gets it as a second, scalar float32 input: the noise level.
     The module is traced in evaluation mode on the CPU and left as it was. Same weights and versions, same bytes.
     Raises `BundleError` where the module cannot be traced or needs operators outside the standard domain.
     """
-    training = module.training
+    training, conditional = module.training, takes_sigma(module)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     try:
         module.eval().to("cpu")
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                (torch.zeros(2, *input_shape),),
+                (torch.zeros(2, *input_shape), torch.tensor(0.5)) if conditional else (torch.zeros(2, *input_shape),),
                 dynamo=True,
                 external_data=False,
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                input_names=[INPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)}, *([None] if conditional else [])),
+                input_names=[INPUT, LEVEL] if conditional else [INPUT],
                 output_names=[OUTPUT],
                 opset_version=OPSET,
                 verbose=False,
@@ -50,9 +52,14 @@ def to_onnx(module: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     if program is None:
         raise BundleError(f"torch.onnx.export returned nothing for {type(module).__name__}; update torch")
     model = strip(program.model_proto)
-    _check(model, type(module).__name__)
+    _check(model, type(module).__name__, conditional)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def takes_sigma(module: nn.Module) -> bool:
+    """Whether a module is conditional on the noise level."""
+    return LEVEL in inspect.signature(module.forward).parameters
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -71,12 +78,12 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     return clean
 
 
-def _check(model: onnx.ModelProto, name: str) -> None:
+def _check(model: onnx.ModelProto, name: str, conditional: bool) -> None:
     domains = {node.domain for node in model.graph.node} | {entry.domain for entry in model.opset_import}
     if domains - {"", "ai.onnx"} or model.functions:
         raise BundleError(f"{name} needs operators of {sorted(domains - {''})}; use standard ONNX operators only")
     inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
-    if (inputs, outputs) != ([INPUT], [OUTPUT]):
+    if (inputs, outputs) != ([INPUT, LEVEL] if conditional else [INPUT], [OUTPUT]):
         raise BundleError(f"{name} has inputs {inputs} and outputs {outputs}; expected one tensor in, one out")
     dims = model.graph.input[0].type.tensor_type.shape.dim
     if not dims[0].dim_param:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from dualsmooth.export.graph import takes_sigma
 from dualsmooth.runtime.errors import BundleError, ProviderError, one_line
 
 BATCHES = (1, 3, 257)
@@ -15,11 +18,17 @@ TOLERANCE = 1e-4
 
 
 def check_parity(
-    module: nn.Module, onnx_bytes: bytes, input_shape: tuple[int, int, int], outputs: int, sigma: float, name: str
+    module: nn.Module,
+    onnx_bytes: bytes,
+    input_shape: tuple[int, int, int],
+    outputs: int,
+    sigma: float | Sequence[float],
+    name: str,
 ) -> float:
     """The largest difference of logits between `module` and its ONNX file on noisy inputs, at three batch sizes.
 
-    Inputs are uniform images [N,C,H,W] plus Gaussian noise of level `sigma`. The difference is taken relative to the
+    Inputs are uniform images [N,C,H,W] plus Gaussian noise of level `sigma`, or of each of several levels, which a
+    module that is conditional on the noise level is told. The difference is taken relative to the
     largest logit where that exceeds 1. Raises `BundleError` above 1e-4, for another shape than [N,outputs], and for
     logits that are not finite.
     """
@@ -28,13 +37,14 @@ def check_parity(
     training, worst = module.training, 0.0
     module.eval()
     try:
-        for batch in BATCHES:
-            noise = generator.standard_normal((batch, *input_shape), np.float32) * np.float32(sigma)
+        for batch, level in itertools.product(BATCHES, np.atleast_1d(np.asarray(sigma, np.float32))):
+            noise = generator.standard_normal((batch, *input_shape), np.float32) * level
             x = generator.random((batch, *input_shape), np.float32) + noise
+            told = [np.asarray(level)] if takes_sigma(module) else []
             with torch.no_grad():
                 device = next((p.device for p in module.parameters()), torch.device("cpu"))
-                expected = module(torch.from_numpy(x).to(device)).float().cpu().numpy()
-            actual = _run(session, x, name)
+                expected = module(*(torch.from_numpy(v).to(device) for v in (x, *told))).float().cpu().numpy()
+            actual = _run(session, {"x": x, **({"sigma": told[0]} if told else {})}, name)
             for logits, source in ((expected, "the PyTorch module"), (actual, "ONNX Runtime")):
                 if logits.shape != (batch, outputs) or not np.isfinite(logits).all():
                     raise BundleError(
@@ -68,8 +78,8 @@ def _session(onnx_bytes: bytes, name: str) -> Any:
         raise BundleError(f"{name}: ONNX Runtime cannot load it ({one_line(error)}); update onnxruntime") from error
 
 
-def _run(session: Any, x: np.ndarray[Any, np.dtype[np.float32]], name: str) -> Any:
+def _run(session: Any, feed: dict[str, np.ndarray[Any, np.dtype[np.float32]]], name: str) -> Any:
     try:
-        return session.run(["logits"], {"x": x})[0]
+        return session.run(["logits"], feed)[0]
     except Exception as error:
-        raise BundleError(f"{name}: ONNX Runtime fails on a batch of {len(x)} ({one_line(error)})") from error
+        raise BundleError(f"{name}: ONNX Runtime fails on a batch of {len(feed['x'])} ({one_line(error)})") from error

@@ -32,16 +32,18 @@ class Voter:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+        self._takes_sigma = any(value.name == "sigma" for value in self._session.get_inputs())
 
     def votes(self, image: Images, sigma: float, count: int, generator: np.random.Generator) -> Counts:
         """Votes [classes] over `count` noisy copies of one uint8 image [C,H,W]; not a single pass may fail."""
         clean = image.astype(np.float32) / np.float32(255)
         buffer = np.empty((min(count, _PASSES), *image.shape), np.float32)
+        level = {"sigma": np.asarray(sigma, np.float32)} if self._takes_sigma else {}
         totals: Counts | None = None
         for start in range(0, count, _PASSES):
             noisy = buffer[: count - start]
             add_noise(generator, clean, sigma, noisy)
-            logits = self._session.run(["logits"], {"x": noisy})[0]
+            logits = self._session.run(["logits"], {"x": noisy, **level})[0]
             if not np.isfinite(logits).all():
                 raise EngineError("the network gave logits that are not finite; train it again with a lower lr")
             counted = np.bincount(logits.argmax(axis=1), minlength=logits.shape[1])
