@@ -12,6 +12,7 @@ from torch import nn
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import ClassifierConfig, Config
 from dualsmooth.training.data import TrainingData
+from dualsmooth.training.denoised import Denoised, denoising_loss, describe_unet, load_unet
 from dualsmooth.training.distributed import together
 from dualsmooth.training.feed import feed_of
 from dualsmooth.training.loop import fit, stream_key
@@ -54,7 +55,10 @@ def train_classifier(
     mean, std = data.channel_statistics()
     if settings.pretrained and ":" in settings.model and len(mean) == 3:
         mean, std = statistics_of(settings.model)
-    spec = ModelSpec(settings.model, settings.width, len(data.classes), data.input_shape, mean, std, settings.depth)
+    spec = ModelSpec(
+        settings.model, settings.width, len(data.classes), data.input_shape, mean, std, settings.depth,
+        describe_unet(settings.denoiser) if settings.denoiser else "",
+    )  # fmt: skip
     feed, labels = feed_of(data, rows, device), torch.from_numpy(data.labels[rows]).to(device)
     chances = None if weights is None else torch.from_numpy(weights).to(device)
     sigmas = torch.tensor(levels, device=device)
@@ -70,19 +74,31 @@ def train_classifier(
             level = torch.randint(len(sigmas), (len(batch),), generator=generator, device=device)
         else:
             level = torch.multinomial(chances[batch], 1, generator=generator)[:, 0]
-        return objective(network, feed(batch, generator), labels[batch], sigmas[level], generator, epoch)
+        clean = feed(batch, generator)
+        value = objective(network, clean, labels[batch], sigmas[level], generator, epoch)
+        raw = getattr(network, "module", network)
+        if isinstance(raw, Denoised):
+            value = value + denoising_loss(raw, clean / 255.0, settings.mse, settings.stability)
+        return value
 
     def begin(network: Network) -> None:
         if start is None:
             initialise(network, torch_generator(config.seed, Stream.CLASSIFIER, *stream_key(None, key)))
             if settings.pretrained:
                 load_pretrained(network, settings.pretrained)
+            if settings.denoiser and isinstance(network, Denoised):
+                load_unet(network, settings.denoiser)
         else:
             _copy(start, network)
 
+    def prepare(network: Network) -> None:
+        if isinstance(network, Denoised) and settings.denoised_part != "all":
+            fixed = network.classifier if settings.denoised_part == "denoiser" else network.denoiser
+            network.fix(network.denoiser, fixed) if settings.denoiser else network.fix(fixed)
+
     return fit(
         path, spec, loss, start=begin, count=len(rows), settings=settings, seed=config.seed,
-        stream=Stream.CLASSIFIER, key=key, device=device, on_epoch=on_epoch, feed=feed,
+        stream=Stream.CLASSIFIER, key=key, device=device, on_epoch=on_epoch, feed=feed, prepare=prepare,
     )  # fmt: skip
 
 

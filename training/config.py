@@ -86,7 +86,11 @@ class ClassifierConfig:
 
     `width` and `depth` are factors of our own models' sizes, `pretrained` a file of weights to start from ("" for
     none), `ema` the decay of an exponential moving average of the weights, which then is the network (0: none), and
-    `clip_norm` the largest norm of a step's gradient (0: any).
+    `clip_norm` the largest norm of a step's gradient (0: any). `tensorboard` writes curves for it into the run.
+
+    For `model = "denoised:MODEL"` a denoiser comes first: our own, or the UNet of the diffusers folder `denoiser`, that
+    stays as it is. `denoised_part` says what is trained (all, denoiser or classifier); `mse` and `stability` weigh the
+    denoiser's own losses (Salman et al. 2020).
     """
 
     model: str = "small-cnn"
@@ -101,6 +105,11 @@ class ClassifierConfig:
     autocast: bool = False
     ema: float = 0.0
     clip_norm: float = 0.0
+    tensorboard: bool = False
+    denoiser: str = ""
+    denoised_part: str = "all"
+    mse: float = 1.0
+    stability: float = 0.0
     objective: Gaussian | Consistency | SmoothAdv = field(default_factory=Gaussian)
 
 
@@ -139,6 +148,7 @@ class EstimatorConfig:
     autocast: bool = False
     ema: float = 0.0
     clip_norm: float = 0.0
+    tensorboard: bool = False
     targets: str = "soft"
     temperature: float = 0.05
     worth: float = 0.0
@@ -218,7 +228,16 @@ class Config:
             _need(stage.weight_decay >= 0, f"{name}.weight_decay is {stage.weight_decay}", "a number from 0")
             _need(0 <= stage.ema < 1, f"{name}.ema is {stage.ema}", "a decay from 0 (none) to below 1, e.g. 0.999")
             _need(stage.clip_norm >= 0, f"{name}.clip_norm is {stage.clip_norm}", "a number from 0")
-        self.classifier.objective.check()
+        classifier = self.classifier
+        classifier.objective.check()
+        for key in ("mse", "stability"):
+            _need(getattr(classifier, key) >= 0, f"classifier.{key} is {getattr(classifier, key)}", "a number from 0")
+        part, own = classifier.denoised_part, classifier.model.startswith("denoised:")
+        _need(part in ("all", "denoiser", "classifier"), f"classifier.denoised_part is {part!r}",
+              "all, denoiser or classifier")  # fmt: skip
+        _need(own or (part == "all" and not classifier.denoiser), f"model {classifier.model!r} has no denoiser",
+              'classifier.model = "denoised:MODEL"')  # fmt: skip
+        _need(not self.estimator.model.startswith("denoised:"), "estimator.model has a denoiser", "a plain model")
         labels, estimator = self.labels, self.estimator
         _need(labels.images >= 0, f"labels.images is {labels.images}", "a number of images, 0 for all")
         _need(labels.votes >= 1 and labels.shard >= 1, "labels.votes or labels.shard is below 1", "at least 1")
@@ -237,7 +256,8 @@ class Config:
         for key in ("worth", "regret", "consistency", "eta", "balance"):
             _need(getattr(estimator, key) >= 0, f"estimator.{key} is {getattr(estimator, key)}", "a number from 0")
         _need(estimator.copies >= 1, f"estimator.copies is {estimator.copies}", "at least 1 noise copy")
-        same = all(getattr(estimator, key) == getattr(self.classifier, key) for key in ("model", "width", "depth"))
+        plain = dataclasses.replace(classifier, model=classifier.model.removeprefix("denoised:"))
+        same = all(getattr(estimator, key) == getattr(plain, key) for key in ("model", "width", "depth"))
         _need(
             same or not estimator.from_classifier,
             "estimator.from_classifier is true but the two networks differ",

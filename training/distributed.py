@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,6 +26,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _PATIENCE = timedelta(days=30)  # what waits is ended by torchrun when another process dies
 _shared: dict[str, Callable[..., Any]] = {}
+_busy: list[str] = []
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -47,7 +49,10 @@ def together(function: Callable[_P, _R]) -> Callable[_P, _R]:
         if size > 1 and rank == 0:
             told = [_portable(a) for a in args], {k: _portable(v) for k, v in kwargs.items() if k != "device"}
             dist.broadcast_object_list([(name, *told)], src=0)
-        return function(*args, **kwargs)
+        _busy.append(name)  # stays where the call fails
+        result = function(*args, **kwargs)
+        _busy.pop()
+        return result
 
     return call
 
@@ -75,8 +80,10 @@ def data_parallel(train: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
             try:
                 return train(config, *args, **{**kwargs, "device": device})
             finally:
-                dist.broadcast_object_list([None], src=0)
+                if not _busy:  # else the others are in the middle of a call; torchrun ends them when this one ends
+                    dist.broadcast_object_list([None], src=0)
         finally:
+            _busy.clear()
             dist.destroy_process_group()
 
     return call
@@ -167,4 +174,5 @@ def _follow(config: Config, device: str) -> None:
         def own(value: Any, mine: TrainingData = data) -> Any:
             return mine if isinstance(value, str) and value == _DATA else value
 
-        _shared[name](*(own(a) for a in args), **{k: own(v) for k, v in kwargs.items()}, device=device)
+        with suppress(InputError):  # the first process has met the same, and says so
+            _shared[name](*(own(a) for a in args), **{k: own(v) for k, v in kwargs.items()}, device=device)

@@ -47,7 +47,7 @@ class Voter:
             raise InputError(f"{count} votes of {len(images)} images were asked for; expected at least 1 of each")
         clean = images.astype(np.float32) / np.float32(255)
         noisy = np.empty((min(count * len(images), _PASSES), *images.shape[1:]), np.float32)
-        feed = {"sigma": np.float32(sigma)} if self._conditional else {}
+        feed = {"sigma": np.asarray(sigma, np.float32)} if self._conditional else {}
         totals: Counts | None = None
         for start in range(0, count * len(images), _PASSES):
             owner = np.arange(start, min(start + _PASSES, count * len(images))) // count

@@ -19,6 +19,7 @@ from dualsmooth.training.feed import Feed
 from dualsmooth.training.history import append_history
 from dualsmooth.training.models import ModelSpec, Network, build
 from dualsmooth.training.progress import Progress
+from dualsmooth.training.scalars import Scalars
 from dualsmooth.training.seeds import Stream, torch_generator
 
 Loss = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
@@ -42,14 +43,15 @@ def fit(
     device: str = "cpu",
     on_epoch: Callable[[int], None] | None = None,
     feed: Feed | None = None,
+    prepare: Callable[[Network], None] | None = None,
 ) -> Network:
     """Minimise `loss` with AdamW, linear warm-up and cosine decay; a checkpoint at `path` after every epoch.
 
-    `start` sets the first weights of a new network; `on_epoch` is called with the number of each epoch, from 0, before
-    it begins; `feed` is told of the coming batches. Every epoch draws from its own generator, told apart by `key` from
-    those of other networks of the same `stream`, so that a run which was killed at any moment ends with the weights of
-    one that was not. Under `torchrun` every process takes its share of each batch (see `distributed`). Loss and
-    learning rate of each epoch go to `history.jsonl` beside `path`.
+    `start` sets the first weights of a new network, `prepare` says what of it is not trained; `on_epoch` is called with
+    the number of each epoch, from 0, before it begins; `feed` is told of the coming batches. Every epoch draws from its
+    own generator, told apart by `key` from those of other networks of the same `stream`, so that a run which was killed
+    at any moment ends with the weights of one that was not. Under `torchrun` every process takes its share of each
+    batch (see `distributed`). Loss and learning rate of each epoch go to `history.jsonl` beside `path`.
 
     Returns the network in evaluation mode, on the CPU.
     """
@@ -66,6 +68,8 @@ def fit(
     elif rank == 0:
         start(network)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if prepare is not None:
+        prepare(network)
     trained = parallel(network, device)
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
     if done is not None:
@@ -79,44 +83,46 @@ def fit(
     name = stream.name.lower()
     total, finished = settings.epochs * steps * batch_size, epoch * steps * batch_size
     progress = Progress(path.stem, total, "images", done=finished) if rank == 0 else None
-    while epoch < settings.epochs:
-        generator = torch_generator(seed, stream, *stream_key(epoch, key), device=device)
-        order = batches(count, batch_size, generator)
-        if size > 1:  # all processes draw the same order, and each its own noise
-            order = (index[rank * share : (rank + 1) * share] for index in order)
-            own = stream_key(epoch, (*key, _PROCESS, size, rank))
-            order, generator = iter(list(order)), torch_generator(seed, stream, *own, device=device)
-        if feed is not None:
-            order = feed.ahead(order, (seed, stream, *stream_key(epoch, key)))
-        network.train()
-        if on_epoch is not None:
-            on_epoch(epoch)
-        average = 0.0
-        for step, index in enumerate(order):
-            position = (epoch * steps + step) / (settings.epochs * steps)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * _schedule(position)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.autocast):
-                value = loss(trained, index, generator)
-            optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            if settings.clip_norm:
-                nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
-            optimizer.step()
-            if mean is not None:
-                mean.update(network, epoch * steps + step)
-            average += (value.item() - average) / (step + 1)
-            if progress is not None:
-                progress.advance(batch_size, f"epoch {epoch + 1}/{settings.epochs}, loss {average:.3f}")
-        average = average_over_processes(average, device)
-        if not math.isfinite(average):
-            raise InputError(f"the {name}'s loss is {average} in epoch {epoch + 1}; lower {name}.lr")
-        epoch += 1
-        if rank == 0:
-            append_history(path, epoch, loss=average, lr=optimizer.param_groups[0]["lr"])
-            weights, kept = network.state_dict(), mean.values if mean is not None else None
-            save_checkpoint(path, Checkpoint(spec, weights, optimizer.state_dict(), epoch, settings.epochs, kept))
-        wait_for_all()
+    with Scalars(path, wanted=settings.tensorboard and rank == 0, first=epoch * steps + 1) as scalars:
+        while epoch < settings.epochs:
+            generator = torch_generator(seed, stream, *stream_key(epoch, key), device=device)
+            order = batches(count, batch_size, generator)
+            if size > 1:  # all processes draw the same order, and each its own noise
+                order = (index[rank * share : (rank + 1) * share] for index in order)
+                own = stream_key(epoch, (*key, _PROCESS, size, rank))
+                order, generator = iter(list(order)), torch_generator(seed, stream, *own, device=device)
+            if feed is not None:
+                order = feed.ahead(order, (seed, stream, *stream_key(epoch, key)))
+            network.train()
+            if on_epoch is not None:
+                on_epoch(epoch)
+            average = 0.0
+            for step, index in enumerate(order):
+                position = (epoch * steps + step) / (settings.epochs * steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.lr * _schedule(position)
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.autocast):
+                    value = loss(trained, index, generator)
+                optimizer.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+                if settings.clip_norm:
+                    nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+                optimizer.step()
+                if mean is not None:
+                    mean.update(network, epoch * steps + step)
+                average += (value.item() - average) / (step + 1)
+                if progress is not None:
+                    progress.advance(batch_size, f"epoch {epoch + 1}/{settings.epochs}, loss {average:.3f}")
+            average = average_over_processes(average, device)
+            if not math.isfinite(average):
+                raise InputError(f"the {name}'s loss is {average} in epoch {epoch + 1}; lower {name}.lr")
+            epoch += 1
+            if rank == 0:
+                append_history(path, epoch, loss=average, lr=optimizer.param_groups[0]["lr"])
+                weights, kept = network.state_dict(), mean.values if mean is not None else None
+                save_checkpoint(path, Checkpoint(spec, weights, optimizer.state_dict(), epoch, settings.epochs, kept))
+                scalars.write(epoch * steps, loss=average, lr=optimizer.param_groups[0]["lr"])
+            wait_for_all()
     return load_checkpoint(path).network()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class ModelSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     depth: float = 1.0
+    denoiser: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,6 +41,7 @@ class ModelSpec:
             mean=tuple(float(v) for v in values["mean"]),
             std=tuple(float(v) for v in values["std"]),
             depth=float(values.get("depth", 1.0)),
+            denoiser=str(values.get("denoiser", "")),
         )
 
 
@@ -59,7 +61,12 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """Normalisation, a trunk that ends in features [N,F], and a linear head: x [N,C,H,W] to logits [N,outputs]."""
+    """Normalisation, a trunk that ends in features [N,F], and a linear head: x [N,C,H,W] to logits [N,outputs].
+
+    A network that `takes_sigma` is given the noise level as its second input.
+    """
+
+    takes_sigma = False
 
     def __init__(self, normalise: Normalise, trunk: nn.Module, head: nn.Linear) -> None:
         super().__init__()
@@ -109,6 +116,10 @@ def borrowed(spec: ModelSpec) -> Network:
 def build(spec: ModelSpec) -> Network:
     """The network of `spec`; `initialise` or a checkpoint sets its weights. Raises `InputError` for unknown names."""
     name = spec.name
+    if name.startswith(DENOISED):
+        from dualsmooth.training.denoised import denoised
+
+        return denoised(spec, build(replace(spec, name=name.removeprefix(DENOISED), denoiser="")))
     if name == "small-cnn":
         return small_cnn(spec)
     if (found := re.fullmatch(r"resnet(\d{1,4})", name)) and int(found[1]) >= 8 and int(found[1]) % 6 == 2:
@@ -118,7 +129,9 @@ def build(spec: ModelSpec) -> Network:
     raise InputError(f"model {name!r} is unknown; expected one of {', '.join(MODELS)}")
 
 
-MODELS = ("small-cnn", "resnet20", "resnet110 (any resnetL with L = 6n + 2)", "torchvision:NAME", "timm:NAME")
+MODELS = ("small-cnn", "resnet20", "resnet110 (any resnetL with L = 6n + 2)", "torchvision:NAME", "timm:NAME",
+          "denoised:MODEL")  # fmt: skip
+DENOISED = "denoised:"
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
@@ -135,11 +148,16 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    for module in network.modules():
+        begin = getattr(module, "first_weights", None)
+        if callable(begin):
+            begin()
 
 
 def predict(network: nn.Module, noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Logits of noisy images [B,C,H,W] whose noise levels are `sigma` [B]."""
-    logits: torch.Tensor = network(noisy)
+    takes_sigma = getattr(getattr(network, "module", network), "takes_sigma", False)
+    logits: torch.Tensor = network(noisy, sigma) if takes_sigma else network(noisy)
     return logits
 
 

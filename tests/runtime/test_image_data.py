@@ -7,12 +7,18 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
+import dualsmooth as ds
+from dualsmooth.runtime.bundle import BaseModel, manifest_text
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.evaluate import evaluate
+from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.image_folders import ImageFiles, random_box
+from dualsmooth.runtime.results import read_results
 
 
 def text(value: bytes) -> bytes:
@@ -232,3 +238,48 @@ def test_random_crops_stay_inside_and_have_their_area_and_shape(tmp_path: Path) 
     picture(tmp_path / "a.png", 50, 40, 9)
     files = ImageFiles(np.array([os.fsencode(tmp_path / "a.png")]), 16, 16)
     assert files.decode(str(tmp_path / "a.png"), np.random.default_rng(0), 0.3).shape == (3, 16, 16)
+
+
+def network(outputs: int) -> bytes:
+    """logits = mean of the red, green and blue values (as many as `outputs`), for x [N,3,4,4]."""
+    weights = np.zeros((48, outputs), np.float32)
+    for channel in range(outputs):
+        weights[16 * channel : 16 * (channel + 1), channel] = 1 / 16
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Flatten", ["x"], ["f"]), onnx.helper.make_node("MatMul", ["f", "w"], ["logits"])],
+        "main",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", outputs])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def test_a_folder_is_certified_without_being_loaded(tmp_path: Path) -> None:
+    for label, name in enumerate(("blue", "red")):
+        for number in range(3):
+            (tmp_path / "data" / "val" / name).mkdir(parents=True, exist_ok=True)
+            pixels = np.zeros((7, 9, 3), np.uint8)
+            pixels[..., 2 - 2 * label] = 250
+            Image.fromarray(pixels).save(tmp_path / "data" / "val" / name / f"{number}.png")
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    files = {"estimator.onnx": network(2), "classifier.onnx": network(3)}
+    for name, content in files.items():
+        (bundle / name).write_bytes(content)
+    text = manifest_text(
+        sigmas=(0.25, 0.5), sigma_e=0.5, classes=("red", "green", "blue"), input_shape=(3, 4, 4),
+        estimator=BaseModel(("estimator.onnx",)), classifiers=(BaseModel(("classifier.onnx",)),) * 2,
+        precision="fp32", files={name: sha256_of(bundle / name) for name in files}, provenance={},
+    )  # fmt: skip
+    (bundle / "manifest.json").write_text(text)
+    data = load_dataset(f"imagefolder:{tmp_path / 'data'}@4")
+    assert data.classes == ("blue", "red")
+    (tmp_path / "data" / "val" / "blue" / "0.png").write_bytes(b"not needed")
+    budget = ds.Fixed(200, 50)
+    evaluate(ds.load(bundle), data, tmp_path / "r.jsonl", indices=[1, 5], budget=budget, seed=1)
+    results = {result.index: result for result in read_results(tmp_path / "r.jsonl")}
+    assert [results[i].true_label for i in (1, 5)] == [0, 1]
+    assert [results[i].certificate.label for i in (1, 5)] == [2, 0]
+    assert min(result.certificate.radius for result in results.values()) > 0.2

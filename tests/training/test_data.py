@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,13 @@ def test_batches_are_shuffled_and_never_repeat() -> None:
     seen = torch.cat(list(batches(10, 3, torch.Generator().manual_seed(0))))
     assert len(seen) == len(set(seen.tolist())) == 9
     assert [len(b) for b in batches(2, 8, torch.Generator())] == [2]
+
+
+def test_cifar10_is_trained_on_with_its_own_augmentation(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 3072), np.uint8)
+    for number in range(1, 6):
+        content = {"data": images + np.uint8(number), "labels": [0, 1, 2, 9, 4, 5]}
+        (tmp_path / f"data_batch_{number}").write_bytes(pickle.dumps(content, protocol=2))
+    data = load_training_data(Config("cifar10", data_dir=str(tmp_path), validation=4))
+    assert (data.input_shape, len(data.images), len(data.classes)) == ((3, 32, 32), 26, 10)
+    assert data.augmentation == Augmentation(shift=4, flip=True)

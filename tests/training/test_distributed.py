@@ -64,13 +64,14 @@ run.train(config_from(read_toml(sys.argv[1]), "test"), sys.argv[2], threads=1)
 """
 
 
-def launch(code: str, *arguments: str, processes: int = 2) -> None:
+def launch(code: str, *arguments: str, processes: int = 2, fails: bool = False) -> str:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     script = Path(arguments[0]).with_suffix(".py")
     script.write_text(code)
     command = [sys.executable, *(launcher if processes > 1 else []), str(script), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert (result.returncode != 0) == fails, result.stderr[-3000:]
+    return result.stderr
 
 
 @pytest.mark.slow
@@ -103,6 +104,16 @@ def test_a_whole_run_under_torchrun(tiny: Config, finished: Path, tmp_path: Path
     assert load_run(tmp_path / "run").record["finished"]
     for name in ("classifier.pt", "estimator.pt"):
         assert steps(load_checkpoint(tmp_path / "run" / name)) == steps(load_checkpoint(finished / name))
+
+
+@pytest.mark.slow
+def test_errors_of_the_first_process_end_all(tiny: Config, tmp_path: Path) -> None:
+    odd = dataclasses.replace(tiny, classifier=dataclasses.replace(tiny.classifier, batch_size=33))
+    (tmp_path / "c.toml").write_text(odd.to_toml())
+    assert "choose a multiple of 2" in launch(TRAIN, str(tmp_path / "c.toml"), str(tmp_path / "run"), fails=True)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "letters.txt").write_text("dear")
+    assert "holds other files" in launch(TRAIN, str(tmp_path / "c.toml"), str(tmp_path / "taken"), fails=True)
 
 
 def test_shared_batch_norm_is_batch_norm_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:

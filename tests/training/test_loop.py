@@ -105,6 +105,32 @@ def test_history_keeps_other_networks_and_survives_damage(tmp_path: Path) -> Non
     assert found == [("a", 1, 3), ("a", 2, 1.0), ("b", 1, 0.5)]
 
 
+def test_curves_for_tensorboard_are_written_on_request_and_not_twice(
+    tiny: Config, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("torch.utils.tensorboard")
+    config = changed(tiny, tensorboard=True)
+
+    def die(path: Path, checkpoint: Checkpoint) -> None:
+        if checkpoint.epoch == 2:
+            raise KeyboardInterrupt
+        save(path, checkpoint)
+
+    save = loop.save_checkpoint
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "save_checkpoint", die)
+        with pytest.raises(KeyboardInterrupt):
+            train_classifier(tmp_path / "a.pt", data, config, levels=(0.5,))
+    train_classifier(tmp_path / "a.pt", data, config, levels=(0.5,))
+    read = events.EventAccumulator(str(tmp_path / "tensorboard" / "a")).Reload()
+    history = read_history(tmp_path / "history.jsonl")
+    assert [e.step for e in read.Scalars("loss")] == [5, 10, 15]
+    assert [e.value for e in read.Scalars("loss")] == pytest.approx([entry["loss"] for entry in history], rel=1e-5)
+    train_classifier(tmp_path / "b.pt", data, changed(tiny, epochs=1), levels=(0.5,))
+    assert not (tmp_path / "tensorboard" / "b").exists()
+
+
 def test_training_learns(tiny: Config, data: TrainingData, tmp_path: Path) -> None:
     longer = dataclasses.replace(tiny, classifier=dataclasses.replace(tiny.classifier, epochs=12))
     network = train_classifier(tmp_path / "c.pt", data, longer, levels=longer.sigmas)
