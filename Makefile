@@ -2,7 +2,7 @@
 PYTHON ?= python3
 DEMO := build/venv-demo
 DEV := build/venv-dev
-TORCH := torch==2.14.1
+TORCH := torch==2.14.1 torchvision==0.29.1
 
 .PHONY: help demo serve test lint fast browser clean
 
@@ -43,6 +43,6 @@ $(DEMO)/serve: $(DEMO)/ready
 
 $(DEV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install --quiet '$(TORCH)'
+	$(DEV)/bin/pip install --quiet $(TORCH)
 	$(DEV)/bin/pip install --quiet -e '.[dev]'
 	touch $@
