@@ -135,7 +135,9 @@ class EstimatorConfig:
 
     A level's utility is its radius, plus `worth` (input units) for being certified at all. `targets` are "soft" (the
     softmax of the utilities / `temperature`) or "hard" (the best level). An image weighs its regret, the best utility
-    less the worst, to the power `regret`: images whose level does not matter do not count.
+    less the worst, to the power `regret`: images whose level does not matter do not count. `interval` weighs a second
+    term: the share of images that the interval rule certifies at the `radii`, weighted by `emphasis` and made smooth
+    over `softness` (input units).
     """
 
     model: str = "small-cnn"
@@ -153,6 +155,10 @@ class EstimatorConfig:
     temperature: float = 0.05
     worth: float = 0.0
     regret: float = 0.0
+    interval: float = 0.0
+    radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
+    emphasis: tuple[float, ...] = (5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    softness: float = 0.15
     consistency: float = 3.0
     eta: float = 0.5
     balance: float = 0.5
@@ -253,7 +259,11 @@ class Config:
         _need(0 < labels.alpha < 1, f"labels.alpha is {labels.alpha}", "0 < alpha < 1")
         _need(estimator.temperature > 0, f"estimator.temperature is {estimator.temperature}", "a positive number")
         _need(estimator.targets in ("soft", "hard"), f"estimator.targets is {estimator.targets!r}", "soft or hard")
-        for key in ("worth", "regret", "consistency", "eta", "balance"):
+        _need(estimator.softness > 0, f"estimator.softness is {estimator.softness}", "a positive length")
+        pairs = len(estimator.radii), len(estimator.emphasis)
+        _need(pairs[0] == pairs[1] > 0, f"estimator.radii and .emphasis have {pairs} values", "as many of both")
+        _need(min(estimator.emphasis) >= 0 < sum(estimator.emphasis), "estimator.emphasis is negative", "from 0")
+        for key in ("worth", "regret", "interval", "consistency", "eta", "balance"):
             _need(getattr(estimator, key) >= 0, f"estimator.{key} is {getattr(estimator, key)}", "a number from 0")
         _need(estimator.copies >= 1, f"estimator.copies is {estimator.copies}", "at least 1 noise copy")
         plain = dataclasses.replace(classifier, model=classifier.model.removeprefix("denoised:"))

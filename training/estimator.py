@@ -18,6 +18,7 @@ from dualsmooth.training.models import ModelSpec, Network, copy_trunk, initialis
 from dualsmooth.training.seeds import Stream, torch_generator
 
 Floats = npt.NDArray[np.float64]
+_CLIP = 2e-3
 
 
 def utilities(radii: Floats, worth: float) -> Floats:
@@ -35,6 +36,26 @@ def regret_weights(utility: Floats, power: float) -> Floats:
     """(best utility - worst utility) ** power of each image [N], scaled to an average of 1."""
     weights = (utility.max(axis=1) - utility.min(axis=1)) ** power
     return np.asarray(weights / max(float(weights.mean()), 1e-12), np.float64)
+
+
+def interval_radii(probabilities: torch.Tensor, radii: torch.Tensor, sigma_e: float) -> torch.Tensor:
+    """The radius [B] of the interval rule (DESIGN 3.3) for level probabilities [B,K] and class radii [B,K].
+
+    min over levels s of max(e_s, A_s) without any confidence bounds; differentiable in the probabilities, which are
+    kept 0.002 away from 0 and 1. A training target, not a certificate.
+    """
+    below = probabilities.cumsum(-1)[:, :-1].clamp(_CLIP, 1 - _CLIP)
+    z = sigma_e * torch.special.ndtri(below)
+    none = torch.zeros_like(z[:, :1])
+    exclusion = torch.maximum(torch.cat([none, z], dim=1), torch.cat([-z, none], dim=1)).clamp_min(0)
+    return torch.maximum(exclusion, radii).amin(dim=1)
+
+
+def certified_share(radius: torch.Tensor, at: torch.Tensor, emphasis: torch.Tensor, softness: float) -> torch.Tensor:
+    """The share of images whose `radius` [B] reaches the radii `at` [M], averaged with weights `emphasis` [M]; the
+    step at each radius is a sigmoid of width `softness`. At radius 0 the step is at 0.02, just above abstention."""
+    reached = torch.sigmoid((radius[:, None] - at.clamp_min(0.02)) / softness)
+    return (reached * (emphasis / emphasis.sum())).sum(-1).mean()
 
 
 def soft_labels(utility: Floats, temperature: float) -> Floats:
@@ -71,9 +92,10 @@ def train_estimator(
 ) -> Network:  # fmt: skip
     """Train the estimator at the one level `config.sigma_e` on images `index` [N] and their radii [N,K].
 
-    Cross-entropy against soft or hard labels, weighted by `level_weights` and `regret_weights`, plus `consistency` over
-    noise copies of the same augmented image. Its first features are those of `trunk`, where one is given and the
-    settings ask for it. Checkpoints go to `path`. Returns the network in evaluation mode.
+    Cross-entropy against soft or hard labels, weighted by `level_weights` and `regret_weights`; `consistency` over
+    noise copies of the same augmented image; and the `certified_share` of the interval rule, with the mean prediction
+    of the copies for the smoothed estimator and `radii` for the classifiers. The first features are those of `trunk`,
+    where one is given and the settings ask for it. Checkpoints go to `path`. Returns the network in evaluation mode.
     """
     settings = config.estimator
     mean, std = data.channel_statistics()
@@ -83,6 +105,8 @@ def train_estimator(
     regret = regret_weights(utility, settings.regret)
     feed = feed_of(data, index, device)
     target = torch.from_numpy(targets * regret[:, None]).float().to(device)
+    certified = torch.from_numpy(radii).float().to(device)
+    at, emphasis = (torch.tensor(values, device=device) for values in (settings.radii, settings.emphasis))
     weight = torch.from_numpy(level_weights(targets, settings.balance)).float().to(device)
 
     def loss(network: nn.Module, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -90,7 +114,11 @@ def train_estimator(
         noisy = add_noise(clean.repeat(settings.copies, 1, 1, 1), config.sigma_e, generator)
         logits = network(noisy).view(settings.copies, len(rows), -1).float()
         fit_term: torch.Tensor = -(weight * target[rows] * logits.log_softmax(-1)).sum(-1).mean()
-        return fit_term + consistency(logits, settings.consistency, settings.eta)
+        value = fit_term + consistency(logits, settings.consistency, settings.eta)
+        if settings.interval:
+            reached = interval_radii(logits.softmax(-1).mean(0), certified[rows], config.sigma_e)
+            value = value - settings.interval * certified_share(reached, at, emphasis, settings.softness)
+        return value
 
     def start(network: Network) -> None:
         initialise(network, torch_generator(config.seed, Stream.ESTIMATOR))

@@ -3,10 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
+from dualsmooth.runtime.budgets import Fixed
+from dualsmooth.runtime.certification import Terms, settle
+from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training.estimator import (
+    certified_share,
     consistency,
     hard_labels,
+    interval_radii,
     level_weights,
     regret_weights,
     soft_labels,
@@ -59,3 +65,37 @@ def test_images_whose_level_does_not_matter_do_not_count() -> None:
     np.testing.assert_allclose(regret_weights(utility, 1.0), [0.0, 0.75, 2.25])
     np.testing.assert_allclose(regret_weights(utility, 0.0), 1.0)
     assert np.isfinite(regret_weights(np.ones((3, 2)), 1.0)).all()
+
+
+def test_the_interval_term_is_the_rule_that_certifies() -> None:
+    """Against the runtime's own rule, with so many votes that its bounds are the probabilities."""
+    generator = np.random.default_rng(4)
+    levels, classes, votes = (0.25, 0.5, 1.0), 2, 10**8
+    terms = Terms.checked(levels, 1.0, classes, alpha=1e-3, rule="interval", route=None, budget=Fixed(votes))
+    for _ in range(40):
+        p = generator.dirichlet([0.7] * 3)
+        share = generator.uniform(0.51, 0.999, 3)
+        tally = Tally(classes, 3)
+        tally.record(Stream(ESTIMATOR, 0, SELECTION), np.round(p * 100).astype(np.int64))
+        counts = np.floor(p * votes).astype(np.int64)
+        counts[-1] = votes - counts[:-1].sum()
+        tally.record(Stream(ESTIMATOR, 0, ESTIMATION), counts)
+        for level in range(3):
+            hits = int(share[level] * votes)
+            tally.record(Stream(CLASSIFIER, level, SELECTION), np.array([100, 0]))
+            tally.record(Stream(CLASSIFIER, level, ESTIMATION), np.array([hits, votes - hits]))
+        expected = settle(terms, tally).radius
+        radii = torch.tensor(np.asarray(levels) * norm.ppf(share))[None]
+        got = float(interval_radii(torch.tensor(p)[None], radii, 1.0))
+        if abs(norm.ppf(np.cumsum(p)[:-1])).max() < 2.8:  # inside of what the training target keeps
+            assert got == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_share_that_is_certified_is_smooth_and_weighted() -> None:
+    radius = torch.tensor([0.0, 1.0, 3.0])
+    share = certified_share(radius, torch.tensor([0.0, 2.0]), torch.tensor([3.0, 1.0]), 1e-3)
+    assert share.item() == pytest.approx((0.75 * 2 + 0.25) / 3, abs=1e-6)
+    at = torch.tensor([0.5], requires_grad=True)
+    certified_share(at, torch.tensor([0.5]), torch.tensor([1.0]), 0.15).backward()
+    assert at.grad is not None
+    assert at.grad.item() > 0
