@@ -87,7 +87,7 @@ def photographs(side: int) -> npt.NDArray[np.uint8]:
     found = importlib.util.find_spec("foolbox")  # its photographs only: importing it would need more packages
     if found is None or found.origin is None:
         raise Missing("needs the photographs in foolbox (pip install --no-deps foolbox)")
-    paths = sorted((Path(found.origin).parent / "data").glob("imagenet_*.png"))
+    paths = sorted((Path(found.origin).parent / "data").glob("imagenet_*"))
     pictures = [np.asarray(PIL.Image.open(p).convert("RGB").resize((side + 32, side + 32)), np.uint8) for p in paths]
     generator = np.random.default_rng(0)
     out = []
