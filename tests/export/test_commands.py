@@ -20,6 +20,7 @@ FILES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_precision_of_a_bundle_with_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = f"npz:{SHIPPED_IMAGES}"
     arguments = ["export", str(SHIPPED_BUNDLE), "--out", str(tmp_path / "b"), "--precision", "int8"]
