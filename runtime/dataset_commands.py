@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -133,7 +134,9 @@ def _evaluate(args: argparse.Namespace) -> int:
             opened=opened,
             **sampling,
         )
-    report = f"dualsmooth report {args.out} --dataset {args.dataset} --out report.html"
+    source = ["--dataset", args.dataset, *(["--data-dir", str(args.data_dir)] if args.data_dir else [])]
+    source += ["--split", args.split] if args.split != "test" else []
+    report = shlex.join(["dualsmooth", "report", str(args.out), *source, "--out", "report.html"])
     print(f"{len(writer.done)} results in {args.out}; see them with: {report}")
     return 0
 

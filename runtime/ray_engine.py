@@ -30,7 +30,7 @@ from dualsmooth.runtime.smoother import Smoother, load
 DEATHS = 3
 """Workers that one block of images may take down before the evaluation gives up on it."""
 OBJECT_STORE = 150_000_000
-"""Bytes of shared memory of a cluster that is started here; blocks of images are all that passes through it."""
+"""Bytes of shared memory for blocks of images on a cluster that is started here; the bundle comes on top."""
 
 
 class RayWorkers:
@@ -74,7 +74,8 @@ class RayWorkers:
         self._demand = {"num_cpus": cpus, "num_gpus": gpus}
         self._own = not ray.is_initialized()
         if self._own:
-            _connect(ray, address or os.environ.get("RAY_ADDRESS"), cpus * workers, gpus * workers)
+            size = sum((self.bundle.path / name).stat().st_size for name in self.bundle.files)
+            _connect(ray, address or os.environ.get("RAY_ADDRESS"), cpus * workers, gpus * workers, 2 * size)
         room: dict[str, float] = self._ray.cluster_resources()
         fits = int(room.get("CPU", 0) // cpus)
         if gpus:
@@ -172,10 +173,11 @@ class _Worker:
         return rows
 
 
-def _connect(ray: Any, address: str | None, cpus: int, gpus: float) -> None:
+def _connect(ray: Any, address: str | None, cpus: int, gpus: float, extra: int) -> None:
+    """Join the cluster at `address`, or start one with room for `extra` more bytes of shared memory."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE + extra}
         size: dict[str, Any] = {"num_cpus": cpus} if cpus else {}
         quiet |= own | size | ({"num_gpus": int(-(-gpus // 1))} if gpus else {})
     try:

@@ -6,14 +6,13 @@ recomputed under another alpha or rule without new passes.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
@@ -126,11 +125,8 @@ class ResultsWriter:
                 f"cannot write {self.path}: {error.strerror}; choose a file that can be written"
             ) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed by the system however the process ends
+            _lock(self._file, self.path)
             self._resume()
-        except BlockingIOError as error:
-            self._file.close()
-            raise InputError(f"{self.path} is being written by another process; wait for it, or end it") from error
         except BaseException:
             self._file.close()
             raise
@@ -204,6 +200,18 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(
             f"cannot read {path}: {error.strerror}; expected a results file of `dualsmooth evaluate`"
         ) from error
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Make this process the only writer; the system frees the lock however the process ends."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise InputError(f"cannot lock {path}: evaluations need a POSIX system") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{path} is being written by another process; wait for it, or end it") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=SHIPPED_BUNDLE)
     parser.add_argument("--results", type=Path, required=True, help="folder for the two results files")
     parser.add_argument("--passes", type=int, default=100_000, help="N of the full run, and the most per decision")
-    parser.add_argument("--step", type=int, default=80, help="every STEP-th of the first 8000 test images")
+    parser.add_argument("--step", type=int, default=80, help="every STEP-th test image")
+    parser.add_argument("--below", type=int, default=8000, help="only images with a smaller index")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=20261122)
     args = parser.parse_args()
@@ -47,7 +48,7 @@ def main() -> None:
                 print(f"{name}: {done}/{total}", file=sys.stderr, flush=True)
 
         out = args.results / f"{name}.jsonl"
-        indices = range(0, 8000, args.step)
+        indices = range(0, min(args.below, 8000), args.step)
         evaluate(smoother, dataset, out, indices=indices, budget=budget, seed=args.seed, progress=progress)
         wanted = set(indices)
         runs[name] = [r for r in read_results(out) if r.index in wanted]
