@@ -31,6 +31,8 @@ PARAMETERS = {
     PREDICT: ("mode", "alpha", "n", "rule", "seed", "index"),
 }
 Answer = Certificate | Prediction
+NOTHING = "no certificate is issued"
+"""Stands in the line of every request that was accepted and then given up."""
 
 
 class Refused(ServerError):
@@ -193,7 +195,7 @@ class Service:
             while self._admit():
                 self._sweep()
                 self._step()
-            reason: DualSmoothError = Stopped("the server went down; no certificate is issued")
+            reason: DualSmoothError = Stopped(f"the server went down; {NOTHING}")
         except BaseException as error:
             reason = EngineError(f"the server failed ({one_line(error)}); no certificate is issued")
         with self._news:
@@ -225,12 +227,10 @@ class Service:
             both = [*self._open, *self._waiting]
         for ticket in both:
             if ticket.reply.cancelled():
-                self._give_up(ticket, Stopped("cancelled; no certificate is issued"))
+                self._give_up(ticket, Stopped(f"cancelled; {NOTHING}"))
             elif now > ticket.deadline:
                 limit = f"{self.limits.max_seconds:g} s"
-                self._give_up(
-                    ticket, Stopped(f"took over {limit}, this server's limit; no certificate is issued: ask for less")
-                )
+                self._give_up(ticket, Stopped(f"took over {limit}, this server's limit; {NOTHING}: ask for less"))
 
     def _step(self) -> None:
         if not self._open:

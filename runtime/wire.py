@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import DualSmoothError, InputError, ServerError, one_line
-from dualsmooth.runtime.serving import PING, Refused
+from dualsmooth.runtime.serving import NOTHING, PING, Refused
 
 Tensors = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.float32]
@@ -118,7 +118,8 @@ class Wire(ABC):
         status = str(error.status() if hasattr(error, "status") else "").removeprefix("StatusCode.")
         message = str(error.message() if hasattr(error, "message") else one_line(error))
         message = " ".join(message.split())[:500]
-        if status in ("INVALID_ARGUMENT", "400"):
+        stopped = NOTHING in message  # over HTTP, Triton 24.10 gives status 400 to cancelled requests as well
+        if status in ("INVALID_ARGUMENT", "400") and not stopped:
             return InputError(message)
         if message.startswith("the server is full") or "maximum queue size" in message:
             return Refused(f"{self.url}: {message}")

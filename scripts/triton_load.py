@@ -4,11 +4,13 @@ taskset -c 0,1 python scripts/triton_load.py --seconds 60 --clients 8
 
 Starts a server on the shipped bundle, prints what came back, the server's throughput beside that of the in-process
 runtime on the same cores (in alternating rounds, so that both see the same machine), and the memory of the model.
+Passes per CPU second (of server, stubs and clients together) say the same where other programs compete for the cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import threading
@@ -98,8 +100,18 @@ def resident(process: int) -> int:
     return pages * 4096
 
 
-def in_process(local: ds.Smoother, images: Images, budget: ds.Budget, *, clients: int, seconds: float) -> float:
-    """Passes per second of the runtime without a server, as many images in flight; those begun are finished."""
+def work(processes: Sequence[int]) -> float:
+    """CPU seconds that this process and others have used."""
+    ticks = 0
+    for process in processes:
+        ticks += sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def in_process(
+    local: ds.Smoother, images: Images, budget: ds.Budget, *, clients: int, seconds: float
+) -> tuple[float, int]:
+    """Passes per second of the runtime without a server, and passes; as many images in flight, all finished."""
     start = time.monotonic()
 
     def source() -> Iterator[npt.NDArray[np.uint8]]:
@@ -110,7 +122,7 @@ def in_process(local: ds.Smoother, images: Images, budget: ds.Budget, *, clients
 
     made = local.certify_many(source(), budget=budget, seed=0, in_flight=clients)
     passes = sum(certificate.passes for certificate in made)
-    return passes / (time.monotonic() - start)
+    return passes / (time.monotonic() - start), passes
 
 
 def main() -> None:
@@ -127,22 +139,29 @@ def main() -> None:
     local = ds.load(SHIPPED_BUNDLE, threads=args.threads)
     answers = expected(images, local, budget)
     each = args.seconds / args.rounds
-    ratios, totals, memory = [], Tested(), []
+    ratios, efforts, totals, memory = [], [], Tested(), []
     with tempfile.TemporaryDirectory() as folder:
         fill_repository(SHIPPED_BUNDLE, Path(folder) / "repository", threads=args.threads)
         with TritonServer([Path(folder) / "repository"], Path(folder) / "log") as server:
             url = f"{args.wire}://127.0.0.1:{server.grpc if args.wire == 'grpc' else server.http}"
             (process,) = server.stubs("dual_smoothing")
             for _ in range(args.rounds):
+                before = work([])
                 alone = in_process(local, images, budget, clients=args.clients, seconds=each)
+                cost = (work([]) - before) / alone[1]
+                assert server.process is not None
+                everyone = [server.process.pid, *server.stubs()]
+                before = work(everyone)
                 tested = load(url, images, answers, budget, clients=args.clients, seconds=each, process=process)
-                ratios.append(tested.passes / tested.seconds / alone)
+                efforts.append(cost / ((work(everyone) - before) / tested.passes))
+                ratios.append(tested.passes / tested.seconds / alone[0])
                 totals.answers += tested.answers
                 totals.wrong += tested.wrong
                 totals.errors += tested.errors
                 memory.append(max(tested.memory) / 1e6)
-                print(f"{tested.answers} answers, ratio {ratios[-1]:.3f}, {memory[-1]:.0f} MB", flush=True)
+                print(f"{tested.answers} answers, ratio {ratios[-1]:.3f}, by CPU time {efforts[-1]:.3f}", flush=True)
     print(f"{totals.answers} answers to {args.clients} clients: {totals.wrong} wrong, {len(totals.errors)} errors")
+    print(f"passes per CPU second, server and clients over in-process: median {statistics.median(efforts):.3f}")
     print(f"throughput, server over in-process: median {statistics.median(ratios):.3f} (rounds: ", end="")
     print(", ".join(f"{r:.2f}" for r in ratios) + f"); memory {memory[0]:.0f} to {memory[-1]:.0f} MB")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -89,6 +90,14 @@ def free_ports(count: int) -> list[int]:
         return [int(s.getsockname()[1]) for s in sockets]
 
 
+_LIBC = ctypes.CDLL(None)
+
+
+def _stop_with_parent() -> None:
+    """Linux: the kernel sends SIGTERM to this process when the one that started it is gone, however it went."""
+    _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 class TritonServer:
     """One server on loopback; use as a context manager, so that it is always stopped."""
 
@@ -134,7 +143,12 @@ class TritonServer:
         environment.pop("PYTHONPATH", None)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, env=environment, start_new_session=True
+                self.command(),
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_stop_with_parent,  # so that it is always stopped, even after a kill -9
             )
         end = time.monotonic() + timeout
         while not self.ready():

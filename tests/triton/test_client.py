@@ -177,3 +177,24 @@ def test_folders_are_no_addresses() -> None:
 def test_damaged_predictions(text: str) -> None:
     with pytest.raises(ds.CertificateError):
         ds.Prediction.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        ("StatusCode.INVALID_ARGUMENT", "alpha is 2", ds.InputError),
+        ("400", "alpha is 2", ds.InputError),
+        ("400", "took over 1 s, this server's limit; no certificate is issued: ask for less", ds.ServerError),
+        ("StatusCode.CANCELLED", "cancelled; no certificate is issued", ds.ServerError),
+        ("503", "the server is full (3 requests wait); ask again later", Refused),
+        ("StatusCode.UNAVAILABLE", "failed to connect", ds.ServerError),
+        ("StatusCode.DEADLINE_EXCEEDED", "Deadline Exceeded", ds.ServerError),
+        ("StatusCode.INTERNAL", "Stub process 'm_0_0' is not healthy.", ds.ServerError),
+    ],
+)
+def test_statuses(wire: Fake, status: str, message: str, kind: type[ds.DualSmoothError]) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    error = wire.translated(InferenceServerException(message, status))
+    assert type(error) is kind
+    assert "\n" not in str(error)

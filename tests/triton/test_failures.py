@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,3 +146,30 @@ def test_nothing_is_left_behind(toy_bundle: Path, tmp_path: Path) -> None:
     assert not Path(f"/proc/{stubs[0]}").exists()
     assert not list(Path("/dev/shm").glob(f"{prefix}*"))
     assert (BUILD / "triton" / "ready").exists()
+
+
+def test_nothing_is_left_behind_even_after_kill_9(toy_bundle: Path, tmp_path: Path) -> None:
+    """Whoever started the server is killed: the server goes too."""
+    repository = alone(toy_bundle, tmp_path / "r")
+    code = (
+        "import sys, time; from pathlib import Path; from triton_server import TritonServer\n"
+        f"s = TritonServer([Path({str(repository)!r})], Path({str(tmp_path / 'log')!r})).start()\n"
+        "print(s.process.pid, *s.stubs(), flush=True); time.sleep(600)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BUILD.parent / "scripts"), *sys.path])}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as starter:
+        assert starter.stdout is not None
+        processes = [int(word) for word in starter.stdout.readline().split()]
+        starter.kill()
+    assert len(processes) == 2
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{p}").exists() and "Z" not in state(p) for p in processes):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def state(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
