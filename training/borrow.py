@@ -20,7 +20,7 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
 
     A stage is taken over where every setting that it depends on is the same. Experts are taken level by level, so that
     a run with other `sigmas` finds those it shares. Returns what the record says about it: path, files with SHA-256,
-    and the sessions of the source. Raises `InputError` where `source` is not a run, or has nothing to offer.
+    the sessions of the source, and what it had taken over itself. Raises `InputError` where `source` is not a run, or has nothing to offer.
     """
     path = source / files.CONFIG
     if not path.is_file():
@@ -47,8 +47,9 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
     history = source / "history.jsonl"
     if history.is_file():
         shutil.copyfile(history, root / "history.jsonl")
-    record = files.read_record(source)
-    return {"path": str(source), "files": taken, "sessions": (record or {}).get("sessions", [])}
+    record = files.read_record(source) or {}
+    before = {"borrowed": record["borrowed"]} if "borrowed" in record else {}
+    return {"path": str(source), "files": taken, "sessions": record.get("sessions", []), **before}
 
 
 def _folds_alike(a: Config, b: Config) -> bool:
