@@ -20,7 +20,8 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
 
     A stage is taken over where every setting that it depends on is the same. Experts are taken level by level, so that
     a run with other `sigmas` finds those it shares. Returns what the record says about it: path, files with SHA-256,
-    the sessions of the source, and what it had taken over itself. Raises `InputError` where `source` is not a run, or has nothing to offer.
+    the sessions of the source, and what it had taken over itself. Raises `InputError` where `source` is not a run, or
+    has nothing to offer.
     """
     path = source / files.CONFIG
     if not path.is_file():
