@@ -1,4 +1,5 @@
-"""The runtime's commands on single images and bundles: demo, certify, predict, inspect, triton, verify. Those on
+"""The runtime's commands on single images and bundles: demo, certify, predict, inspect, triton, doctor, verify.
+Those on
 data sets: dataset_commands."""
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.client import connect, is_url
 from dualsmooth.runtime.demo import run_demo
 from dualsmooth.runtime.describe import describe, sentences
+from dualsmooth.runtime.doctor import BAD, examine
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.images import read_image
 from dualsmooth.runtime.smoother import Smoother, load
@@ -69,6 +71,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     engine_options(triton)
     triton.set_defaults(run=_triton)
+
+    doctor = commands.add_parser("doctor", help="what this machine can do, what is wrong, and how to mend it")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(run=_doctor)
 
     verify = commands.add_parser("verify", help="recompute a certificate from its counts and check its hashes")
     verify.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
@@ -157,6 +163,18 @@ def _predict(args: argparse.Namespace) -> int:
         name = "abstained" if found.label is None else f"{smoother.bundle.classes[found.label]} (class {found.label})"
         print(found.to_json() if args.json else f"{path}: {name}, {found.passes} passes", flush=True)
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    findings = examine()
+    if args.json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        for found in findings:
+            print(
+                f"{found.state:5}{found.subject:12}{found.text}" + (f"\n{'':17}fix: {found.fix}" if found.fix else "")
+            )
+    return 1 if any(found.state == BAD for found in findings) else 0
 
 
 def _inspect(args: argparse.Namespace) -> int:

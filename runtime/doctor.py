@@ -1,0 +1,136 @@
+"""What this machine can do, what is wrong with it, and how to mend that: `dualsmooth doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.engine import PROVIDERS
+from dualsmooth.runtime.errors import DualSmoothError, one_line
+from dualsmooth.runtime.selftest import check_generator
+from dualsmooth.runtime.smoother import load
+
+GOOD, NOTE, BAD = "ok", "note", "bad"
+WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+FEATURES = {
+    "avx2": "vectors of 8 floats", "avx512f": "vectors of 16 floats", "avx512_vnni": "fast int8", "avx_vnni": "fast int8",
+    "amx_int8": "very fast int8", "amx_bf16": "very fast bf16", "asimddp": "fast int8",
+}  # fmt: skip
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `state` is ok, note (works, but worth knowing) or bad, with the `fix` where there is one."""
+
+    subject: str
+    state: str
+    text: str
+    fix: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything, in the order in which it should be mended. Never raises: what fails is a finding."""
+    checks: Sequence[tuple[str, Callable[[], Finding]]] = (
+        ("versions", _versions),
+        ("engine", _engine),
+        ("providers", _providers),
+        ("processor", _processor),
+        ("noise", _noise),
+        ("certificate", _certificate),
+    )
+    findings = []
+    for subject, check in checks:
+        try:
+            findings.append(check())
+        except DualSmoothError as error:
+            findings.append(Finding(subject, BAD, str(error)))
+        except Exception as error:  # whatever is broken here, the other checks still help
+            findings.append(Finding(subject, BAD, f"{type(error).__name__}: {one_line(error)}"))
+    return findings
+
+
+def _versions() -> Finding:
+    names = ("dualsmooth", "numpy", "scipy")
+    parts = [f"{name} {metadata.version(name)}" for name in names]
+    return Finding("versions", GOOD, ", ".join([f"Python {platform.python_version()}", *parts, platform.platform()]))
+
+
+def installed_wheels() -> dict[str, str]:
+    """The engine wheels that pip knows of, with their versions."""
+    found = {}
+    for name in WHEELS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _engine() -> Finding:
+    wheels = installed_wheels()
+    if len(wheels) > 1:
+        return Finding(
+            "engine", BAD, f"{' and '.join(wheels)} are installed together and overwrite each other's files",
+            f"pip uninstall -y {' '.join(wheels)}; then install one extra: dualsmooth[cpu], [gpu] or [openvino]",
+        )  # fmt: skip
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Finding(
+            "engine", BAD, f"ONNX Runtime cannot be imported ({one_line(error)})", "pip install 'dualsmooth[cpu]'"
+        )
+    for name, version in wheels.items():
+        if version.partition("+")[0] != str(onnxruntime.__version__).partition("+")[0]:
+            return Finding(
+                "engine", BAD, f"{name} {version} is installed but {onnxruntime.__version__} is what is imported",
+                f"pip install --force-reinstall {name}=={version}",
+            )  # fmt: skip
+    name = next(iter(wheels), "onnxruntime (not from pip)")
+    return Finding("engine", GOOD, f"{name} {onnxruntime.__version__}")
+
+
+def _providers() -> Finding:
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    usable = [name for name, provider in PROVIDERS.items() if provider in available]
+    if not usable:
+        return Finding("providers", BAD, f"the engine offers {', '.join(available)}; dualsmooth uses none of them")
+    return Finding("providers", GOOD, f"{', '.join(usable)} (the engine offers {', '.join(available)})")
+
+
+def _processor() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags: set[str] = set()
+    if CPUINFO.is_file():
+        lines = CPUINFO.read_text("utf-8", "replace").splitlines()
+        flags = {
+            flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[-1].split()
+        }
+    found = [f"{name} ({use})" for name, use in FEATURES.items() if name in flags]
+    text = f"{cores} cores for this process; {', '.join(found) or 'no known vector extensions'}"
+    if flags and not any("int8" in FEATURES[name] for name in flags & set(FEATURES)):
+        return Finding("processor", NOTE, f"{text}; no int8 dot products: int8 bundles gain little here")
+    return Finding("processor", GOOD, text)
+
+
+def _noise() -> Finding:
+    check_generator()
+    return Finding("noise", GOOD, "the generator passes moments, tails, serial correlation and independence of streams")
+
+
+def _certificate() -> Finding:
+    smoother = load(SHIPPED_BUNDLE)
+    image = np.zeros(smoother.bundle.input_shape, np.float32)
+    passes = smoother.predict(image, n=64, alpha=0.1).passes
+    return Finding(
+        "certificate", GOOD, f"the shipped bundle loads and votes on {smoother.engine.provider} ({passes} passes)"
+    )

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dualsmooth.cli import main
+from dualsmooth.runtime import doctor, noise
+from dualsmooth.runtime.doctor import BAD, NOTE, Finding, examine
+
+
+def finding(subject: str) -> Finding:
+    return next(found for found in examine() if found.subject == subject)
+
+
+def test_a_sound_machine_has_nothing_bad(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [f["subject"] for f in found] == ["versions", "engine", "providers", "processor", "noise", "certificate"]
+    assert all(f["state"] != BAD for f in found)
+    assert main(["doctor"]) == 0
+    assert "the shipped bundle loads and votes on cpu" in capsys.readouterr().out
+
+
+def test_two_wheels_that_overwrite_each_other_are_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0" if name == "onnxruntime-gpu" else real(name))
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "onnxruntime and onnxruntime-gpu are installed together" in out
+    assert "fix: pip uninstall -y onnxruntime onnxruntime-gpu" in out
+
+
+def test_a_wheel_whose_files_are_not_its_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.1" if name == "onnxruntime" else real(name))
+    engine = finding("engine")
+    assert engine.state == BAD
+    assert "onnxruntime 0.1 is installed but" in engine.text
+    assert engine.fix == "pip install --force-reinstall onnxruntime==0.1"
+
+
+def test_a_missing_engine_is_found_and_the_rest_is_still_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    states = {found.subject: found for found in examine()}
+    assert states["engine"].state == BAD
+    assert states["engine"].fix == "pip install 'dualsmooth[cpu]'"
+    assert states["certificate"].state == BAD
+    assert states["noise"].state == doctor.GOOD
+
+
+def test_a_tampered_generator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shifted(np.random.Generator):
+        def standard_normal(self, *args: object, out: object = None, **settings: object) -> object:  # type: ignore[override]
+            made = super().standard_normal(*args, out=out, **settings)  # type: ignore[call-overload]
+            made += 0.05
+            return made
+
+    make = noise.Seed.generator
+    monkeypatch.setattr(noise.Seed, "generator", lambda self, stream: Shifted(make(self, stream).bit_generator))
+    broken = finding("noise")
+    assert broken.state == BAD
+    assert "mean is" in broken.text
+
+
+def test_a_processor_without_int8_products_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: fpu avx2\n")
+    monkeypatch.setattr(doctor, "CPUINFO", tmp_path / "cpuinfo")
+    assert finding("processor").state == NOTE
+    (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: fpu avx2 avx_vnni\n")
+    assert finding("processor").state == doctor.GOOD
