@@ -1,6 +1,5 @@
 """The runtime's commands on single images and bundles: demo, certify, predict, inspect, triton, doctor, verify.
-Those on
-data sets: dataset_commands."""
+Those on data sets: dataset_commands."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ from dualsmooth.runtime.smoother import load
 GOOD, NOTE, BAD = "ok", "note", "bad"
 WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 FEATURES = {
-    "avx2": "vectors of 8 floats", "avx512f": "vectors of 16 floats", "avx512_vnni": "fast int8", "avx_vnni": "fast int8",
-    "amx_int8": "very fast int8", "amx_bf16": "very fast bf16", "asimddp": "fast int8",
+    "avx2": "vectors of 8 floats", "avx512f": "vectors of 16 floats",
+    "avx512_vnni": "fast int8", "avx_vnni": "fast int8", "amx_int8": "very fast int8",
+    "amx_bf16": "very fast bf16", "asimddp": "fast int8",
 }  # fmt: skip
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -112,13 +113,12 @@ def _processor() -> Finding:
     flags: set[str] = set()
     if CPUINFO.is_file():
         lines = CPUINFO.read_text("utf-8", "replace").splitlines()
-        flags = {
-            flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[-1].split()
-        }
+        named = [line for line in lines if line.startswith(("flags", "Features"))]
+        flags = {flag for line in named for flag in line.split(":")[-1].split()}
     found = [f"{name} ({use})" for name, use in FEATURES.items() if name in flags]
     text = f"{cores} cores for this process; {', '.join(found) or 'no known vector extensions'}"
     if flags and not any("int8" in FEATURES[name] for name in flags & set(FEATURES)):
-        return Finding("processor", NOTE, f"{text}; no int8 dot products: int8 bundles gain little here")
+        return Finding("processor", NOTE, f"{text}; no int8 dot products: int8 bundles gain less than elsewhere")
     return Finding("processor", GOOD, text)
 
 
