@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8
 from dualsmooth.runtime.bundle import PRECISIONS, BaseModel, Bundle, manifest_text, read_bundle
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.files import sha256_of, write_atomically
+from dualsmooth.runtime.files import open_to_all_but_umask, sha256_of, sync_folder, write_atomically
 
 Network = nn.Module | str | Path
 """A PyTorch module, or the path of an ONNX file."""
@@ -247,15 +246,13 @@ def write_bundle(root: Path, files: Mapping[str, bytes], **manifest: Any) -> Bun
         write_atomically(aside / "manifest.json", manifest_text(files=hashes, **manifest))
         bundle = read_bundle(aside)
         write_atomically(aside / CARD, model_card(bundle, version("dualsmooth")))
-        umask = os.umask(0)
-        os.umask(umask)
-        aside.chmod(0o777 & ~umask)
-        _sync(aside)
+        open_to_all_but_umask(aside, 0o777)
+        sync_folder(aside)
         try:
             aside.rename(root)
         except OSError as error:
             raise InputError(f"cannot move the bundle to {root}: {error.strerror}; choose another --out") from error
-        _sync(root.parent)
+        sync_folder(root.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return dataclasses.replace(bundle, path=root)
@@ -286,11 +283,3 @@ def _check(
         raise InputError(
             f"{pictures.name} holds images {list(pictures.calibration.shape[1:])}; expected {list(input_shape)}"
         )
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

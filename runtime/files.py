@@ -16,6 +16,22 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def open_to_all_but_umask(path: str | Path, mode: int) -> None:
+    """Give `path`, made for this user alone, the permissions `mode` that the umask leaves."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, mode & ~umask)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder as durable as the contents of its files."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write `data` under a temporary name in the same folder, sync it, then rename it to `path`."""
     path = Path(path)
@@ -29,9 +45,7 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        open_to_all_but_umask(name, 0o666)
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)

@@ -55,7 +55,9 @@ class Progress:
         fresh = self._done - self._resumed
         rate = fresh / max(elapsed, 1e-9)
         left = self._total - self._done
-        when = f"took {_clock(elapsed)}" if left <= 0 else f"{_clock(left / rate)} left" if fresh else "starting"
+        when = (
+            f"took {clock_text(elapsed)}" if left <= 0 else f"{clock_text(left / rate)} left" if fresh else "starting"
+        )
         shares = ", ".join(
             f"{100 * c / max(self._done, 1):.1f} % at {r:g}" for c, r in zip(self._certified, self._at, strict=True)
         )
@@ -64,6 +66,7 @@ class Progress:
         return f"{bar}{self._done:,}/{self._total:,} images, {rate:.3g}/s, {when}, certified {shares}"
 
 
-def _clock(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

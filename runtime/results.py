@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.files import sync_folder, write_atomically
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class ResultsWriter:
             fresh = not self.path.exists()
             self._file = open(self.path, "ab")  # noqa: SIM115
             if fresh:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
         except OSError as error:
             raise InputError(
                 f"cannot write {self.path}: {error.strerror}; choose a file that can be written"
@@ -212,15 +212,6 @@ def _lock(file: BinaryIO, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(f"{path} is being written by another process; wait for it, or end it") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name as durable as its content."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _short(value: Any) -> str:

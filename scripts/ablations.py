@@ -1,7 +1,7 @@
 """What each choice of the recipe is worth: one short run a row, over the same classifiers and labels where possible.
 
 python scripts/ablations.py --out runs/ablations            # resumable; about an hour on 2 idle cores
-python scripts/ablations.py --out runs/ablations --only "soft, T = 0.05,hard"
+python scripts/ablations.py --out runs/ablations --only "the recipe, short;hard labels"
 
 Everything is measured on the validation split that is carved from the training images.
 """

@@ -11,6 +11,7 @@ from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training import record as files
 from dualsmooth.training.checkpoint import load_checkpoint
 from dualsmooth.training.config import Config, config_from, read_toml
+from dualsmooth.training.history import HISTORY
 
 _EVERYTHING = ("dataset", "validation", "seed", "augment", "experts", "classifier")
 
@@ -45,9 +46,9 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
     for name in taken:
         (root / name).parent.mkdir(exist_ok=True)
         write_atomically(root / name, (source / name).read_bytes())
-    history = source / "history.jsonl"
+    history = source / HISTORY
     if history.is_file():
-        shutil.copyfile(history, root / "history.jsonl")
+        shutil.copyfile(history, root / HISTORY)
     record = files.read_record(source) or {}
     before = {"borrowed": record["borrowed"]} if "borrowed" in record else {}
     return {"path": str(source), "files": taken, "sessions": record.get("sessions", []), **before}

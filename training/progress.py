@@ -9,6 +9,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TextIO
 
+from dualsmooth.runtime.progress import clock_text
+
 
 class Progress:
     """Counts `total` steps of a stage and tells how far it is, the rate and the time left."""
@@ -41,7 +43,7 @@ class Progress:
             self._bar.stop()
         left = (self._total - self._done) / max(rate, 1e-9)
         text = f"{self._stage}: {self._done:,}/{self._total:,} {self._unit} ({self._done / max(self._total, 1):.0%})"
-        text += f", {rate:,.0f}/s, " + (f"took {_clock(now - self._start)}" if last else f"{_clock(left)} left")
+        text += f", {rate:,.0f}/s, " + (f"took {clock_text(now - self._start)}" if last else f"{clock_text(left)} left")
         self.say(text + (f", {note}" if note else ""), keep=last)
 
     def say(self, text: str, *, keep: bool = True) -> None:
@@ -70,8 +72,3 @@ def _rich_bar(stream: TextIO) -> Any:
     )
     atexit.register(bar.stop)  # an interrupted run gets its cursor back
     return bar
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -79,7 +79,8 @@ def _round(work: Work, number: int, previous: Round | None) -> Round:
     folder.mkdir(exist_ok=True)
     everything = np.arange(len(data.images), dtype=np.int64)
     index = label_indices(len(data.images), config)
-    parts = [everything, *(np.setdiff1d(everything, part) for part in _folds(index, config))]
+    cut = _folds(index, config)
+    parts = [everything, *(np.setdiff1d(everything, part) for part in cut)]
     families: list[tuple[Network, ...]] = []
     with work.stage(f"{prefix}classifier"):
         if config.experts:
@@ -92,7 +93,7 @@ def _round(work: Work, number: int, previous: Round | None) -> Round:
             voters = _voters(families[0], data)
     with work.stage(f"{prefix}labels"):
         radii = np.zeros((len(index), len(config.sigmas)))
-        for fold, members in enumerate(_folds(index, config) or [index], start=bool(config.labels.folds)):
+        for fold, members in enumerate(cut or [index], start=bool(config.labels.folds)):
             place = np.isin(index, members)
             judges = voters if fold == 0 else _voters(families[fold], data)
             hits, passes = label_votes(
