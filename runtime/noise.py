@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +14,92 @@ import numpy.typing as npt
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.votes import Stream
 
-GENERATOR = "SFC64"
+FLOAT, LATTICE = "float", "lattice"
+STEPS = 255
+"""Lattice noise lives on Z / STEPS, as the pixels of 8-bit images do."""
+
 _STAGES = ("estimator", "classifier")
 _PURPOSES = ("selection", "estimation", "prediction")
+_CHUNK = 1 << 15
+"""Values that are drawn, scaled and added while they are in the cache."""
+_BLOCK = 1 << 18
+"""Values in a block of shared noise."""
+
+
+class Normals(Protocol):
+    """A stream of independent standard normals, as `numpy.random.Generator` draws them."""
+
+    def standard_normal(self, *, dtype: Any = np.float64, out: Any) -> Any: ...
+
+
+def _sfc64(seed: np.random.SeedSequence) -> Normals:
+    return np.random.Generator(np.random.SFC64(seed))
+
+
+def _philox(seed: np.random.SeedSequence) -> Normals:
+    return np.random.Generator(np.random.Philox(seed))
+
+
+class _Mkl:
+    """Intel MKL's SFMT19937 with inverse-CDF normals (float64), from the package mkl_random."""
+
+    def __init__(self, seed: np.random.SeedSequence) -> None:
+        try:
+            from mkl_random import MKLRandomState
+        except ImportError as error:
+            raise InputError("noise by mkl needs mkl_random; install it with pip install 'dualsmooth[fast]'") from error
+        self._state = MKLRandomState(seed.generate_state(8).tolist(), brng="SFMT19937")
+
+    def standard_normal(self, *, dtype: Any = np.float64, out: npt.NDArray[Any]) -> None:
+        np.copyto(out, self._state.standard_normal(out.shape), casting="same_kind")
+
+
+GENERATORS: dict[str, Callable[[np.random.SeedSequence], Normals]] = {
+    "SFC64": _sfc64,
+    "Philox": _philox,
+    "MKL": _Mkl,
+}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How noise is made. The certificate's guarantee is 1 - alpha for every choice; it records the choice.
+
+    `mode`: `float`: float32 normals are scaled and added in float32; the guarantee takes float rounding for exact
+    arithmetic. `lattice`: float64 normals are rounded to Z/255, where 8-bit images lie, so that it need not (Voráček &
+    Hein 2023, "Sound Randomized Smoothing in Floating-Point Arithmetics"): images off the lattice are refused.
+    `generator`: `SFC64`, `Philox`, or `MKL` (package mkl_random). `shared`: all images and levels that are certified
+    with one entropy see the same noise; each certificate holds as before, but their failures are correlated.
+    """
+
+    mode: str = FLOAT
+    generator: str = "SFC64"
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in (FLOAT, LATTICE) or self.generator not in GENERATORS:
+            raise InputError(f"noise {self} is unknown; expected {NOISE_FORMS}")
+
+    def __str__(self) -> str:
+        shown = self.mode if self.generator == "SFC64" else f"{self.mode}:{str(self.generator).lower()}"
+        return f"{shown} (shared)" if self.shared else shown
+
+
+NOISE_FORMS = "float or lattice, and a generator after a colon if not sfc64: float:philox, lattice:mkl"
+
+
+def parse_noise(text: object) -> Noise:
+    """`float`, `lattice`, `float:philox`, `lattice:mkl`, … Raises `InputError`."""
+    mode, _, generator = str(text).partition(":")
+    names = {name.lower(): name for name in GENERATORS}
+    if not isinstance(text, str) or mode not in (FLOAT, LATTICE) or (generator or "sfc64") not in names:
+        raise InputError(f"noise {str(text)[:40]!r} is unknown; expected {NOISE_FORMS}")
+    return Noise(mode, names[generator or "sfc64"])
 
 
 @dataclass(frozen=True)
 class Seed:
-    """Where one certificate's noise comes from: 128 bits of entropy and the index of the image.
+    """Where one certificate's noise comes from: 128 bits of entropy, the index of the image, and how noise is made.
 
     `fixed` is True where a person chose the entropy: such a certificate only convinces those who trust that choice.
     """
@@ -27,52 +107,132 @@ class Seed:
     entropy: int
     index: int = 0
     fixed: bool = False
+    noise: Noise = field(default=Noise())
 
     @classmethod
-    def make(cls, seed: int | None) -> Seed:
-        """From the operating system's entropy, or (opt-in) from a fixed seed."""
+    def make(cls, seed: int | None, noise: Noise | None = None) -> Seed:
+        """From the operating system's entropy, or (opt-in) from a fixed seed. Raises `InputError`."""
+        if noise is not None and not isinstance(noise, Noise):
+            raise InputError(f"noise is {str(noise)[:40]!r}; expected a Noise, e.g. Noise('lattice')")
         if seed is None:
-            return cls(secrets.randbits(128))
+            return cls(secrets.randbits(128), noise=noise or Noise())
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 128:
             raise InputError(f"seed is {seed!r}; expected an integer from 0 to 2^128 - 1, or none")
-        return cls(int(seed), fixed=True)
+        return cls(int(seed), fixed=True, noise=noise or Noise())
 
     def at(self, index: int) -> Seed:
         """The seed of another image of the same entropy."""
         if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < 1 << 63:
             raise InputError(f"index is {index!r}; expected an integer from 0 to 2^63 - 1")
-        return Seed(self.entropy, int(index), self.fixed)
+        return Seed(self.entropy, int(index), self.fixed, self.noise)
 
-    def generator(self, stream: Stream) -> np.random.Generator:
-        """The generator of one stream. Streams of one image, and images of one entropy, are independent."""
-        key = (self.index, _STAGES.index(stream.stage), stream.level, _PURPOSES.index(stream.purpose))
-        return np.random.Generator(np.random.SFC64(np.random.SeedSequence(self.entropy, spawn_key=key)))
+    def generator(self, stream: Stream) -> Normals:
+        """The normals of one stream. Streams of one image are independent, and so are images of one entropy.
+
+        Where noise is shared, only stages and purposes are independent: what a bound rests on is still independent of
+        what chose it, and bounds of several levels hold together by the union bound.
+        """
+        stage, purpose = _STAGES.index(stream.stage), _PURPOSES.index(stream.purpose)
+        if self.noise.shared:
+            return _Shared(self.entropy, self.noise.generator, stage, purpose)
+        key = (self.index, stage, stream.level, purpose)
+        return GENERATORS[self.noise.generator](np.random.SeedSequence(self.entropy, spawn_key=key))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"generator": GENERATOR, "entropy": f"{self.entropy:032x}", "index": self.index, "fixed": self.fixed}
+        return {
+            "generator": self.noise.generator,
+            "entropy": f"{self.entropy:032x}",
+            "index": self.index,
+            "fixed": self.fixed,
+            "noise": self.noise.mode,
+            "shared": self.noise.shared,
+        }
 
     @classmethod
     def from_dict(cls, data: Any) -> Seed:
+        """Inverse of `to_dict`; raises `CertificateError`. Certificates without `noise` and `shared` have neither."""
         try:
-            if data["generator"] != GENERATOR:
-                raise CertificateError(f"generator {str(data['generator'])[:40]!r} is unknown; expected {GENERATOR}")
-            if type(data["index"]) is not int or type(data["fixed"]) is not bool:
-                raise TypeError("index or fixed")
-            seed = cls(int(data["entropy"], 16), data["index"], data["fixed"])
-        except (KeyError, TypeError, ValueError) as error:
+            shared = data.get("shared", False)
+            if type(data["index"]) is not int or type(data["fixed"]) is not bool or type(shared) is not bool:
+                raise TypeError("index, fixed or shared")
+            noise = Noise(data.get("noise", FLOAT), data["generator"], shared)
+            seed = cls(int(data["entropy"], 16), data["index"], data["fixed"], noise)
+        except InputError as error:
+            raise CertificateError(f"seed: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CertificateError("seed must hold generator, entropy (hex), index and fixed") from error
         if not (0 <= seed.entropy < 1 << 128 and 0 <= seed.index < 1 << 63):
             raise CertificateError("seed is out of range")
         return seed
 
 
-def add_noise(
-    generator: np.random.Generator, image: npt.NDArray[np.float32], sigma: float, out: npt.NDArray[np.float32]
-) -> None:
-    """Fill `out` [m,C,H,W] with `image` [C,H,W] + sigma * standard normals, in place, in float32.
+class _Shared:
+    """A stream of shared noise, in blocks that are made when they are first asked for and kept for the next image.
 
-    A stream's values do not depend on how it is cut into calls.
+    A block's key has three words where a stream of a single image has four or more, so the two never coincide.
     """
-    generator.standard_normal(dtype=np.float32, out=out)
-    np.multiply(out, np.float32(sigma), out=out)
-    np.add(out, image, out=out)
+
+    def __init__(self, entropy: int, generator: str, stage: int, purpose: int) -> None:
+        self._source = (entropy, generator, stage, purpose)
+        self._at = 0
+
+    def standard_normal(self, *, dtype: Any = np.float64, out: npt.NDArray[Any]) -> None:
+        flat, done = out.reshape(-1), 0
+        while done < flat.size:
+            number, start = divmod(self._at, _BLOCK)
+            part = _shared_block(*self._source, number, np.dtype(dtype).char)[start : start + flat.size - done]
+            flat[done : done + part.size] = part
+            done += part.size
+            self._at += part.size
+
+
+@lru_cache(maxsize=24)
+def _shared_block(
+    entropy: int, generator: str, stage: int, purpose: int, number: int, dtype: str
+) -> npt.NDArray[np.float32 | np.float64]:
+    block = np.empty(_BLOCK, dtype)
+    key = (stage, purpose, number)
+    GENERATORS[generator](np.random.SeedSequence(entropy, spawn_key=key)).standard_normal(dtype=block.dtype, out=block)
+    block.flags.writeable = False
+    return block
+
+
+def add_noise(
+    generator: Normals,
+    image: npt.NDArray[np.float32],
+    sigma: float,
+    out: npt.NDArray[np.float32],
+    mode: str = FLOAT,
+) -> None:
+    """Fill `out` [m,C,H,W] with `image` [C,H,W] (or an image a row, [m,C,H,W]) + sigma * standard normals.
+
+    In mode `lattice`, round(255 (image + sigma z)) / 255 with float64 normals z. `out` is contiguous. A stream's values
+    do not depend on how it is cut into calls.
+    """
+    rows = max(1, _CHUNK // max(1, out[0].size)) if len(out) else 1
+    images = np.broadcast_to(image, out.shape)
+    drawn = np.empty((min(rows, len(out)), *out.shape[1:])) if mode == LATTICE else None
+    for start in range(0, len(out), rows):
+        copies, clean = out[start : start + rows], images[start : start + rows]
+        if drawn is None:
+            generator.standard_normal(dtype=np.float32, out=copies)
+            np.multiply(copies, np.float32(sigma), out=copies)
+            np.add(copies, clean, out=copies)
+        else:
+            steps = drawn[: len(copies)]
+            generator.standard_normal(dtype=np.float64, out=steps)
+            np.multiply(steps, STEPS * sigma, out=steps)
+            np.rint(steps, out=steps)
+            np.add(steps, np.rint(clean * np.float64(STEPS)), out=steps)
+            np.divide(steps, STEPS, out=copies, casting="same_kind")
+
+
+def require_lattice(image: npt.NDArray[np.float32]) -> None:
+    """Raises `InputError` unless each value of `image` is the float32 nearest to a k / 255, k an integer."""
+    steps = np.rint(image * np.float32(STEPS))
+    off = image != steps.astype(np.float32) / np.float32(STEPS)
+    if off.any():
+        raise InputError(
+            f"lattice noise needs an image on the lattice k/255, but {int(off.sum())} values are off it, e.g. "
+            f"{image[off].flat[0]:.8g}; pass the 8-bit image (uint8), or use float noise"
+        )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certification import Requests
-from dualsmooth.runtime.noise import Seed, add_noise
+from dualsmooth.runtime.noise import Normals, Seed, add_noise
 from dualsmooth.runtime.votes import ESTIMATOR, Counts, Stream, Tally
 
 PATIENCE = 3
@@ -38,7 +38,7 @@ class Job:
     tally: Tally
     requests: Requests
     open: int = 0
-    generators: dict[Stream, np.random.Generator] = field(default_factory=dict)
+    generators: dict[Stream, Normals] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -160,7 +160,7 @@ class Sampler:
             generator = work.job.generators.get(work.stream)
             if generator is None:
                 generator = work.job.generators[work.stream] = work.job.seed.generator(work.stream)
-            add_noise(generator, work.job.image, work.sigma, self._buffer[filled : filled + size])
+            add_noise(generator, work.job.image, work.sigma, self._buffer[filled : filled + size], work.job.seed.noise.mode)
             parts.append((work, filled, filled + size))
             work.left -= size
             filled += size
