@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from dualsmooth.runtime.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
 from dualsmooth.runtime.noise import Noise, Seed
 from dualsmooth.runtime.serving import PREDICT
-from dualsmooth.runtime.smoother import Smoother, image_sha256
+from dualsmooth.runtime.smoother import Smoother, image_sha256, numbered
 from dualsmooth.runtime.wire import Pixels, Tensors, Wire, open_wire, text_of
 
 SCHEMES = ("grpc://", "http://")
@@ -105,18 +104,14 @@ class RemoteSmoother(Smoother):
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
         base = _asked(seed, noise)
-        numbers = iter(indices) if indices is not None else count()
-        source, waiting = iter(images), deque[Any]()
+        source, waiting = numbered(images, indices), deque[Any]()
         failure: Exception | None = None
         more = True
         try:
             while True:
                 while more and len(waiting) < in_flight:
                     try:
-                        image = next(source)
-                        index = next(numbers, None)
-                        if index is None:
-                            raise InputError("there are fewer indices than images; expected one for each")
+                        image, index = next(source)
                         waiting.append(self._ask(image, terms, base.at(index), all_levels))
                     except StopIteration:
                         more = False

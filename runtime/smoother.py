@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from dualsmooth.runtime.noise import LATTICE, Noise, Seed, require_lattice
 from dualsmooth.runtime.prediction import predicted, prediction
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.votes import Request, Tally
+
+T = TypeVar("T")
 
 
 def load(path: str | Path, provider: str = "cpu", *, threads: int = 0, batch_size: int = 256) -> Smoother:
@@ -87,13 +89,9 @@ class Smoother:
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
         base = Seed.make(seed, noise)
         base.require_generator()
-        numbers = iter(indices) if indices is not None else count()
 
         def jobs() -> Iterator[Job]:
-            for image in images:
-                index = next(numbers, None)
-                if index is None:
-                    raise InputError("there are fewer indices than images; expected one for each")
+            for image, index in numbered(images, indices):
                 tally = terms.tally()
                 pixels = self.check_image(image, base.noise)
                 process = certification(terms, tally, all_levels=all_levels)
@@ -215,6 +213,16 @@ class Smoother:
         b = self.bundle
         engine = self.engine
         return Artefact(b.manifest_sha256, b.files, b.precision, engine.provider, engine.name, image_sha256(pixels))
+
+
+def numbered(images: Iterable[T], indices: Iterable[int] | None) -> Iterator[tuple[T, int]]:
+    """Each image with its index: 0, 1, 2, … unless given. Raises `InputError` where the indices run out first."""
+    numbers = iter(indices) if indices is not None else count()
+    for image in images:
+        index = next(numbers, None)
+        if index is None:
+            raise InputError("there are fewer indices than images; expected one for each")
+        yield image, index
 
 
 def _replaying(stated: Tally) -> Requests:
