@@ -25,12 +25,19 @@ def open_to_all_but_umask(path: str | Path, mode: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder as durable as the contents of its files."""
+    """Make the names in a folder as durable as the contents of its files (or the contents of one file)."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_tree(root: Path) -> None:
+    """Make all files and folders below `root` durable, before a rename shows them."""
+    for folder, _, names in os.walk(root):
+        for path in (*(Path(folder, name) for name in names), Path(folder)):
+            sync_folder(path)
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
         write_atomically(root / name, (source / name).read_bytes())
     history = source / HISTORY
     if history.is_file():
-        shutil.copyfile(history, root / HISTORY)
+        write_atomically(root / HISTORY, history.read_bytes())
     record = files.read_record(source) or {}
     before = {"borrowed": record["borrowed"]} if "borrowed" in record else {}
     return {"path": str(source), "files": taken, "sessions": record.get("sessions", []), **before}
