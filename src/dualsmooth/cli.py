@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable():
             status = _run(arguments)
-            sys.stdout.flush()
+            sys.stdout.flush()  # what cannot be written is told of here, not at exit
             return status
     except DualSmoothError as error:
         return _end(2, str(error))

@@ -112,9 +112,7 @@ def test_a_stream_ends_there_and_what_came_before_is_right(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_one_image_has_no_certificate(
-    source: Path, dataset: Dataset, right: tuple[list[str], int], way: str
-) -> None:
+def test_one_image_has_no_certificate(source: Path, dataset: Dataset, right: tuple[list[str], int], way: str) -> None:
     for at in (0, 1, 2, 3):
         smoother = smoother_of(source)
         Broken(smoother, WAYS[way], at)
