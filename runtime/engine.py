@@ -104,6 +104,8 @@ def checked_logits(name: str, logits: object, rows: int, width: int) -> npt.NDAr
     """`logits` if they are finite and [rows,width]; else `EngineError`: a failure never becomes a vote."""
     if not isinstance(logits, np.ndarray) or logits.shape != (rows, width):
         raise EngineError(f"{name} returned shape {getattr(logits, 'shape', None)}; expected {(rows, width)}")
+    if logits.dtype.kind != "f":
+        raise EngineError(f"{name} returned {logits.dtype} logits; expected float32")
     if not np.isfinite(logits).all():
         raise EngineError(f"{name} returned NaN or infinite logits; no certificate is issued")
     return logits

@@ -10,9 +10,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
@@ -118,7 +120,7 @@ class ResultsWriter:
         self.repaired = False
         try:
             fresh = not self.path.exists()
-            self._file = open(self.path, "ab")  # noqa: SIM115
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
             if fresh:
                 sync_folder(self.path.parent)
         except OSError as error:
@@ -127,12 +129,15 @@ class ResultsWriter:
             ) from error
         try:
             _lock(self._file, self.path)
-            self._resume()
-        except BaseException:
+            self._end = self._resume()
+        except BaseException as error:
             self._file.close()
+            if isinstance(error, OSError):
+                raise InputError(f"cannot use {self.path}: {error.strerror}; choose another file with --out") from error
             raise
 
-    def _resume(self) -> None:
+    def _resume(self) -> int:
+        """Read what is there and cut off a torn last line; returns where the next line begins."""
         raw = self.path.read_bytes()
         end = raw.rfind(b"\n") + 1
         for number, line in enumerate(raw[:end].decode(errors="replace").splitlines(), 1):
@@ -157,18 +162,23 @@ class ResultsWriter:
             self.radii.append(radius if label == row["true_label"] else -1.0)
         if end < len(raw):
             self.repaired = True
-            with open(self.path, "r+b") as file:
-                file.truncate(end)
-                os.fsync(file.fileno())
+            self._file.truncate(end)
+            os.fsync(self._file.fileno())
+        return end
 
     def append(self, result: Result) -> None:
-        """Write one line and sync it to the disk."""
+        """Write one line and sync it to the disk; where that fails, the file keeps the lines before it."""
+        line = result.to_json().encode() + b"\n"
         try:
-            self._file.write(result.to_json().encode() + b"\n")
-            self._file.flush()
+            left = line
+            while left:  # unbuffered: nothing is written again when the file is closed
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)
             raise InputError(f"cannot write {self.path}: {error.strerror}; free some space and run again") from error
+        self._end += len(line)
         self.done.add(result.index)
         self.order.append(result.index)
         self.radii.append(result.correct_radius)
@@ -204,7 +214,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: FileIO, path: Path) -> None:
     """Make this process the only writer; the system frees the lock however the process ends."""
     try:
         import fcntl

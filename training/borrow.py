@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
         write_atomically(root / name, (source / name).read_bytes())
     history = source / HISTORY
     if history.is_file():
-        shutil.copyfile(history, root / HISTORY)
+        write_atomically(root / HISTORY, history.read_bytes())
     record = files.read_record(source) or {}
     before = {"borrowed": record["borrowed"]} if "borrowed" in record else {}
     return {"path": str(source), "files": _in_short(taken), "sessions": record.get("sessions", []), **before}
