@@ -6,6 +6,7 @@ DUALSMOOTH_FUZZ=N sets the inputs a target: 300 where it is not set (`make test`
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import os
 import resource
@@ -31,6 +32,7 @@ MEMORY = 2 << 30
 WRITES = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate", "os.chmod", "os.chown"
 }  # fmt: skip
+RELATIVE = {"os.remove", "os.rmdir", "os.rename"}
 NEVER = {
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.find_class", "socket.connect",
     "ctypes.dlopen",
@@ -116,6 +118,7 @@ def guarded(forbidden: bool = True) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # for what hangs outside of Python
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY, hard))
     _WATCH.seen, _WATCH.active, _WATCH.forbidden = [], True, forbidden
@@ -124,6 +127,7 @@ def guarded(forbidden: bool = True) -> Iterator[None]:
     finally:
         _WATCH.active = False
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert not _WATCH.seen, f"did what it must not: {_WATCH.seen[:3]}"
@@ -146,13 +150,15 @@ class _Watch:
         if not self.active:
             return
         if event == "open":
-            path, mode, flags = arguments
+            path, _, flags = arguments
             if isinstance(path, str | bytes) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 self._written(event, path)
         elif event in WRITES:
+            handles = [n for n in arguments if isinstance(n, int) and n >= 0]  # mode, and folders that paths are in
+            folder = os.readlink(f"/proc/self/fd/{handles[-1]}") if event in RELATIVE and handles else ""
             for path in arguments[:2]:
                 if isinstance(path, str | bytes):
-                    self._written(event, path)
+                    self._written(event, os.path.join(folder, os.fsdecode(path)))
         elif event in NEVER and self.forbidden:
             self.seen.append(f"{event} {str(arguments)[:200]}")
 
@@ -173,8 +179,8 @@ def confine(folder: Path) -> Path:
 
 def table(old: str) -> str:
     """The rows of this run in Markdown, over those of other targets in `old`, an earlier table."""
-    rows = {line.split("|")[1].strip(): line for line in old.splitlines() if line.startswith("| ") and "---" not in line}
-    rows.pop("target", None)
+    lines = [line for line in old.splitlines() if line.startswith("| ") and "---" not in line]
+    rows = {line.split("|")[1].strip(): line for line in lines[1:]}
     for name, row in ROWS.items():
         rows[name] = f"| {name} | {row.inputs:,} | {row.accepted:,} | {row.refused:,} | {row.seconds:.0f} |"
     head = "| target | inputs | accepted | refused | seconds |\n| --- | ---: | ---: | ---: | ---: |"

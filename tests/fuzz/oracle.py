@@ -30,7 +30,7 @@ def mixture(h: float, t: float, alpha: float) -> float:
     low, high = 0.0, min(h / t, 1 - 1e-12)
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if 0 < middle and rejected(middle) else (low, middle)
+        low, high = (middle, high) if middle > 0 and rejected(middle) else (low, middle)
     return low
 
 
@@ -74,7 +74,10 @@ def claims_of(rule: str, kind: str, count: int, route: int, label: int, alpha: f
         events = list({frozenset([route]): 0, **{frozenset(everything) - {s}: 0 for s in everything if s != route}})
         main = {frozenset([route])}
     rest = len(events) - len(main)
-    shares = [alpha / 2 * (0.98 / len(main) if e in main else 0.02 / rest) if rest else alpha / 2 / len(events) for e in events]
+    shares = [
+        alpha / 2 * (0.98 / len(main) if e in main else 0.02 / rest) if rest else alpha / 2 / len(events)
+        for e in events
+    ]
     claims: list[Claim] = [("estimator", 0, e, a) for e, a in zip(events, shares, strict=True)]
     return [
         *claims,

@@ -58,14 +58,15 @@ def samples(folder: Path) -> None:
     Samples.certificates = list(certificates(Samples.smoother))
 
 
-mutated = changed_text(lambda: Samples.certificates)
+mutated = st.one_of(*[changed_text(lambda: Samples.certificates)] * 9, GARBAGE)
 
 
 def check(stated: dict[str, Any], made: ds.Certificate) -> None:
     """`made` says what the text states, and both follow from its votes."""
     fresh = made.to_dict()
-    for name in ("votes", "terms", "seed", "artefact", "alpha", "label", "abstained", "sigma", "route", "passes"):
+    for name in ("votes", "terms", "artefact", "alpha", "label", "abstained", "sigma", "route", "passes"):
         assert fresh[name] == stated[name], name
+    assert fresh["seed"] == {**fresh["seed"], **stated["seed"]}  # older ones state less
     label, radius = proven(stated)
     if label != made.label:  # a radius of about one step may go either way
         assert abs(radius - 1e-6) < 1e-8
@@ -75,21 +76,10 @@ def check(stated: dict[str, Any], made: ds.Certificate) -> None:
     assert ds.Certificate.from_json(made.to_json()) == made
 
 
-@fuzz("certificate, changed", text=mutated)
+@fuzz("certificates", text=mutated, share=0.5)
 def test_accepted_certificates_follow_from_their_counts(text: str) -> None:
     made = attempt(ds.Certificate.from_json, text)
     check(json.loads(text), made)
-
-
-@fuzz("certificate, garbage", text=GARBAGE, share=0.3)
-def test_garbage_is_no_certificate(text: str) -> None:
-    attempt(ds.Certificate.from_json, text)
-    raise AssertionError(f"accepted {text[:200]!r}")
-
-
-@fuzz("certificate against its bundle", text=mutated)
-def test_what_a_bundle_vouches_for_is_about_its_files(text: str) -> None:
-    made = attempt(ds.Certificate.from_json, text)
     attempt(Samples.smoother.verify, made)
     bundle = Samples.smoother.bundle
     assert (made.terms.sigmas, made.terms.sigma_e, made.terms.classes) == (bundle.sigmas, bundle.sigma_e, 2)
@@ -101,7 +91,8 @@ CLAIMS = ("radius", "alpha", "label", "class_radius", "route_radius", "sigma", "
 
 
 @fuzz(
-    "certificate, overstated",
+    "certificates",
+    share=0.25,
     number=st.integers(0, 10**6),
     field=st.sampled_from(CLAIMS),
     by=st.one_of(st.floats(3e-6, 10), st.floats(3e-6, 1e-3)),
@@ -124,7 +115,13 @@ def test_no_figure_can_be_improved(number: int, field: str, by: float) -> None:
     raise AssertionError(f"{field} {old} was accepted as {stated[field]}")
 
 
-@fuzz("certificate, votes moved", number=st.integers(0, 10**6), pick=st.integers(0, 10**6), moved=st.integers(1, 40))
+@fuzz(
+    "certificates",
+    share=0.25,
+    number=st.integers(0, 10**6),
+    pick=st.integers(0, 10**6),
+    moved=st.integers(1, 40),
+)
 def test_votes_cannot_be_moved(number: int, pick: int, moved: int) -> None:
     """Votes go from one class to another, and the figures stay: accepted only where they still follow."""
     stated = copy.deepcopy(Samples.certificates[number % len(Samples.certificates)])
