@@ -12,6 +12,8 @@ from dualsmooth.runtime.errors import BundleError, EngineError, InputError, Prov
 from dualsmooth.runtime.files import sha256_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
+MAX_THREADS = 1024
+"""ONNX Runtime waits for ever where the system cannot make as many threads as it is asked for."""
 
 
 class Engine:
@@ -20,6 +22,8 @@ class Engine:
     def __init__(self, bundle: Bundle, provider: str = "cpu", *, threads: int = 0) -> None:
         if provider not in PROVIDERS:
             raise InputError(f"provider {provider!r} is unknown; expected one of {', '.join(PROVIDERS)}")
+        if not isinstance(threads, int) or not 0 <= threads <= MAX_THREADS:
+            raise InputError(f"threads is {threads!r}; expected 0 (the engine's choice) to {MAX_THREADS}")
         try:
             import onnxruntime
         except ImportError as error:

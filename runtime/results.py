@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.files import sync_folder, write_atomically
@@ -67,7 +68,7 @@ def merge_results(paths: Iterable[str | Path], out: str | Path) -> tuple[int, in
             if not line.endswith("\n"):
                 raise InputError(f"{path}, line {number} is torn; run `dualsmooth evaluate` with its options again")
             result = _result(path, number, line)
-            row = json.loads(line)
+            row = strict_json.loads(line)
             configuration = configuration_of(row)
             first = first or (configuration, path)
             for name, value in first[0].items():
@@ -91,17 +92,26 @@ def merge_results(paths: Iterable[str | Path], out: str | Path) -> tuple[int, in
 
 def _result(path: Path, number: int, line: str) -> Result:
     try:
-        row = json.loads(line)
-        certificate = Certificate.from_dict(row["certificate"])
-        index, label, dataset, seconds = row["index"], row["true_label"], str(row["dataset"]), float(row["seconds"])
-    except (CertificateError, KeyError, TypeError, ValueError, RecursionError) as error:
+        row = strict_json.loads(line)
+        if set(row) != set(Result.__dataclass_fields__):
+            raise ValueError(f"it does not hold {', '.join(Result.__dataclass_fields__)}")
+        made, seconds = Certificate.from_dict(row["certificate"]), float(row["seconds"])
+        if not 0 <= seconds < 1e10:
+            raise ValueError(f"seconds is {seconds:g}")
+        return Result(*_integers(row), str(row["dataset"]), seconds, made)
+    except (CertificateError, KeyError, TypeError, ValueError, OverflowError) as error:
         what = "a line written by `dualsmooth evaluate`"
         if not line.endswith("\n"):
             what = "a whole line: its writer was killed or is at work; run `dualsmooth evaluate` with its options again"
         raise InputError(f"{path}, line {number}: {error}; expected {what}") from error
-    if type(index) is not int or type(label) is not int:
-        raise InputError(f"{path}, line {number}: index and true_label must be integers")
-    return Result(index, label, dataset, seconds, certificate)
+
+
+def _integers(row: dict[str, Any]) -> tuple[int, int]:
+    """Index and true label. Raises `ValueError`."""
+    index, label = row["index"], row["true_label"]
+    if not (type(index) is type(label) is int and 0 <= index < 1 << 63 and abs(label) < 1 << 63):
+        raise ValueError("index and true_label must be integers")
+    return index, label
 
 
 class ResultsWriter:
@@ -140,12 +150,12 @@ class ResultsWriter:
         """Read what is there and cut off a torn last line; returns where the next line begins."""
         raw = self.path.read_bytes()
         end = raw.rfind(b"\n") + 1
-        for number, line in enumerate(raw[:end].decode(errors="replace").splitlines(), 1):
+        for number, line in enumerate(raw[:end].decode(errors="replace").split("\n")[:-1], 1):
             try:
-                row = json.loads(line)
-                index, found = row["index"], configuration_of(row)
+                row = strict_json.loads(line)
+                (index, truth), found = _integers(row), configuration_of(row)
                 label, radius = row["certificate"]["label"], float(row["certificate"]["radius"])
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise InputError(
                     f"{self.path}, line {number} is not a result; choose another file with --out"
                 ) from error
@@ -159,7 +169,7 @@ class ResultsWriter:
                 raise InputError(f"{self.path} holds image {index} twice; drop doubled rows with `dualsmooth merge`")
             self.done.add(index)
             self.order.append(index)
-            self.radii.append(radius if label == row["true_label"] else -1.0)
+            self.radii.append(radius if label == truth else -1.0)
         if end < len(raw):
             self.repaired = True
             self._file.truncate(end)

@@ -52,7 +52,7 @@ class ServerOptions:
 
         def number(name: str, low: int, high: int) -> int:
             text = given.get(name, "")
-            if not (text.isdecimal() and low <= int(text) <= high):
+            if not (text.isdecimal() and len(text) < 10 and low <= int(text) <= high):
                 raise InputError(f"config parameter {name} is {text[:40]!r}; expected {low} to {high}")
             return int(text)
 
