@@ -170,7 +170,7 @@ _last_entropy = -1
 
 
 def _fresh_entropy() -> int:
-    """128 bits from the operating system. Raises `EngineError` where it gives what it gave before (by chance: 2^-128)."""
+    """128 bits from the operating system. Raises `EngineError` where they are the last ones again (chance 2^-128)."""
     global _last_entropy
     entropy = secrets.randbits(128)
     if entropy == _last_entropy:

@@ -1,8 +1,8 @@
 """Self-test of the noise: a broken or tampered generator, or a constant entropy source, issues no certificate.
 
-Every statistic is compared with its exact distribution under sound noise, or with an exact inequality for it; nothing is
-asymptotic. A sound generator fails a test with probability at most `FALSE_ALARM`, all statistics together. Motivation:
-Dahiya et al. 2024, "Machine Learning Needs Better Randomness Standards" (USENIX Security).
+Every statistic is compared with its exact distribution under sound noise, or with an inequality that holds for it;
+nothing is asymptotic. A sound generator fails a test with probability at most `FALSE_ALARM`, all statistics together.
+Motivation: Dahiya et al. 2024, "Machine Learning Needs Better Randomness Standards" (USENIX Security).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ KNOWN: dict[tuple[str, str], tuple[float, ...]] = {
     ("MKL", "f"): (-0.663074459119031, -0.8200442272559125, 0.43557478488459583, -0.5531644691775243),
     ("MKL", "d"): (-0.663074459119031, -0.8200442272559125, 0.43557478488459583, -0.5531644691775243),
 }
-"""The first three normals and the 4096th of seed 2026 with key (1, 2, 3, 4), by generator and dtype. The same in NumPy 1.26
-and 2.4: certificates that name a generator can only be replayed while they are."""
+"""The first three normals and the 4096th of seed 2026 with key (1, 2, 3, 4), by generator and dtype. The same in NumPy
+1.26 and 2.4: certificates that name a generator can only be replayed while they are."""
 
 Draws = npt.NDArray[Any]
 _lock = threading.Lock()
@@ -91,11 +91,11 @@ def check_generator(seed: Seed | None = None) -> None:
     for row, (image, stage, purpose) in zip(draws, STREAMS, strict=True):
         seed.at(image).generator(Stream(stage, 0, purpose)).standard_normal(dtype=dtype, out=row)
     if not np.isfinite(draws).all():
-        raise EngineError("noise generator: it draws NaN or infinite values: it is broken or was replaced")
+        raise EngineError("noise generator: it draws NaN or infinite values; it is broken or replaced")
     for name, value, low, high in statistics(draws):
         if not low <= value <= high:
             raise EngineError(
-                f"noise generator: {name} is {value:.5f}; expected {low:.5f} to {high:.5f}: it is broken or was replaced"
+                f"noise generator: {name} is {value:.5f}; expected {low:.5f} to {high:.5f}; it is broken or replaced"
             )
     _repeated_blocks(draws)
     _equal_streams(seed, dtype)
@@ -196,7 +196,7 @@ def _repeated_blocks(draws: Draws) -> None:
     if repeats.any():
         at = int(np.argmax(repeats))
         where = " and ".join(f"value {i % DRAWS} of stream {i // DRAWS}" for i in (int(first[at]), int(second[at])))
-        raise EngineError(f"noise generator: blocks repeat ({where} begin the same): it is broken or was replaced")
+        raise EngineError(f"noise generator: blocks repeat ({where} begin the same); it is broken or replaced")
 
 
 def _equal_streams(seed: Seed, dtype: Any) -> None:
@@ -211,7 +211,7 @@ def _equal_streams(seed: Seed, dtype: Any) -> None:
             other = begun.setdefault(head.tobytes(), mine)
             if other != mine:
                 shown = " and ".join(f"{s}/{v}/{p} of image {i}" for _, i, s, v, p in (other, mine))
-                raise EngineError(f"noise generator: two streams are equal ({shown}): it is broken or was replaced")
+                raise EngineError(f"noise generator: two streams are equal ({shown}); it is broken or replaced")
 
 
 def _scale(seed: Seed, normals: Draws) -> None:
@@ -239,7 +239,7 @@ def _known_answers(generator: str, dtype: Any) -> None:
         if not np.allclose(found, expected, rtol=0, atol=1e-6):
             raise EngineError(
                 f"noise generator: {generator} draws {found[0]:.7f}, {found[1]:.7f}, … from a known seed; expected "
-                f"{expected[0]:.7f}, {expected[1]:.7f}, …: it is broken or was replaced"
+                f"{expected[0]:.7f}, {expected[1]:.7f}, …; it is broken or replaced"
             )
 
 
@@ -250,12 +250,12 @@ def check_entropy() -> None:
     """
     drawn = [secrets.randbits(128) for _ in range(ENTROPIES)]
     if len(set(drawn)) < ENTROPIES:
-        raise EngineError("entropy source: the operating system's random numbers repeat: it is broken or was replaced")
+        raise EngineError("entropy source: the operating system's random numbers repeat; it is broken or replaced")
     ones = np.array([sum(value >> bit & 1 for value in drawn) for bit in range(128)])
     low, high = stats.binom.ppf(_SHARE / 256, ENTROPIES, 0.5), stats.binom.isf(_SHARE / 256, ENTROPIES, 0.5)
     stuck = np.flatnonzero((ones < low) | (ones > high))
     if stuck.size:
         raise EngineError(
             f"entropy source: bit {stuck[0]} of the operating system's random numbers was 1 in {ones[stuck[0]]} of "
-            f"{ENTROPIES} draws: it is broken or was replaced"
+            f"{ENTROPIES} draws; it is broken or replaced"
         )

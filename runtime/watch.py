@@ -1,4 +1,4 @@
-"""What a start-up test cannot see, watched while certificates are made: streams that coincide, and streams that restart.
+"""What a start-up test cannot see, watched while certificates are made: streams that coincide, streams that restart.
 
 An alarm takes `WINDOW` equal values in a row; sound noise shows them with probability at most 2^-92 a pair of places.
 """

@@ -8,9 +8,9 @@ radius, and, as a control, well beyond it:
 - decision: within `radius` the dual classifier keeps the label; the attack pushes the route to another level *and*
   that level's classifier away from the label
 
-Gradients are averages over noise (expectation over transformation; SmoothAdv of Salman et al. 2019) through a PyTorch twin
-of the deployed networks. A claim counts as broken only where votes of the deployed networks at the attacked input prove
-it: exact Clopper-Pearson at 1e-6. Attacked inputs may leave [0, 1], as the claims cover them too. Resumable.
+Gradients are averages over noise (expectation over transformation; SmoothAdv of Salman et al. 2019) through a PyTorch
+twin of the deployed networks. A claim counts as broken only where votes of the deployed networks at the attacked input
+prove it: exact Clopper-Pearson at 1e-6. Attacked inputs may leave [0, 1], as the claims cover them too. Resumable.
 
     python scripts/attack_certificates.py --images 120 --results build/attacks.jsonl --out docs/attacks.md
 """
@@ -98,8 +98,8 @@ class Attack:
     def run(
         self, networks: Networks, image: Image, radius: float, gains: list[tuple[int | None, Gain]], seed: int
     ) -> Image:
-        """An input within `radius` (L2) of `image` that makes the sum of the gains large. Each gain is a function of the
-        soft vote shares of one network: level, or None for the estimator."""
+        """An input within `radius` (L2) of `image` that makes the sum of the gains large. Each gain is a function of
+        the soft vote shares of one network: level, or None for the estimator."""
         bundle = networks.smoother.bundle
         generator = torch.Generator().manual_seed(seed)
         clean = torch.from_numpy(image)
@@ -265,20 +265,20 @@ Written by `{command}`. {machine}
 
 ## The shipped bundle
 
-{count} Fashion-MNIST test images (every {step}th from 0, all below 8,000), certified with `Fixed({n})`, alpha = 0.001, interval rule:
-{certified} have a radius above 0 (median {median:.2f}). Each claim of a certificate is attacked by gradient ascent on the smoothed
-networks ({steps} steps in L2, the gradient of each an average over {samples} noisy copies, through a PyTorch twin of the deployed
-files), inside its radius and, as a control, beyond it:
+{count} Fashion-MNIST test images (every {step}th from 0, all below 8,000), certified with `Fixed({n})`, alpha = 0.001,
+interval rule: {certified} have a radius above 0 (median {median:.2f}). Each claim of a certificate is attacked by
+gradient ascent on the smoothed networks ({steps} steps in L2, each gradient an average over {samples} noisy copies,
+through a PyTorch twin of the deployed files), inside its radius and, as a control, beyond it:
 
 - **route**: within the route radius the route stays. Attacked by pushing the estimator to the nearest other level.
 - **label**: within the class radius the classifier at the route keeps the label.
-- **decision**: within the radius the dual classifier keeps the label. Attacked at both stages at once: the route is pushed
-  to the weakest other level, and that level's classifier away from the label.
+- **decision**: within the radius the dual classifier keeps the label. Attacked at both stages at once: the route is
+  pushed to the weakest other level, and that level's classifier away from the label.
 
-**Broken** means proved by votes of the deployed files at the attacked input, exact Clopper–Pearson bounds at {level:g}: the route is another
-one, or the label (at the route, for a decision) has fewer than half of the votes. The last column asks for more: another class is
-proved to be more probable. An attack that looks like a break on {suspect} votes is examined with {proof:,} fresh ones inside the radius,
-{control:,} outside.
+**Broken** means proved by votes of the deployed files at the attacked input, exact Clopper–Pearson bounds at {level:g}:
+the route is another one, or the label (at the route, for a decision) has fewer than half of the votes. The last column
+asks for more: another class is proved to be more probable. An attack that looks like a break on {suspect} votes is
+examined with {proof:,} fresh ones inside the radius, {control:,} outside.
 
 {table}
 

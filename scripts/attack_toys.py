@@ -107,8 +107,9 @@ def toy_lines(count: int, seed: int) -> list[str]:
         hits.update((rule, factor) for factor, hit in zip(FACTORS, found, strict=True) if hit)
     lines = [
         f"{count} random toy bundles of three noise levels and three classes on two pixels, alpha = {ALPHA:g}, budgets",
-        f"{', '.join(f'`{b}`' for b in BUDGETS)} in turn. The dual classifier's exact label (closed form) is compared with the",
-        f"certificate's at {RADII * ANGLES:,} inputs of a polar grid whose outermost ring is at the stated multiple of the radius.",
+        f"{', '.join(f'`{b}`' for b in BUDGETS)} in turn. The dual classifier's exact label (closed form)",
+        f"is compared with the certificate's at {RADII * ANGLES:,} inputs of a polar grid, whose outermost ring is at",
+        "the stated multiple of the certified radius R.",
         "",
         "| rule | certificates | " + " | ".join(f"broken at {f:g} R" for f in FACTORS) + " |",
         "| --- |" + " ---: |" * (len(FACTORS) + 1),

@@ -69,9 +69,9 @@ def twin_of(path: Path) -> Twin:
     if unknown or [i.name for i in graph.input] != ["x"]:
         raise InputError(f"{path.name} has {unknown} or inputs beside x; the twin runs {', '.join(OPERATORS)}")
     steps = [
-        (OPERATORS[n.op_type], {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute}, list(n.input), n.output[0])
+        (OPERATORS[n.op_type], {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute}, n.input, n.output[0])
         for n in graph.node
-    ]  # fmt: skip
+    ]
 
     def run(x: torch.Tensor) -> torch.Tensor:
         values = {**constants, "x": x}
