@@ -216,8 +216,9 @@ half-spaces themselves) x noise mode.
 
 The toys are placed at the worst case: true probabilities just below what {hits} of {n} votes prove at the share of
 alpha that the bounding claim has. That share is all of alpha for one sigma, about half of it for the dual rules
-(whichever stage bounds the radius), a quarter for the cascade of two levels; so those are the rates to expect of a fixed
-budget where label or route bound the radius, and less elsewhere. Budgets that stop early spend alpha over their looks.
+(whichever stage bounds the radius), a quarter for the cascade of two levels; so those are the rates to expect of a
+fixed budget where label or route bound the radius, and less elsewhere. Budgets that stop early spend alpha over their
+looks.
 
 The last column is a control: the share of errors if every radius were 10 % larger.
 
