@@ -327,7 +327,7 @@ def main() -> None:
     radii = [row["radius"] for row in rows if row["radius"] > 0]
     text = TEXT.format(
         command=f"python scripts/attack_certificates.py --images {args.images}", machine=f"{platform.machine()} CPU.",
-        count=len(rows), step=args.step, n=args.passes, certified=len(radii), median=float(np.median(radii)),
+        count=len(rows), step=args.step, n=args.passes, certified=len(radii), median=float(np.median(radii or [0])),
         steps=attack.steps, samples=attack.samples, level=LEVEL, suspect=SUSPECT, proof=PROOF, control=4 * SUSPECT,
         table="\n".join(table(rows)), broken=sum(list(counts(rows, c, INSIDE))[1] for c in CLAIMS),
         toys="\n".join(toy_lines(args.toys, args.seed)),

@@ -42,6 +42,8 @@ toys = importlib.import_module("toys")
 N = 150
 HITS = 140
 """The worst case is just below the bound that so many of N votes prove."""
+BELOW = 1e-5
+"""So far below: more than what rounding a radius down takes away."""
 STEP = 1 / 255
 DISTANCE = 50.5 * STEP
 """Images lie on the lattice Z/255 and cuts between its points, so that rounding to the lattice moves no vote."""
@@ -101,9 +103,9 @@ class Scene:
 def scenes(mode: Mode, alpha: float) -> list[Scene]:
     """Toys at the worst case of a rule, one for each thing that can bound the radius."""
     share = {"single": 1.0, "paper": 0.5, "interval": MAIN_SHARE / 2, "multiscale": 0.25}[mode.rule] * alpha
-    worst = float(lower_bound(HITS, N, share)) - 1e-9
+    worst = float(lower_bound(HITS, N, share)) - BELOW
     sigma = float(DISTANCE / special.ndtri(worst))
-    half = float(DISTANCE / special.ndtri(float(lower_bound(HITS, N, share / 2)) - 1e-9))
+    half = float(DISTANCE / special.ndtri(float(lower_bound(HITS, N, share / 2)) - BELOW))
     far = FAR / STEP
     label = Scene("label", 153, 25, (far,), (102.5, 102.5), (sigma, 2 * sigma), 1.0)
     if mode.rule == "multiscale":
@@ -111,9 +113,11 @@ def scenes(mode: Mode, alpha: float) -> list[Scene]:
     found = [label, Scene("even label", 153, 25, (far,), (152.5, 152.5), (sigma, 2 * sigma), 1.0)]
     if mode.rule != "single":
         found += [
-            Scene("route", 153, 100, (150.5,), (-far, far), (sigma / 2, sigma), sigma),
+            Scene("route", 153, 100, (150.5,), (-far, far), (4 * sigma, 8 * sigma), sigma),
             Scene("even route", 153, 102, (102.5,), (102.5, -far), (sigma, 2 * sigma), 1.0),
-            Scene("middle of three", 153, 100, (-far, 150.5), (far, -far, far), (sigma / 4, sigma / 2, sigma), half),
+            Scene(
+                "middle of three", 153, 100, (-far, 150.5), (far, -far, far), (2 * sigma, 4 * sigma, 8 * sigma), half
+            ),
         ]
     return found
 

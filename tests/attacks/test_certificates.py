@@ -52,8 +52,7 @@ def test_operators_that_the_twin_lacks_are_refused(tmp_path: Path) -> None:
 
 def test_attacks_stay_inside_and_gain(networks: Networks, images: np.ndarray) -> None:
     """The attack ends on the sphere and moves the votes further than a random direction of the same length."""
-    image, radius = images[0], 1.0
-    goal = [(None, towards(0, 3))]
+    image, radius = images[0], 4.0
     votes = networks.votes(None, image, 500, Seed(1))
     goal = [(None, towards(0 if votes[0] < 250 else 2, 3))]
     target = 0 if votes[0] < 250 else 2

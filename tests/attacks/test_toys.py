@@ -1,4 +1,4 @@
-"""Exhaustive search on toys: nothing is found inside the certified radius, and an overstated one does not survive it."""
+"""Exhaustive search on toys: nothing is found inside the certified radius; an overstated one is broken."""
 
 from __future__ import annotations
 

@@ -91,5 +91,8 @@ def test_the_page_is_written_and_resumed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_page_names_modes_above_alpha() -> None:
-    bad = {str(m): Counter({"label: count": 300, "label: errors": 60}) for m in modes()}
+    bad = {}
+    for mode in modes():
+        names = [scene.name for scene in scenes(mode, ALPHA)]
+        bad[str(mode)] = Counter({f"{n}: {what}": k for n in names for what, k in (("count", 100), ("errors", 30))})
     assert f"Modes that are: {len(modes())}." in page(bad, ALPHA)
