@@ -17,6 +17,7 @@ from dualsmooth.runtime.describe import describe, sentences
 from dualsmooth.runtime.doctor import BAD, examine
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.images import read_image
+from dualsmooth.runtime.noise import NOISE_FORMS, Noise, parse_noise
 from dualsmooth.runtime.smoother import Smoother, load
 from dualsmooth.runtime.triton import fill_repository
 
@@ -47,6 +48,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     predict.add_argument("--rule", default="interval", help="interval (default) or paper")
     predict.add_argument("--alpha", type=float, default=1e-3)
     predict.add_argument("--seed", type=int)
+    noise_option(predict)
     predict.add_argument("--json", action="store_true", help="one prediction a line, as JSON")
     engine_options(predict)
     predict.set_defaults(run=_predict)
@@ -106,6 +108,11 @@ def sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
     parser.add_argument("--rule", default="interval", help="interval (default), paper, multiscale or single:SIGMA")
     parser.add_argument("--route", help="median or mode (default: the rule's)")
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
+    noise_option(parser)
+
+
+def noise_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--noise", default=str(Noise()), help=f"{NOISE_FORMS} (default {Noise()})")
 
 
 def source(text: str) -> Path | str:
@@ -125,6 +132,7 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
         "rule": args.rule,
         "route": args.route,
         "seed": args.seed,
+        "noise": parse_noise(args.noise),
     }
 
 
@@ -137,7 +145,7 @@ def _demo(args: argparse.Namespace) -> int:
 def _certify(args: argparse.Namespace) -> int:
     sampling = sampling_of(args)
     smoother = open_smoother(args)
-    smoother.terms(**{k: v for k, v in sampling.items() if k != "seed"})
+    smoother.terms(**{k: v for k, v in sampling.items() if k not in ("seed", "noise")})
     images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
     for path, certificate in zip(args.images, smoother.certify_many(images, **sampling), strict=True):
         print(certificate.to_json() if args.json else _sentence(path, smoother, certificate), flush=True)
@@ -163,10 +171,11 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    noise = parse_noise(args.noise)
     smoother = open_smoother(args)
     images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
-        found = smoother.predict(image, alpha=args.alpha, n=args.n, rule=args.rule, seed=args.seed)
+        found = smoother.predict(image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, seed=args.seed)
         name = "abstained" if found.label is None else f"{smoother.bundle.classes[found.label]} (class {found.label})"
         print(found.to_json() if args.json else f"{path}: {name}, {found.passes} passes", flush=True)
     return 0

@@ -92,7 +92,7 @@ def parse_noise(text: object) -> Noise:
     """`float`, `lattice`, `float:philox`, `lattice:mkl`, … Raises `InputError`."""
     mode, _, generator = str(text).partition(":")
     names = {name.lower(): name for name in GENERATORS}
-    if not isinstance(text, str) or mode not in (FLOAT, LATTICE) or (generator or "sfc64") not in names:
+    if not isinstance(text, str) or mode not in (FLOAT, LATTICE) or generator not in ("", *names):
         raise InputError(f"noise {str(text)[:40]!r} is unknown; expected {NOISE_FORMS}")
     return Noise(mode, names[generator or "sfc64"])
 
@@ -125,6 +125,10 @@ class Seed:
         if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < 1 << 63:
             raise InputError(f"index is {index!r}; expected an integer from 0 to 2^63 - 1")
         return Seed(self.entropy, int(index), self.fixed, self.noise)
+
+    def require_generator(self) -> None:
+        """Raises `InputError` where this machine cannot make such noise."""
+        GENERATORS[self.noise.generator](np.random.SeedSequence(0))
 
     def generator(self, stream: Stream) -> Normals:
         """The normals of one stream. Streams of one image are independent, and so are images of one entropy.

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.files import sync_folder, write_atomically
+from dualsmooth.runtime.noise import Seed
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
         "manifest": artefact["manifest_sha256"],
         "provider": artefact["provider"],
         "seed": seed["entropy"] if seed["fixed"] else None,
+        "noise": str(Seed.from_dict(seed).noise),
     }
 
 

@@ -161,9 +161,8 @@ class Sampler:
             generator = work.job.generators.get(work.stream)
             if generator is None:
                 generator = work.job.generators[work.stream] = sound_stream(work.job.seed, work.stream)
-            add_noise(
-                generator, work.job.image, work.sigma, self._buffer[filled : filled + size], work.job.seed.noise.mode
-            )
+            mode = work.job.seed.noise.mode
+            add_noise(generator, work.job.image, work.sigma, self._buffer[filled : filled + size], mode)
             parts.append((work, filled, filled + size))
             work.left -= size
             filled += size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,19 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
         shutil.copyfile(history, root / HISTORY)
     record = files.read_record(source) or {}
     before = {"borrowed": record["borrowed"]} if "borrowed" in record else {}
-    return {"path": str(source), "files": taken, "sessions": record.get("sessions", []), **before}
+    return {"path": str(source), "files": _in_short(taken), "sessions": record.get("sessions", []), **before}
+
+
+def _in_short(taken: dict[str, str]) -> dict[str, str]:
+    """SHA-256 by file; the shards of one folder of labels count as one file, whose hash is that of their hashes."""
+    shards: dict[str, list[str]] = {}
+    for name, digest in taken.items():
+        kind = str(Path(name).parent / "*.npy") if name.endswith(".npy") else name
+        shards.setdefault(kind, []).append(digest)
+    return {
+        kind: hashlib.sha256("".join(found).encode()).hexdigest() if kind.endswith(".npy") else found[0]
+        for kind, found in shards.items()
+    }
 
 
 def _folds_alike(a: Config, b: Config) -> bool:
