@@ -109,7 +109,7 @@ def statistics(draws: Draws) -> Iterator[Found]:
     reach = float(special.ndtri(1 - _SHARE / 2) / np.sqrt(n))
     yield Found("mean", float(values.mean()), -reach, reach)
     power = float(values @ values) / n
-    yield Found("variance", power, *(float(q) / n for q in stats.chi2.ppf([_SHARE / 2, 1 - _SHARE / 2], n)))
+    yield Found("variance", power, *(float(stats.chi2.ppf(q, n)) / n for q in (_SHARE / 2, 1 - _SHARE / 2)))
     u = special.erf(values / np.sqrt(2.0))
     square = u * u
     # Legendre polynomials of a uniform variable: mean 0, variance 1 / (2k + 1), at most 1 (Neyman 1937; Bernstein)
@@ -137,7 +137,7 @@ def _bernstein(variance: float, n: int) -> float:
 
 
 def _counts(name: str, counts: Draws, n: int, p: Draws, alpha: float) -> Iterator[Found]:
-    low, high = stats.binom.ppf(alpha / 2, n, p), stats.binom.isf(alpha / 2, n, p)
+    low, high = np.asarray(stats.binom.ppf(alpha / 2, n, p)), np.asarray(stats.binom.isf(alpha / 2, n, p))
     worst = int(np.argmax(np.abs(counts - n * p) / np.sqrt(n * p)))
     off = np.flatnonzero((counts < low) | (counts > high))
     at = int(off[0]) if off.size else worst
@@ -217,7 +217,7 @@ def _equal_streams(seed: Seed, dtype: Any) -> None:
 def _scale(seed: Seed, normals: Draws) -> None:
     """Raises unless `add_noise` adds sigma times those normals, rounded to the lattice in that mode."""
     image, stage, purpose = STREAMS[0]
-    sigma, rows, pixels = 0.5, 64, np.float32([[[51 / STEPS, 1.0]]])
+    sigma, rows, pixels = 0.5, 64, np.array([[[51 / STEPS, 1.0]]], np.float32)
     out = np.empty((rows, *pixels.shape), np.float32)
     add_noise(seed.at(image).generator(Stream(stage, 0, purpose)), pixels, sigma, out, seed.noise.mode)
     expected = pixels.astype(np.float64) + sigma * normals[: out.size].reshape(out.shape)

@@ -126,8 +126,10 @@ class ClosedForm:
     """Votes of the half-spaces themselves, without a network."""
 
     def __init__(self, scene: Scene, bundle: Bundle) -> None:
-        self._cuts = {m: (0, (c * STEP,)) for m, c in zip(bundle.classifiers, scene.classes, strict=True)}
-        self._cuts[bundle.estimator] = (1, tuple(c * STEP for c in scene.router))
+        self._cuts: dict[BaseModel, tuple[int, tuple[float, ...]]] = {
+            bundle.estimator: (1, tuple(c * STEP for c in scene.router)),
+            **{m: (0, (c * STEP,)) for m, c in zip(bundle.classifiers, scene.classes, strict=True)},
+        }
 
     def takes_sigma(self, model: BaseModel) -> bool:
         return False
@@ -163,7 +165,7 @@ def count_errors(mode: Mode, alpha: float, count: int, seed: int) -> Counter[str
             rule = f"single:{scene.sigmas[0]!r}" if mode.rule == "single" else mode.rule
             terms = smoother.terms(alpha=alpha, budget=BUDGETS[mode.budget], rule=rule, route=mode.route)
             truths = [scene.truth(label, mode) for label in (0, 1)]
-            pixels = smoother.check_image(np.uint8([[[scene.t, scene.u]]]))
+            pixels = smoother.check_image(np.array([[[scene.t, scene.u]]], np.uint8))
             entropy = zlib.crc32(f"{mode} {scene.name}".encode()) << 64 | seed << 32
             jobs = make_jobs(terms, pixels, mode.noise, entropy, -(-count // len(placed)))
             sampler = Sampler(smoother.bundle, voter, batch_size=8192, in_flight=4 if mode.noise.shared else 64)
