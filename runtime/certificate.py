@@ -96,6 +96,16 @@ class Certificate:
     def alpha(self) -> float:
         return self.terms.alpha
 
+    def caveats(self) -> tuple[str, ...]:
+        """Why this certificate convinces fewer readers than it could: none for the defaults. `verify --strict` accepts
+        none of them."""
+        found = []
+        if self.seed.fixed:
+            found.append("the seed was chosen by a person, who may have tried several")
+        if self.seed.noise.shared:
+            found.append("its noise is shared with other certificates, whose failures are correlated with its own")
+        return tuple(found)
+
     def recompute(
         self, *, alpha: float | None = None, rule: str | None = None, route: str | None = None
     ) -> Certificate:

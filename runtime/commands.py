@@ -81,6 +81,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verify.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
     verify.add_argument("--bundle", type=Path, help="check that it is about this bundle")
     verify.add_argument("--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image")
+    verify.add_argument(
+        "--strict",
+        action="store_true",
+        help="also refuse fixed seeds, shared noise and noise used twice; needs --bundle",
+    )
     verify.add_argument("--json", action="store_true")
     engine_options(verify)
     verify.set_defaults(run=_verify)
@@ -152,6 +157,9 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
     budget = certificate.terms.budget
     if isinstance(budget, AtRadius):
         cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
+    cost += (", fixed seed" if certificate.seed.fixed else "") + (
+        ", shared noise" if certificate.seed.noise.shared else ""
+    )
     if certificate.label is None:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
     name = smoother.bundle.classes[certificate.label]
@@ -199,8 +207,9 @@ def _triton(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    if args.replay is not None and args.bundle is None:
-        raise InputError("--replay needs the bundle that drew the votes; add --bundle BUNDLE")
+    if args.bundle is None and (args.replay is not None or args.strict):
+        why = "--replay needs the bundle that drew the votes" if args.replay else "--strict checks against your bundle"
+        raise InputError(f"{why}; add --bundle BUNDLE")
     try:
         lines = [line for line in args.certificate.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -208,19 +217,37 @@ def _verify(args: argparse.Namespace) -> int:
     if not lines:
         raise InputError(f"{args.certificate} is empty; expected a JSON certificate")
     smoother = open_smoother(args) if args.bundle is not None else None
+    seen: dict[tuple[int, int], int] = {}
     for number, line in enumerate(lines, 1):
         try:
             certificate = Certificate.from_json(line)
             if smoother is not None:
                 smoother.verify(certificate)
+            if args.strict:
+                _strict(certificate, seen, number)
             if smoother is not None and args.replay is not None:
                 smoother.replay(certificate, read_image(args.replay, smoother.bundle.input_shape))
         except CertificateError as error:
             raise CertificateError(f"{args.certificate}, line {number}: {error}") from error
         checked = ["radius follows from the votes"]
         checked += ["files match the bundle"] if smoother else []
+        checked += ["own noise from the system's entropy"] if args.strict else []
         checked += ["replayed votes are identical"] if args.replay else []
-        checked += ["note: the seed was chosen by a person"] if certificate.seed.fixed else []
-        result = {"valid": True, "label": certificate.label, "radius": certificate.radius, "checked": checked}
-        print(json.dumps(result) if args.json else f"valid: radius {certificate.radius:g}; " + "; ".join(checked))
+        notes = [*certificate.caveats(), *([] if args.replay else ["the votes are the issuer's word (no --replay)"])]
+        result = {
+            "valid": True, "strict": args.strict, "label": certificate.label, "radius": certificate.radius,
+            "checked": checked, "notes": notes,
+        }  # fmt: skip
+        text = "; ".join([*checked, *(f"note: {note}" for note in notes)])
+        print(json.dumps(result) if args.json else f"valid: radius {certificate.radius:g}; {text}")
     return 0
+
+
+def _strict(certificate: Certificate, seen: dict[tuple[int, int], int], line: int) -> None:
+    """What `verify --strict` asks beyond `verify --bundle`: no caveats, and no noise used twice in the file."""
+    for caveat in certificate.caveats():
+        raise CertificateError(f"{caveat}; --strict expects own noise, seeded by the operating system")
+    seed = certificate.seed
+    other = seen.setdefault((seed.entropy, seed.index), line)
+    if other != line:
+        raise CertificateError(f"its noise is that of line {other}; --strict expects own noise for each certificate")

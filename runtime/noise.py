@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.errors import CertificateError, EngineError, InputError
 from dualsmooth.runtime.votes import Stream
 
 FLOAT, LATTICE = "float", "lattice"
@@ -111,11 +111,11 @@ class Seed:
 
     @classmethod
     def make(cls, seed: int | None, noise: Noise | None = None) -> Seed:
-        """From the operating system's entropy, or (opt-in) from a fixed seed. Raises `InputError`."""
+        """From the operating system's entropy, or (opt-in) from a fixed seed. Raises `InputError`, `EngineError`."""
         if noise is not None and not isinstance(noise, Noise):
             raise InputError(f"noise is {str(noise)[:40]!r}; expected a Noise, e.g. Noise('lattice')")
         if seed is None:
-            return cls(secrets.randbits(128), noise=noise or Noise())
+            return cls(_fresh_entropy(), noise=noise or Noise())
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 128:
             raise InputError(f"seed is {seed!r}; expected an integer from 0 to 2^128 - 1, or none")
         return cls(int(seed), fixed=True, noise=noise or Noise())
@@ -168,6 +168,19 @@ class Seed:
         if not (0 <= seed.entropy < 1 << 128 and 0 <= seed.index < 1 << 63):
             raise CertificateError("seed is out of range")
         return seed
+
+
+_last_entropy = -1
+
+
+def _fresh_entropy() -> int:
+    """128 bits from the operating system. Raises `EngineError` where they are the last ones again (chance 2^-128)."""
+    global _last_entropy
+    entropy = secrets.randbits(128)
+    if entropy == _last_entropy:
+        raise EngineError("entropy source: the operating system's random numbers repeat; no certificate is issued")
+    _last_entropy = entropy
+    return entropy
 
 
 class _Shared:

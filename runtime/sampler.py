@@ -14,6 +14,7 @@ from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certification import Requests
 from dualsmooth.runtime.noise import Normals, Seed, add_noise
 from dualsmooth.runtime.votes import ESTIMATOR, Counts, Stream, Tally
+from dualsmooth.runtime.watch import sound_stream
 
 PATIENCE = 3
 """How many batches a group may be passed over where jobs take turns."""
@@ -159,7 +160,7 @@ class Sampler:
             size = min(work.left, len(self._buffer) - filled)
             generator = work.job.generators.get(work.stream)
             if generator is None:
-                generator = work.job.generators[work.stream] = work.job.seed.generator(work.stream)
+                generator = work.job.generators[work.stream] = sound_stream(work.job.seed, work.stream)
             mode = work.job.seed.noise.mode
             add_noise(generator, work.job.image, work.sigma, self._buffer[filled : filled + size], mode)
             parts.append((work, filled, filled + size))

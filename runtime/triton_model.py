@@ -15,7 +15,8 @@ from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.engine import Engine, checked_logits
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_line
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.selftest import check_generator
+from dualsmooth.runtime.noise import Noise
+from dualsmooth.runtime.selftest import require_sound
 from dualsmooth.runtime.serving import Answer, Limits, warm_up
 from dualsmooth.runtime.smoother import Smoother
 from dualsmooth.runtime.triton import model_names
@@ -90,7 +91,7 @@ def open_smoother(version: Path, options: ServerOptions, call: Call) -> Smoother
 
     Raises `DualSmoothError`: `BundleError` where files are not what the manifest says, `ProviderError`, `EngineError`.
     """
-    check_generator()
+    require_sound(Noise())
     bundle = read_bundle(version / "bundle")
     if (version / "bundle" / "manifest.json").read_text(encoding="utf-8") != options.manifest:
         raise BundleError(
