@@ -35,6 +35,7 @@ class FakeEngine:
     """Votes 0 or 1 by the sign of the first pixel minus the second; keeps a copy of every batch."""
 
     def __init__(self, conditional: bool = False, fail_at: int = -1) -> None:
+        self.xp = np
         self.conditional, self.fail_at = conditional, fail_at
         self.batches: list[tuple[BaseModel, np.ndarray, float]] = []
 
