@@ -51,6 +51,7 @@ class Engine:
         self.provider, self.version = provider, str(self._onnxruntime.__version__)
         how = arithmetic(provider, options)
         self.name = f"onnxruntime {self.version}" + (f" ({how})" if how else "")
+        self._where = provider + (f" on device {options.device}" if options.device else "")
         self.xp = array_module(provider, options)
         self._device = int(options.device) if options.device.isdecimal() else 0
         self._fixed = batch_size if keeps_shape(provider, options) else 0
@@ -95,8 +96,8 @@ class Engine:
                 raise ProviderError(f"provider {provider}: {reason}") from error
             if provider != CPU and "CPU EP" in str(error):
                 raise ProviderError(
-                    f"provider {provider} cannot run all of {path.name}, and parts on the CPU are not allowed "
-                    f"({one_line(error)}); use another provider, or see `dualsmooth doctor`"
+                    f"provider {self._where} does not start or cannot run all of {path.name}, and the CPU must not stand in "
+                    f"for it ({one_line(error)}); see `dualsmooth doctor`"
                 ) from error
             where = f" on {provider}" if provider != CPU else ""
             raise BundleError(

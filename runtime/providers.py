@@ -155,9 +155,9 @@ def arithmetic(provider: str, options: EngineOptions) -> str:
     if provider == CUDA:
         said = ["tf32" if options.tf32 else "no tf32"]
     elif provider == TENSORRT:
-        said = [options.precision, "no tf32" if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else "tf32 allowed"]
+        said = [f"float layers in {options.precision}", "no tf32" if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else "tf32 allowed"]
     elif provider == OPENVINO:
-        said = [options.device or "CPU", options.precision]
+        said = [options.device or "CPU", f"float layers in {options.precision}"]
     return ", ".join(said)
 
 
