@@ -92,16 +92,14 @@ class Engine:
                 enable_fallback=0,  # else the Python wrapper tries again on the CPU
             )
         except Exception as error:
-            if reason := why_missing(provider):
-                raise ProviderError(f"provider {provider}: {reason}") from error
-            if provider != CPU and "CPU EP" in str(error):
-                raise ProviderError(
-                    f"provider {self._where} does not start or cannot run all of {path.name}, and the CPU must not stand in "
-                    f"for it ({one_line(error)}); see `dualsmooth doctor`"
-                ) from error
-            where = f" on {provider}" if provider != CPU else ""
+            if provider != CPU:
+                reason = why_missing(provider) or (
+                    f"it does not start or cannot run all of {path.name}, and the CPU must not stand in for it "
+                    f"({one_line(error)}); see `dualsmooth doctor`"
+                )
+                raise ProviderError(f"provider {self._where}: {reason}") from error
             raise BundleError(
-                f"ONNX Runtime cannot load {path}{where} ({one_line(error)}); export the bundle again"
+                f"ONNX Runtime cannot load {path} ({one_line(error)}); export the bundle again"
             ) from error
         self._check_provider(session, path.name)
         return session

@@ -111,9 +111,9 @@ def _value(name: str, value: Any, default: Any) -> Any:
 def parse_options(texts: list[str]) -> dict[str, str]:
     """`["arena=off", …]` as a dictionary. Raises `InputError`."""
     pairs = [text.partition("=") for text in texts]
-    for name, equals, _ in pairs:
+    for text, (name, equals, _) in zip(texts, pairs, strict=True):
         if not (name and equals):
-            raise InputError(f"--provider-option {name!r}; expected NAME=VALUE, e.g. arena=off")
+            raise InputError(f"--provider-option {text!r}; expected NAME=VALUE, e.g. arena=off")
     return {name: value for name, _, value in pairs}
 
 
@@ -155,7 +155,10 @@ def arithmetic(provider: str, options: EngineOptions) -> str:
     if provider == CUDA:
         said = ["tf32" if options.tf32 else "no tf32"]
     elif provider == TENSORRT:
-        said = [f"float layers in {options.precision}", "no tf32" if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else "tf32 allowed"]
+        said = [
+            f"float layers in {options.precision}",
+            "no tf32" if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else "tf32 allowed",
+        ]
     elif provider == OPENVINO:
         said = [options.device or "CPU", f"float layers in {options.precision}"]
     return ", ".join(said)
