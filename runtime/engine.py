@@ -117,6 +117,10 @@ class Engine:
         """Whether the model is conditional on the noise level (scalar input `sigma`)."""
         return any(self._takes_sigma[name] for name in model.members)
 
+    def session(self, name: str) -> Any:
+        """ONNX Runtime's session of one file, for measurements beside it."""
+        return self._sessions[name]
+
     def file_takes_sigma(self, name: str) -> bool:
         """Whether one ONNX file has the scalar input `sigma`."""
         return self._takes_sigma[name]

@@ -1,4 +1,4 @@
-"""The networks that speed is measured on: bundles, and the PyTorch modules that they were exported from.
+"""The networks that speed is measured on: bundles, the PyTorch modules behind them, and the plain loop over a module.
 
 Weights are random (a pass costs the same whatever it says), except for the shipped CNN's ONNX file. ImageNet-size:
 ResNet-50 at 224 x 224, from torchvision.
@@ -6,15 +6,18 @@ ResNet-50 at 224 x 224, from torchvision.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from dualsmooth.export import Pictures, export_bundle
+from dualsmooth.export.agreement import Pictures
+from dualsmooth.export.bundle import export_bundle
 from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.models import ModelSpec, build, initialise
 from dualsmooth.training.zoo import IMAGENET
 
@@ -30,7 +33,9 @@ SPECS = {
 
 
 def module(name: str) -> nn.Module:
-    """The classifier as a module in evaluation mode, with the same random weights every time."""
+    """The classifier as a module in evaluation mode, with the same random weights every time. Raises `InputError`."""
+    if name not in SPECS:
+        raise InputError(f"network {name!r} is unknown; expected a bundle's folder, or one of {', '.join(SPECS)}")
     network = build(SPECS[name])
     initialise(network, torch.Generator().manual_seed(0))
     return network.eval()
@@ -39,12 +44,13 @@ def module(name: str) -> nn.Module:
 def bundle(name: str, precision: str, folder: Path) -> Bundle:
     """The bundle of `module(name)` in `precision`, made in `folder` where it is not there yet.
 
-    The estimator is a small CNN: what is timed are the classifier's passes.
+    The estimator is a small CNN: what is timed are the classifier's passes. Raises `InputError`, `BundleError`.
     """
     if (name, precision) == ("shipped-cnn", "fp32"):
         return read_bundle(SHIPPED_BUNDLE)
     out = folder / f"{name}-{precision}"
     if not out.exists():
+        classifier = module(name)
         shape, classes = SPECS[name].input_shape, SPECS[name].outputs
         estimator = build(ModelSpec("small-cnn", 0.25, len(SIGMAS), shape, SPECS[name].mean, SPECS[name].std))
         initialise(estimator, torch.Generator().manual_seed(1))
@@ -52,7 +58,7 @@ def bundle(name: str, precision: str, folder: Path) -> Bundle:
         export_bundle(
             out,
             estimator=estimator.eval(),
-            classifiers=[module(name)] * len(SIGMAS),
+            classifiers=[classifier] * len(SIGMAS),
             sigmas=SIGMAS,
             sigma_e=1.0,
             classes=[str(number) for number in range(classes)],
@@ -64,3 +70,29 @@ def bundle(name: str, precision: str, folder: Path) -> Bundle:
             provenance={"note": "random weights, to measure speed"},
         )
     return read_bundle(out)
+
+
+def plain_loop(
+    network: nn.Module, shape: tuple[int, int, int], sigma: float, batch: int, threads: int
+) -> Callable[[int], int]:
+    """CERTIFY's loop as the field writes it (Cohen et al. 2019, `_sample_noise`): repeat, randn, arg max, count; eager
+    PyTorch in float32, on the GPU where there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device)
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def loop(passes: int) -> int:
+        if threads:
+            torch.set_num_threads(threads)
+        left, counts = passes, torch.zeros(0, dtype=torch.long)
+        with torch.no_grad():
+            while left > 0:
+                size = min(batch, left)
+                copies = image.repeat((size, 1, 1, 1))
+                logits = network(copies + torch.randn_like(copies) * sigma)
+                found = torch.bincount(logits.argmax(1).cpu(), minlength=logits.shape[1])
+                counts = found + (counts if len(counts) else 0)
+                left -= size
+        return int(counts.sum())
+
+    return loop
