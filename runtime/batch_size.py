@@ -84,14 +84,15 @@ def _read(path: Path) -> dict[str, int]:
 def _key(bundle: Bundle, engine: Engine, settings: object) -> str:
     """One word for all that the answer depends on."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [os.cpu_count()]
-    machine = [len(cores), platform.node(), _processor()]
+    machine = [len(cores), platform.node(), processor()]
     facts = [bundle.manifest_sha256, engine.provider, engine.name, repr(settings), *machine]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as far as it is known."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return platform.processor()
-    return next((line for line in lines if line.startswith("model name")), platform.machine())
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
