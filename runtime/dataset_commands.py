@@ -15,7 +15,15 @@ from typing import TypeVar
 import numpy as np
 
 from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
-from dualsmooth.runtime.commands import SOURCE, engine_options, open_smoother, sampling_of, sampling_options, source
+from dualsmooth.runtime.commands import (
+    SOURCE,
+    engine_of,
+    engine_options,
+    open_smoother,
+    sampling_of,
+    sampling_options,
+    source,
+)
 from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy
 from dualsmooth.runtime.datasets import Dataset, load_dataset
 from dualsmooth.runtime.errors import InputError
@@ -155,9 +163,7 @@ def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:
 
     return RayWorkers(
         args.bundle,
-        args.provider,
-        batch_size=args.batch_size,
-        threads=args.threads,
+        **engine_of(args),
         address=args.ray_address,
         workers=args.workers,
         cpus=args.cpus_per_worker,

@@ -40,6 +40,12 @@ def sync_tree(root: Path) -> None:
             sync_folder(path)
 
 
+def cache_folder() -> Path:
+    """Where this user's caches are: `dualsmooth` in XDG_CACHE_HOME, or in ~/.cache. It may not exist yet."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "dualsmooth"
+
+
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write `data` under a temporary name in the same folder, sync it, then rename it to `path` and sync the folder.
 

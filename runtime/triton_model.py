@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.bundle import Bundle, read_bundle
-from dualsmooth.runtime.engine import Engine, checked_logits
+from dualsmooth.runtime.engine import Engine, checked_logits, warm_up
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_line
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.noise import Noise
 from dualsmooth.runtime.selftest import require_sound
-from dualsmooth.runtime.serving import Answer, Limits, warm_up
+from dualsmooth.runtime.serving import Answer, Limits
 from dualsmooth.runtime.smoother import Smoother
 from dualsmooth.runtime.triton import model_names
 
@@ -101,10 +101,10 @@ def open_smoother(version: Path, options: ServerOptions, call: Call) -> Smoother
     if options.engine == BLS:
         engine: Engine = BlsEngine(bundle, version.parents[1], call)
     else:
-        engine = Engine(bundle, options.provider, threads=options.threads)
+        engine = Engine(bundle, options.provider, threads=options.threads, batch_size=options.batch_size)
     smoother = Smoother(bundle, engine, batch_size=options.batch_size)
     if options.engine == IN_PROCESS:  # Triton's own models may still be loading
-        for _ in warm_up(smoother):
+        for _ in warm_up(bundle, engine, options.batch_size):
             pass
     return smoother
 

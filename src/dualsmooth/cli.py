@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import NoReturn, TextIO
 
+from dualsmooth.runtime import bench
 from dualsmooth.runtime import commands as runtime_commands
 from dualsmooth.runtime.errors import DualSmoothError, InputError
 
@@ -98,6 +99,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"dualsmooth {version('dualsmooth')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     runtime_commands.register(commands)
+    bench.register(commands, lambda: importlib.import_module("dualsmooth.export.bench"))
     for name, (module, extra, text) in HEAVY.items():
         if arguments[:1] == [name]:
             try:
