@@ -1,4 +1,4 @@
-"""A long run at full load: is memory flat, are file handles and threads flat, and are certificates those of a new process?
+"""A long run at full load: are memory, file handles and threads flat, and certificates those of a new process?
 
     taskset -c 1 python scripts/long_run.py --seconds 3600 --threads 1 --out long-run.json
 

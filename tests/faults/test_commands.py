@@ -133,6 +133,6 @@ def test_export(source: Path, tmp_path: Path) -> None:
 
 
 def test_triton(source: Path, tmp_path: Path) -> None:
-    command = "triton bundle --out models --threads 1".split()
+    command = ["triton", "bundle", "--out", "models", "--threads", "1"]
     strides = EVERY | {"full": 3, "readonly": 5, "io": 3, "int": 5, "term": 5}
     check_all(*enumerate_faults(command, source, tmp_path / "w", strides=strides), appears_whole("models"))

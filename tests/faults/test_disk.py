@@ -1,4 +1,4 @@
-"""Real full disks, read-only folders and file-size limits, in processes of their own; stdout and stderr that are full."""
+"""Real full disks, read-only folders, file-size limits, and a stdout or stderr that is full."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def on_own_disk(source: Path, folder: Path, text: str, first: str, then: str) ->
         pytest.skip(f"mounting is not allowed here: {probe.stderr.decode()[:80]}")
     disk = folder / "disk"
     disk.mkdir()
-    command = json.dumps([*DUALSMOOTH, *text.format(source, disk).split()])
+    inner = [*DUALSMOOTH, *text.format(source, disk).split()]
     script = f"""
 import json, subprocess, shutil
 mount = lambda options: subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", {str(disk)!r}], check=True)
 for number, options in enumerate({[first, then]!r}):
     mount(("remount," if number else "") + options)
-    done = subprocess.run({command}, capture_output=True, text=True)
+    done = subprocess.run({inner!r}, capture_output=True, text=True)
     print(json.dumps([done.returncode, done.stdout, done.stderr]))
     shutil.copytree({str(disk)!r}, {str(folder)!r} + "/" + str(number))
 """

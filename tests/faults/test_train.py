@@ -12,7 +12,7 @@ from faults.nursery import enumerate_faults
 from faults.test_commands import check_all
 
 import dualsmooth as ds
-from dualsmooth.training.record import RECORD, load_run
+from dualsmooth.training.record import RECORD, load_run, read_record
 
 pytestmark = pytest.mark.slow
 SMALL = {
@@ -44,21 +44,44 @@ def results(run: Path) -> dict[str, object]:
 
 
 def check(folder: Path, whole: Path) -> bool:
-    try:
-        load_run(folder / "run")
-    except ds.InputError as error:
-        assert "is not finished" in str(error) or "is not a run directory" in str(error), error
+    record = read_record(folder / "run")
+    if record is None or not record["finished"]:
+        with pytest.raises(ds.InputError, match=r"is not finished|is not a run directory"):
+            load_run(folder / "run")
         return False
+    load_run(folder / "run")
     assert results(folder / "run") == results(whole / "run")
     assert (folder / "run" / "config.toml").read_bytes() == (whole / "run" / "config.toml").read_bytes()
     return True
 
 
+COMMAND = ["train", "--dataset", "npz:d.npz", "--out", "run", "--threads", "1"]
+COMMAND += [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
+REMEMBER = "faults.memory:remember_onnx"
+
+
 def test_train(data: Path, tmp_path: Path) -> None:
-    command = ["train", "--dataset", "npz:d.npz", "--out", "run", "--threads", "1"]
-    command += [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
     strides = dict.fromkeys(KINDS, 13) | {"kill": 1, "full": 5}
+    check_all(*enumerate_faults(COMMAND, data, tmp_path / "w", strides=strides, setup=REMEMBER), check)
+
+
+def test_a_run_that_takes_over_another_accounts_for_it_also_after_a_kill(data: Path, tmp_path: Path) -> None:
+    """It goes on without --from; what it did not train is in its record all the same."""
+    _, first, _ = enumerate_faults(COMMAND, data, tmp_path / "first", strides={}, setup=REMEMBER)
+    (first / "run").rename(first / "earlier")
+    command = [*COMMAND, "--from", "earlier", "--set", "estimator.temperature=0.2"]
+    again = ["train", "--out", "run", "--threads", "1"]
     trace, whole, outcomes = enumerate_faults(
-        command, data, tmp_path / "w", strides=strides, setup="faults.memory:remember_onnx"
+        command, first, tmp_path / "w", strides={"kill": 7}, setup=REMEMBER, again=again
     )
-    check_all(trace, whole, outcomes, check)
+    wanted = read_record(whole / "run")["borrowed"]
+    assert wanted["files"].keys() == {"classifier.pt", "labels/*.npy"}
+    recorded = next(at for at, (op, path) in enumerate(trace) if op == "rename" and path.endswith("run.json"))
+    for outcome in outcomes:
+        if outcome.at > recorded + 1:
+            assert outcome.again == 0, outcome.again_stderr
+            assert read_record(outcome.final / "run")["borrowed"] == wanted, str(outcome)
+            assert "copying" not in read_record(outcome.final / "run")
+            assert check(outcome.final, whole)
+        else:
+            assert not (outcome.after / "run" / "classifier.pt").exists(), str(outcome)
