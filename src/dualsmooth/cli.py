@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from dualsmooth.runtime import commands as runtime_commands
-from dualsmooth.runtime.errors import DualSmoothError, InputError
+from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 
 HEAVY = {
     "train": ("dualsmooth.training.commands", "training", "train a classifier and a variance estimator"),
@@ -28,10 +29,12 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         return _run(arguments)
     except DualSmoothError as error:
-        print(f"dualsmooth: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"dualsmooth: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("dualsmooth: interrupted; finished results are kept", file=sys.stderr)
@@ -39,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # such as a name that is too long for the file system
+        print(f"dualsmooth: {InputError(f'{error.filename}: {error.strerror or one_line(error)}')}", file=sys.stderr)
+        return 2
 
 
 def _run(arguments: list[str]) -> int:
