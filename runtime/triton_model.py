@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.engine import Engine, checked_logits, warm_up
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_line
@@ -69,6 +70,17 @@ class ServerOptions:
             manifest=given["manifest"],
             limits=Limits.from_parameters(given),
         )
+
+
+def read_parameters(text: str) -> dict[str, Any]:
+    """The parameters of a request. Raises `InputError`."""
+    try:
+        given = strict_json.loads(text)
+    except ValueError as error:
+        raise InputError(f"request parameters are not JSON ({one_line(error)}); expected an object") from error
+    if not isinstance(given, dict):
+        raise InputError(f"request parameters are {type(given).__name__}; expected a JSON object")
+    return given
 
 
 def check_tensors(round_trip: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import NoReturn, TextIO
 
 from dualsmooth.runtime import bench
 from dualsmooth.runtime import commands as runtime_commands
-from dualsmooth.runtime.errors import DualSmoothError, InputError
+from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 
 HEAVY = {
     "train": ("dualsmooth.training.commands", "training", "train a classifier and a variance estimator"),
@@ -33,6 +34,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         with _terminable():
             status = _run(arguments)
@@ -48,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(141)
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return _end(2, f"{where}{error.strerror or error}; free some space, or choose a place that can be written")
+        fix = "free some space, or choose a place that can be written"
+        return _end(2, str(InputError(f"{where}{error.strerror or one_line(error)}; {fix}")))
 
 
 class _Terminated(BaseException):
