@@ -64,6 +64,9 @@ class Watched:
             raise EngineError("noise generator: two streams are equal; no certificate is issued")
 
     def _restarts(self, values: npt.NDArray[Any], start: npt.NDArray[Any]) -> None:
-        for at in np.flatnonzero(values == start[0]):
+        same = values == start[0]
+        if not (same.size and same[same.argmax()]):  # several times faster than any() or nonzero()
+            return
+        for at in np.flatnonzero(same):
             if at + WINDOW <= values.size and np.array_equal(values[at : at + WINDOW], start):
                 raise EngineError("noise generator: a stream starts over; no certificate is issued")
