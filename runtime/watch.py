@@ -39,11 +39,11 @@ class Watched:
     """
 
     def __init__(self, inner: Normals, identity: int) -> None:
-        self._inner, self._identity = inner, identity
+        self.inner, self._identity = inner, identity
         self._start: npt.NDArray[Any] | None = None
 
     def standard_normal(self, *, dtype: Any = np.float64, out: Any) -> Any:
-        self._inner.standard_normal(dtype=dtype, out=out)
+        self.inner.standard_normal(dtype=dtype, out=out)
         if not isinstance(out, np.ndarray):
             return
         values = out.reshape(-1)

@@ -168,7 +168,7 @@ def test_broken_entropy_is_refused(monkeypatch: pytest.MonkeyPatch, source: Call
 
 
 def test_known_answers_are_stated_for_every_generator() -> None:
-    assert set(KNOWN) == set(product(GENERATORS, "fd"))
+    assert set(KNOWN) >= set(product(GENERATORS, "fd"))
 
 
 def test_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
