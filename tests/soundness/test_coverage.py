@@ -73,7 +73,7 @@ def test_either_stage_uses_half_of_alpha(rule: str, route: str, scene: str) -> N
 def test_no_mode_errs_more_often_than_alpha() -> None:
     """All modes, a few certificates each: the full count is in docs/coverage.md."""
     for mode in modes():
-        assert rate(mode, 20, "")[1] > 1e-6, mode
+        assert rate(mode, 10, "")[1] > 1e-6, mode
 
 
 def test_remembered_bounds_are_the_bounds() -> None:
