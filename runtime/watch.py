@@ -39,11 +39,11 @@ class Watched:
     """
 
     def __init__(self, inner: Normals, identity: int) -> None:
-        self._inner, self._identity = inner, identity
+        self.inner, self._identity = inner, identity
         self._start: npt.NDArray[Any] | None = None
 
     def standard_normal(self, *, dtype: Any = np.float64, out: Any) -> Any:
-        self._inner.standard_normal(dtype=dtype, out=out)
+        self.inner.standard_normal(dtype=dtype, out=out)
         if not isinstance(out, np.ndarray):
             return
         values = out.reshape(-1)
@@ -64,6 +64,9 @@ class Watched:
             raise EngineError("noise generator: two streams are equal; no certificate is issued")
 
     def _restarts(self, values: npt.NDArray[Any], start: npt.NDArray[Any]) -> None:
-        for at in np.flatnonzero(values == start[0]):
+        same = values == start[0]
+        if not (same.size and same[same.argmax()]):  # several times faster than any() or nonzero()
+            return
+        for at in np.flatnonzero(same):
             if at + WINDOW <= values.size and np.array_equal(values[at : at + WINDOW], start):
                 raise EngineError("noise generator: a stream starts over; no certificate is issued")

@@ -100,6 +100,21 @@ def test_each_statistic_notices_its_fault(mode: str, change: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_block_of_four_values_that_comes_twice_is_found(mode: str) -> None:
+    """Anywhere, in one stream or in two; nothing else notices so small a fault. Three values may be chance."""
+    for source, target in (((2, 77), (6, 1001)), ((5, 9), (5, 60_000))):
+        draws = np.random.Generator(np.random.SFC64(4)).standard_normal((8, selftest.DRAWS), DTYPES[mode])
+        for size in (3, 4):
+            block = draws[source[0], source[1] : source[1] + size]
+            draws[target[0], target[1] : target[1] + size] = block
+            assert failing(draws) == ""
+            if size == 3:
+                selftest._repeated_blocks(draws)
+        with pytest.raises(EngineError, match=rf"value {source[1]} of stream {source[0]} and value {target[1]} of"):
+            selftest._repeated_blocks(draws)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backdoor", backdoors.MAKERS)
 def test_backdoored_generators_are_refused(monkeypatch: pytest.MonkeyPatch, mode: str, backdoor: str) -> None:
     """Beyond the known answers, which all of these would fail too."""
@@ -168,7 +183,7 @@ def test_broken_entropy_is_refused(monkeypatch: pytest.MonkeyPatch, source: Call
 
 
 def test_known_answers_are_stated_for_every_generator() -> None:
-    assert set(KNOWN) == set(product(GENERATORS, "fd"))
+    assert set(KNOWN) >= set(product(GENERATORS, "fd"))
 
 
 def test_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

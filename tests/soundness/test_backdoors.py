@@ -12,9 +12,9 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.runtime import selftest
-from dualsmooth.runtime.noise import GENERATORS
+from dualsmooth.runtime.noise import GENERATORS, Noise
 
-IMAGE = toys.image(0.7, 0.3)
+IMAGE = toys.image(178 / 255, 77 / 255)
 
 
 @pytest.fixture
@@ -25,18 +25,19 @@ def smoother(tmp_path: Path) -> ds.Smoother:
     return ds.load(path, threads=1)
 
 
+@pytest.mark.parametrize("mode", ["float", "lattice"])
 @pytest.mark.parametrize("backdoor", backdoors.MAKERS)
 def test_no_certificate_from_a_backdoored_generator(
-    smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch, backdoor: str
+    smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch, backdoor: str, mode: str
 ) -> None:
     """Neither a certificate nor a prediction, though the known answers be forged as well."""
     monkeypatch.setitem(GENERATORS, "SFC64", backdoors.MAKERS[backdoor])
     monkeypatch.setattr(selftest, "KNOWN", {})
     made: list[object] = []
     with pytest.raises(ds.EngineError, match="noise generator"):
-        made.extend(smoother.certify_many([IMAGE, IMAGE], budget=ds.Fixed(200), seed=1))
+        made.extend(smoother.certify_many([IMAGE, IMAGE], budget=ds.Fixed(200), seed=1, noise=Noise(mode)))
     with pytest.raises(ds.EngineError, match="noise generator"):
-        made.append(smoother.predict(IMAGE, n=50))
+        made.append(smoother.predict(IMAGE, n=50, noise=Noise(mode)))
     assert made == []
 
 

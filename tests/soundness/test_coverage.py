@@ -9,11 +9,13 @@ from pathlib import Path
 
 import coverage_statistics
 import pytest
-from coverage_statistics import DISTANCE, ENGINES, Mode, count_errors, modes, page, scenes, total
+from coverage_statistics import DISTANCE, ENGINES, Mode, count_errors, modes, page, remembered, scenes, total
 from scipy import stats
 
 import dualsmooth as ds
+from dualsmooth.runtime import budgets as budgets_module
 from dualsmooth.runtime import noise as noise_module
+from dualsmooth.runtime.bounds import lower_bound
 from dualsmooth.runtime.noise import Noise
 
 ALPHA = 0.05
@@ -22,6 +24,8 @@ ALPHA = 0.05
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise_module, "_BLOCK", 1 << 12)
+    for name in ("lower_bound", "upper_bound", "kt_lower"):  # the script wraps them; put them back afterwards
+        monkeypatch.setattr(budgets_module, name, remembered(getattr(budgets_module, name)))
 
 
 def test_every_mode_is_there() -> None:
@@ -69,7 +73,16 @@ def test_either_stage_uses_half_of_alpha(rule: str, route: str, scene: str) -> N
 def test_no_mode_errs_more_often_than_alpha() -> None:
     """All modes, a few certificates each: the full count is in docs/coverage.md."""
     for mode in modes():
-        assert rate(mode, 20, "")[1] > 1e-6, mode
+        assert rate(mode, 10, "")[1] > 1e-6, mode
+
+
+def test_remembered_bounds_are_the_bounds() -> None:
+    bound = remembered(lower_bound)
+    for k in ([3, 7], [7, 3], [3, 7]):
+        assert bound(k, 10, [0.01, 0.02]).tolist() == lower_bound(k, 10, [0.01, 0.02]).tolist()
+    bound([3, 7], 10, [0.01, 0.02])[0] = 9
+    assert bound([3, 7], 10, [0.01, 0.02]).max() < 1
+    assert bound(7, 10, 0.02).shape == ()
 
 
 def test_the_page_is_written_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
