@@ -262,9 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "# Speed",
         "",
         f"Made by `python scripts/bench_table.py` on {cores()} cores ({processor()}), {platform.platform()}; "
-        f"onnxruntime {ds.load(SHIPPED_BUNDLE).engine.version}, torch {torch.__version__}, NumPy {np.__version__}. Medians of "
-        f"{args.turns} turns of {args.seconds:g} s; ratios are within a turn. {args.threads} threads each, batches of "
-        f"{args.batch}, noise {args.noise}.",
+        f"onnxruntime {ds.load(SHIPPED_BUNDLE).engine.version}, torch {torch.__version__}, NumPy {np.__version__}. "
+        f"Medians of {args.turns} turns of {args.seconds:g} s; ratios are within a turn. {args.threads} threads each, "
+        f"batches of {args.batch}, noise {args.noise}.",
     ]
     parts: dict[str, Callable[[], list[str]]] = {
         "choices": lambda: ["", "## Choices", *choices(args)],
