@@ -5,7 +5,7 @@
 
 Run it on a machine that does nothing else. `--openvino build/venv-openvino/bin/python` adds OpenVINO, which cannot
 share an environment with the other engine: its turns run in that environment, in between those of the PyTorch loop. IBM
-ART takes part where it is installed (pip install adversarial-robustness-toolbox).
+ART takes part where it is installed (pip install adversarial-robustness-toolbox statsmodels).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -38,21 +37,24 @@ from dualsmooth.runtime.noise import Noise, parse_noise
 ART = "IBM ART"
 BUDGETS = ("fixed:10000", "adaptive:10000:0", "at-radius:0.5:10000")
 PEAK = """
-import resource, sys
+import sys
 from dualsmooth.cli import main
 status = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+peak = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak[0].split()[1], file=sys.stderr)
 sys.exit(status)
 """
+"""A command, and its peak resident memory in kB (getrusage would tell this process's where that was larger)."""
 
 
 def art_loop(network: torch.nn.Module, shape: tuple[int, int, int], classes: int, sigma: float, batch: int) -> Loop:
     """IBM ART's certification of one image; raises ImportError where ART is not there."""
+    import statsmodels  # noqa: F401  (ART imports it late)
     from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
     smoothed = PyTorchRandomizedSmoothing(
         model=network, loss=torch.nn.CrossEntropyLoss(), input_shape=shape, nb_classes=classes, clip_values=(0.0, 1.0),
-        sample_size=100, scale=sigma, alpha=0.001, device_type="cpu", verbose=False,
+        sample_size=100, scale=sigma, alpha=0.001, device_type="cpu",
     )  # fmt: skip
     image = np.random.default_rng(0).random((1, *shape), np.float32)
 
@@ -262,9 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "# Speed",
         "",
         f"Made by `python scripts/bench_table.py` on {cores()} cores ({processor()}), {platform.platform()}; "
-        f"onnxruntime {ds.load(SHIPPED_BUNDLE).engine.version}, torch {torch.__version__}, NumPy {np.__version__}. Medians of "
-        f"{args.turns} turns of {args.seconds:g} s; ratios are within a turn. {args.threads} threads each, batches of "
-        f"{args.batch}, noise {args.noise}.",
+        f"onnxruntime {ds.load(SHIPPED_BUNDLE).engine.version}, torch {torch.__version__}, NumPy {np.__version__}. "
+        f"Medians of {args.turns} turns of {args.seconds:g} s; ratios are within a turn. {args.threads} threads each, "
+        f"batches of {args.batch}, noise {args.noise}.",
     ]
     parts: dict[str, Callable[[], list[str]]] = {
         "choices": lambda: ["", "## Choices", *choices(args)],
@@ -283,8 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, part in parts.items():
         if name in args.parts:
             text += part()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{args.out}: written; this process peaked at {peak:.0f} MB", file=sys.stderr)
     write_atomically(args.out, "\n".join(text) + "\n")
 
 
