@@ -197,7 +197,9 @@ def _repeated_blocks(draws: Draws) -> None:
     repeats = np.all([line[first + step] == line[second + step] for step in range(WINDOW)], axis=0)
     if repeats.any():
         at = int(np.argmax(repeats))
-        where = " and ".join(f"value {i % DRAWS} of stream {i // DRAWS}" for i in sorted((int(first[at]), int(second[at]))))
+        where = " and ".join(
+            f"value {i % DRAWS} of stream {i // DRAWS}" for i in sorted((int(first[at]), int(second[at])))
+        )
         raise EngineError(f"noise generator: blocks repeat ({where} begin the same); it is broken or replaced")
 
 

@@ -102,6 +102,20 @@ def test_unusable_configurations_are_refused(tmp_path: Path, toy_bundle: Path, n
         options_of(tmp_path / "r", **{name: "many"})
 
 
+def test_options_of_the_provider(tmp_path: Path, toy_bundle: Path) -> None:
+    command = ["triton", str(toy_bundle), "--out", str(tmp_path / "r"), "--provider-option", "spinning=off"]
+    assert main([*command, "--provider-option", "arena=off"]) == 0
+    config = (tmp_path / "r" / "dual_smoothing" / "config.pbtxt").read_text()
+    text = config.split('key: "provider_options" value { string_value: "')[1].split('"')[0]
+    read = options_of(tmp_path / "r", provider_options=text).provider_options
+    assert (read.spinning, read.arena) == (False, False)
+    with pytest.raises(ds.InputError, match="provider cpu has no option 'speed'"):
+        options_of(tmp_path / "r", provider_options="speed=high")
+    with pytest.raises(ds.InputError, match="provider cpu has no option 'speed'"):
+        fill_repository(toy_bundle, tmp_path / "s", provider_options={"speed": "high"})
+    assert not (tmp_path / "s").exists()
+
+
 def test_another_manifest_or_file_is_refused(tmp_path: Path, toy_bundle: Path) -> None:
     repository = tmp_path / "r"
     fill_repository(toy_bundle, repository, engine="bls")

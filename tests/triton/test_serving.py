@@ -145,7 +145,7 @@ def test_a_failed_batch_fails_its_own_requests_only(smoother: ds.Smoother, monke
         return real(model, batch, sigma, width)
 
     monkeypatch.setattr(smoother.engine, "votes", votes)
-    monkeypatch.setattr(smoother, "check_image", lambda image: image)
+    monkeypatch.setattr(smoother, "check_image", lambda image, noise=None: image)
     smoother.batch_size = 1  # so that no batch is shared
     service = Service(smoother)
     good, bad = Collected(), Collected()
