@@ -14,6 +14,7 @@ from dualsmooth.runtime.errors import (
     ProviderError,
     ServerError,
 )
+from dualsmooth.runtime.noise import Noise, parse_noise
 from dualsmooth.runtime.smoother import Smoother, load
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "EngineError",
     "Fixed",
     "InputError",
+    "Noise",
     "Prediction",
     "ProviderError",
     "RemoteSmoother",
@@ -37,6 +39,7 @@ __all__ = [
     "connect",
     "load",
     "parse_budget",
+    "parse_noise",
     "read_bundle",
     "read_results",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from dualsmooth.runtime.certificate import Certificate, Prediction
 from dualsmooth.runtime.certification import Terms
 from dualsmooth.runtime.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
-from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.noise import Noise, Seed
 from dualsmooth.runtime.serving import PREDICT
-from dualsmooth.runtime.smoother import Smoother, image_sha256
+from dualsmooth.runtime.smoother import Smoother, image_sha256, numbered
 from dualsmooth.runtime.wire import Pixels, Tensors, Wire, open_wire, text_of
 
 SCHEMES = ("grpc://", "http://")
@@ -93,6 +93,7 @@ class RemoteSmoother(Smoother):
         rule: str = "interval",
         route: str | None = None,
         seed: int | None = None,
+        noise: Noise | None = None,
         indices: Iterable[int] | None = None,
         all_levels: bool = False,
         in_flight: int = 16,
@@ -102,28 +103,24 @@ class RemoteSmoother(Smoother):
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        Seed.make(seed)
-        numbers = iter(indices) if indices is not None else count()
-        source, waiting = iter(images), deque[Any]()
+        base = _asked(seed, noise)
+        source, waiting = numbered(images, indices), deque[Any]()
         failure: Exception | None = None
         more = True
         try:
             while True:
                 while more and len(waiting) < in_flight:
                     try:
-                        image = next(source)
-                        index = next(numbers, None)
-                        if index is None:
-                            raise InputError("there are fewer indices than images; expected one for each")
-                        waiting.append(self._ask(image, terms, seed, index, all_levels))
+                        image, index = next(source)
+                        waiting.append(self._ask(image, terms, base.at(index), all_levels))
                     except StopIteration:
                         more = False
                     except Exception as error:
                         more, failure = False, error
                 if not waiting:
                     break
-                pixels, index, pending = waiting.popleft()
-                yield self._checked(pending.result(), pixels, terms, seed, index)
+                pixels, asked, pending = waiting.popleft()
+                yield self._checked(pending.result(), pixels, terms, asked)
             if failure is not None:
                 raise failure
         finally:
@@ -139,6 +136,7 @@ class RemoteSmoother(Smoother):
         rule: str = "interval",
         route: str | None = None,
         seed: int | None = None,
+        noise: Noise | None = None,
     ) -> Iterator[Certificate]:
         """The certificate as it grows, the final one last; needs gRPC, and `<model>_stream` on the server.
 
@@ -146,10 +144,10 @@ class RemoteSmoother(Smoother):
         true. Stopping early cancels the request.
         """
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        pixels = self.check_image(image)
-        Seed.make(seed)
-        for tensors in self.wire.stream(pixels, _parameters(terms, seed, 0, False)):
-            yield self._checked(tensors, pixels, terms, seed, 0)
+        asked = _asked(seed, noise)
+        pixels = self.check_image(image, asked.noise)
+        for tensors in self.wire.stream(pixels, _parameters(terms, asked, False)):
+            yield self._checked(tensors, pixels, terms, asked)
 
     def predict(
         self,
@@ -159,11 +157,12 @@ class RemoteSmoother(Smoother):
         n: int = 1_000,
         rule: str = "interval",
         seed: int | None = None,
+        noise: Noise | None = None,
     ) -> Prediction:
         """As for a local smoother. Raises `ServerError` as well."""
-        job = self.prediction_job(image, alpha=alpha, n=n, rule=rule, seed=Seed.make(seed))
-        parameters = {"mode": PREDICT, "alpha": float(alpha), "n": int(n), "rule": rule}
-        parameters |= {} if seed is None else {"seed": str(int(seed))}
+        asked = _asked(seed, noise)
+        job = self.prediction_job(image, alpha=alpha, n=n, rule=rule, seed=asked)
+        parameters = {"mode": PREDICT, "alpha": float(alpha), "n": int(n), "rule": rule} | _randomness(asked)
         found = Prediction.from_json(text_of(self.wire.send(job.image, parameters).result()))
         if found.alpha != alpha or not (found.label is None or 0 <= found.label < len(self.bundle.classes)):
             raise ServerError(f"{self.wire.url} answered another question; ask again and report this")
@@ -186,12 +185,11 @@ class RemoteSmoother(Smoother):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, image: npt.ArrayLike, terms: Terms, seed: int | None, index: int, all_levels: bool) -> Any:
-        pixels = self.check_image(image)
-        Seed.make(seed).at(index)
-        return pixels, index, self.wire.send(pixels, _parameters(terms, seed, index, all_levels))
+    def _ask(self, image: npt.ArrayLike, terms: Terms, asked: Seed, all_levels: bool) -> Any:
+        pixels = self.check_image(image, asked.noise)
+        return pixels, asked, self.wire.send(pixels, _parameters(terms, asked, all_levels))
 
-    def _checked(self, tensors: Tensors, pixels: Pixels, terms: Terms, seed: int | None, index: int) -> Certificate:
+    def _checked(self, tensors: Tensors, pixels: Pixels, terms: Terms, asked: Seed) -> Certificate:
         """The certificate in an answer, if it is one about what was asked."""
         certificate = Certificate.from_json(text_of(tensors))
         self.verify(certificate)
@@ -199,8 +197,7 @@ class RemoteSmoother(Smoother):
         fits = {
             "image": certificate.artefact.image_sha256 == image_sha256(pixels),
             "terms": certificate.terms == terms,
-            "seed": stated.index == index
-            and (not stated.fixed if seed is None else stated == Seed.make(seed).at(index)),
+            "seed": stated == (asked if asked.fixed else replace(asked, entropy=stated.entropy)),
             "label": int(tensors["LABEL"][0]) == (-1 if certificate.label is None else certificate.label),
             "radius": abs(float(tensors["RADIUS"][0]) - certificate.radius) <= 2e-6,
         }
@@ -210,8 +207,19 @@ class RemoteSmoother(Smoother):
         return certificate
 
 
-def _parameters(terms: Terms, seed: int | None, index: int, all_levels: bool) -> dict[str, Any]:
-    """Request parameters; a seed travels as text, since it may have 128 bits."""
+def _asked(seed: int | None, noise: Noise | None) -> Seed:
+    """The randomness to ask for; a server chooses the entropy itself unless the seed is fixed. Raises `InputError`."""
+    if noise is not None and noise.shared:
+        raise InputError("shared noise is for one evaluation on this machine; a server draws each request's own")
+    return Seed.make(seed, noise)
+
+
+def _parameters(terms: Terms, asked: Seed, all_levels: bool) -> dict[str, Any]:
     made = {"alpha": terms.alpha, "budget": str(terms.budget), "rule": terms.rule, "route": terms.route_kind}
-    made |= {"index": int(index)} | ({"seed": str(int(seed))} if seed is not None else {})
-    return made | ({"all_levels": True} if all_levels else {})
+    return made | {"index": asked.index} | _randomness(asked) | ({"all_levels": True} if all_levels else {})
+
+
+def _randomness(asked: Seed) -> dict[str, str]:
+    """Request parameters of the noise; a seed travels as text, since it may have 128 bits."""
+    seed = {"seed": str(asked.entropy)} if asked.fixed else {}
+    return seed | ({"noise": str(asked.noise)} if asked.noise != Noise() else {})

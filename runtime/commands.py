@@ -17,6 +17,7 @@ from dualsmooth.runtime.describe import describe, sentences
 from dualsmooth.runtime.doctor import BAD, examine
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.images import read_image
+from dualsmooth.runtime.noise import NOISE_FORMS, Noise, parse_noise
 from dualsmooth.runtime.providers import parse_options
 from dualsmooth.runtime.smoother import Smoother, load
 from dualsmooth.runtime.triton import fill_repository
@@ -48,6 +49,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     predict.add_argument("--rule", default="interval", help="interval (default) or paper")
     predict.add_argument("--alpha", type=float, default=1e-3)
     predict.add_argument("--seed", type=int)
+    noise_option(predict)
     predict.add_argument("--json", action="store_true", help="one prediction a line, as JSON")
     engine_options(predict)
     predict.set_defaults(run=_predict)
@@ -80,6 +82,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verify.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
     verify.add_argument("--bundle", type=Path, help="check that it is about this bundle")
     verify.add_argument("--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image")
+    verify.add_argument(
+        "--strict",
+        action="store_true",
+        help="also refuse fixed seeds, shared noise and noise used twice; needs --bundle",
+    )
     verify.add_argument("--json", action="store_true")
     engine_options(verify)
     verify.set_defaults(run=_verify)
@@ -126,6 +133,11 @@ def sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
     parser.add_argument("--rule", default="interval", help="interval (default), paper, multiscale or single:SIGMA")
     parser.add_argument("--route", help="median or mode (default: the rule's)")
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
+    noise_option(parser)
+
+
+def noise_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--noise", default=str(Noise()), help=f"{NOISE_FORMS} (default {Noise()})")
 
 
 def source(text: str) -> Path | str:
@@ -145,6 +157,7 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
         "rule": args.rule,
         "route": args.route,
         "seed": args.seed,
+        "noise": parse_noise(args.noise),
     }
 
 
@@ -156,7 +169,7 @@ def _demo(args: argparse.Namespace) -> int:
 def _certify(args: argparse.Namespace) -> int:
     sampling = sampling_of(args)
     smoother = open_smoother(args)
-    smoother.terms(**{k: v for k, v in sampling.items() if k != "seed"})
+    smoother.terms(**{k: v for k, v in sampling.items() if k not in ("seed", "noise")})
     images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
     for path, certificate in zip(args.images, smoother.certify_many(images, **sampling), strict=True):
         print(certificate.to_json() if args.json else _sentence(path, smoother, certificate), flush=True)
@@ -168,6 +181,9 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
     budget = certificate.terms.budget
     if isinstance(budget, AtRadius):
         cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
+    cost += (", fixed seed" if certificate.seed.fixed else "") + (
+        ", shared noise" if certificate.seed.noise.shared else ""
+    )
     if certificate.label is None:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
     name = smoother.bundle.classes[certificate.label]
@@ -179,10 +195,11 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    noise = parse_noise(args.noise)
     smoother = open_smoother(args)
     images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
-        found = smoother.predict(image, alpha=args.alpha, n=args.n, rule=args.rule, seed=args.seed)
+        found = smoother.predict(image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, seed=args.seed)
         name = "abstained" if found.label is None else f"{smoother.bundle.classes[found.label]} (class {found.label})"
         print(found.to_json() if args.json else f"{path}: {name}, {found.passes} passes", flush=True)
     return 0
@@ -214,8 +231,9 @@ def _triton(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    if args.replay is not None and args.bundle is None:
-        raise InputError("--replay needs the bundle that drew the votes; add --bundle BUNDLE")
+    if args.bundle is None and (args.replay is not None or args.strict):
+        why = "--replay needs the bundle that drew the votes" if args.replay else "--strict checks against your bundle"
+        raise InputError(f"{why}; add --bundle BUNDLE")
     try:
         lines = [line for line in args.certificate.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -223,19 +241,37 @@ def _verify(args: argparse.Namespace) -> int:
     if not lines:
         raise InputError(f"{args.certificate} is empty; expected a JSON certificate")
     smoother = open_smoother(args) if args.bundle is not None else None
+    seen: dict[tuple[int, int], int] = {}
     for number, line in enumerate(lines, 1):
         try:
             certificate = Certificate.from_json(line)
             if smoother is not None:
                 smoother.verify(certificate)
+            if args.strict:
+                _strict(certificate, seen, number)
             if smoother is not None and args.replay is not None:
                 smoother.replay(certificate, read_image(args.replay, smoother.bundle.input_shape))
         except CertificateError as error:
             raise CertificateError(f"{args.certificate}, line {number}: {error}") from error
         checked = ["radius follows from the votes"]
         checked += ["files match the bundle"] if smoother else []
+        checked += ["own noise from the system's entropy"] if args.strict else []
         checked += ["replayed votes are identical"] if args.replay else []
-        checked += ["note: the seed was chosen by a person"] if certificate.seed.fixed else []
-        result = {"valid": True, "label": certificate.label, "radius": certificate.radius, "checked": checked}
-        print(json.dumps(result) if args.json else f"valid: radius {certificate.radius:g}; " + "; ".join(checked))
+        notes = [*certificate.caveats(), *([] if args.replay else ["the votes are the issuer's word (no --replay)"])]
+        result = {
+            "valid": True, "strict": args.strict, "label": certificate.label, "radius": certificate.radius,
+            "checked": checked, "notes": notes,
+        }  # fmt: skip
+        text = "; ".join([*checked, *(f"note: {note}" for note in notes)])
+        print(json.dumps(result) if args.json else f"valid: radius {certificate.radius:g}; {text}")
     return 0
+
+
+def _strict(certificate: Certificate, seen: dict[tuple[int, int], int], line: int) -> None:
+    """What `verify --strict` asks beyond `verify --bundle`: no caveats, and no noise used twice in the file."""
+    for caveat in certificate.caveats():
+        raise CertificateError(f"{caveat}; --strict expects own noise, seeded by the operating system")
+    seed = certificate.seed
+    other = seen.setdefault((seed.entropy, seed.index), line)
+    if other != line:
+        raise CertificateError(f"its noise is that of line {other}; --strict expects own noise for each certificate")

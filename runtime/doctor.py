@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.errors import DualSmoothError, one_line
+from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
+from dualsmooth.runtime.noise import FLOAT, GENERATORS, LATTICE, Noise, Seed
 from dualsmooth.runtime.providers import clash, installed_wheels, ours, why_missing
-from dualsmooth.runtime.selftest import check_generator
+from dualsmooth.runtime.selftest import check_entropy, check_generator
 from dualsmooth.runtime.smoother import load
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
@@ -113,8 +114,17 @@ def _processor() -> Finding:
 
 
 def _noise() -> Finding:
-    check_generator()
-    return Finding("noise", GOOD, "the generator passes moments, tails, serial correlation and independence of streams")
+    check_entropy()
+    sound = []
+    for name in GENERATORS:
+        try:
+            for mode in (FLOAT, LATTICE):
+                check_generator(Seed.make(None, Noise(mode, name)))
+        except InputError:  # not installed
+            continue
+        sound.append(name)
+    tests = "known answers, moments, tails, serial correlation, repetitions and independence of streams"
+    return Finding("noise", GOOD, f"{', '.join(sound)} pass {tests}, in both noise modes")
 
 
 def _certificate() -> Finding:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.cuda import array_module, run_bound
-from dualsmooth.runtime.errors import BundleError, EngineError, ProviderError, one_line
+from dualsmooth.runtime.errors import BundleError, EngineError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.providers import (
     CPU,
@@ -23,6 +23,9 @@ from dualsmooth.runtime.providers import (
     provider_options,
     why_missing,
 )
+
+MAX_THREADS = 1024
+"""ONNX Runtime waits for ever where the system cannot make as many threads as it is asked for."""
 
 
 class Engine:
@@ -46,6 +49,8 @@ class Engine:
         options: EngineOptions | None = None,
     ) -> None:
         """Raises `InputError` for an unknown provider, `ProviderError` where it is not there, `BundleError`."""
+        if not isinstance(threads, int) or not 0 <= threads <= MAX_THREADS:
+            raise InputError(f"threads is {threads!r}; expected 0 (the engine's choice) to {MAX_THREADS}")
         options = options or EngineOptions.of(provider, None)
         self._onnxruntime = onnxruntime_for(provider)
         self.provider, self.version = provider, str(self._onnxruntime.__version__)
@@ -193,6 +198,8 @@ def checked_logits(
     `EngineError`: a failure never becomes a vote."""
     if not isinstance(logits, np.ndarray) or logits.shape != (rows, width):
         raise EngineError(f"{name} returned shape {getattr(logits, 'shape', None)}; expected {(rows, width)}")
+    if logits.dtype.kind != "f":
+        raise EngineError(f"{name} returned {logits.dtype} logits; expected float32")
     logits = logits[:used]
     if not np.isfinite(logits).all():
         raise EngineError(f"{name} returned NaN or infinite logits; no certificate is issued")

@@ -14,7 +14,7 @@ from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.certification import Terms
 from dualsmooth.runtime.datasets import Dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.noise import Noise, Seed
 from dualsmooth.runtime.results import Result, ResultsWriter
 from dualsmooth.runtime.smoother import Smoother
 
@@ -28,6 +28,7 @@ class Settings:
     rule: str
     route: str | None
     seed: int | None
+    noise: Noise
     all_levels: bool
 
 
@@ -71,7 +72,7 @@ class Local:
         stream = self.smoother.certify_many(images, indices=indices, **vars(settings))
         for index, certificate in zip(indices, stream, strict=True):
             now = time.perf_counter()
-            yield Finished(index, certificate, round(now - last, 6))
+            yield Finished(index, certificate, max(0.0, round(now - last, 6)))
             last = now
 
 
@@ -86,6 +87,7 @@ def evaluate(
     rule: str = "interval",
     route: str | None = None,
     seed: int | None = None,
+    noise: Noise | None = None,
     all_levels: bool = False,
     progress: Callable[[Result, int, int], None] | None = None,
     opened: Callable[[ResultsWriter], None] | None = None,
@@ -103,7 +105,7 @@ def evaluate(
     classes = len(bundle.classes)
     if len(dataset) and not 0 <= dataset.labels.min() <= dataset.labels.max() < classes:
         raise InputError(f"{dataset.name} has labels up to {dataset.labels.max()}; the bundle has {classes} classes")
-    settings = Settings(alpha, budget or Fixed(10_000), rule, route, seed, all_levels)
+    settings = Settings(alpha, budget or Fixed(10_000), rule, route, seed, noise or Noise(), all_levels)
     writer = ResultsWriter(out, _configuration(workers, dataset, settings))
     try:
         if opened:
@@ -143,6 +145,7 @@ def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> di
         "manifest": bundle.manifest_sha256,
         "provider": workers.provider,
         "seed": Seed.make(seed).to_dict()["entropy"] if seed is not None else None,
+        "noise": str(settings.noise),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.errors import CertificateError, EngineError, InputError
 from dualsmooth.runtime.philox import Philox4x32
 from dualsmooth.runtime.votes import Stream
 
@@ -95,7 +95,7 @@ def parse_noise(text: object) -> Noise:
     """`float`, `lattice`, `float:philox`, `lattice:mkl`, … Raises `InputError`."""
     mode, _, generator = str(text).partition(":")
     names = {name.lower(): name for name in GENERATORS}
-    if not isinstance(text, str) or mode not in (FLOAT, LATTICE) or (generator or "sfc64") not in names:
+    if not isinstance(text, str) or mode not in (FLOAT, LATTICE) or generator not in ("", *names):
         raise InputError(f"noise {str(text)[:40]!r} is unknown; expected {NOISE_FORMS}")
     return Noise(mode, names[generator or "sfc64"])
 
@@ -114,11 +114,11 @@ class Seed:
 
     @classmethod
     def make(cls, seed: int | None, noise: Noise | None = None) -> Seed:
-        """From the operating system's entropy, or (opt-in) from a fixed seed. Raises `InputError`."""
+        """From the operating system's entropy, or (opt-in) from a fixed seed. Raises `InputError`, `EngineError`."""
         if noise is not None and not isinstance(noise, Noise):
             raise InputError(f"noise is {str(noise)[:40]!r}; expected a Noise, e.g. Noise('lattice')")
         if seed is None:
-            return cls(secrets.randbits(128), noise=noise or Noise())
+            return cls(_fresh_entropy(), noise=noise or Noise())
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 128:
             raise InputError(f"seed is {seed!r}; expected an integer from 0 to 2^128 - 1, or none")
         return cls(int(seed), fixed=True, noise=noise or Noise())
@@ -128,6 +128,10 @@ class Seed:
         if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < 1 << 63:
             raise InputError(f"index is {index!r}; expected an integer from 0 to 2^63 - 1")
         return Seed(self.entropy, int(index), self.fixed, self.noise)
+
+    def require_generator(self) -> None:
+        """Raises `InputError` where this machine cannot make such noise."""
+        GENERATORS[self.noise.generator](np.random.SeedSequence(0))
 
     def generator(self, stream: Stream) -> Normals:
         """The normals of one stream. Streams of one image are independent, and so are images of one entropy.
@@ -167,6 +171,19 @@ class Seed:
         if not (0 <= seed.entropy < 1 << 128 and 0 <= seed.index < 1 << 63):
             raise CertificateError("seed is out of range")
         return seed
+
+
+_last_entropy = -1
+
+
+def _fresh_entropy() -> int:
+    """128 bits from the operating system. Raises `EngineError` where they are the last ones again (chance 2^-128)."""
+    global _last_entropy
+    entropy = secrets.randbits(128)
+    if entropy == _last_entropy:
+        raise EngineError("entropy source: the operating system's random numbers repeat; no certificate is issued")
+    _last_entropy = entropy
+    return entropy
 
 
 class _Shared:

@@ -174,7 +174,7 @@ class _Worker:
         stream = self._smoother.certify_many(images, indices=indices, **vars(settings))
         for index, certificate in zip(indices, stream, strict=True):
             now = time.perf_counter()
-            rows.append((index, certificate.to_json(), round(now - last, 6)))
+            rows.append((index, certificate.to_json(), max(0.0, round(now - last, 6))))
             last = now
         return rows
 

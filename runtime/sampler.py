@@ -20,6 +20,7 @@ from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certification import Requests
 from dualsmooth.runtime.noise import Normals, Seed, add_noise
 from dualsmooth.runtime.votes import ESTIMATOR, Counts, Stream, Tally
+from dualsmooth.runtime.watch import sound_stream
 
 PATIENCE = 3
 """How many batches a group may be passed over where jobs take turns."""
@@ -262,6 +263,6 @@ class Sampler:
             job = work.job
             generator = job.generators.get(work.stream)
             if generator is None:
-                generator = job.generators[work.stream] = job.seed.generator(work.stream)
+                generator = job.generators[work.stream] = sound_stream(job.seed, work.stream)
             out = batch.buffer[start:stop]
             add_noise(generator, job.image, work.sigma, out, job.seed.noise.mode, xp=self.engine.xp)

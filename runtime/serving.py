@@ -19,7 +19,7 @@ from dualsmooth.runtime.budgets import Fixed, parse_budget
 from dualsmooth.runtime.certificate import Certificate, Prediction
 from dualsmooth.runtime.certification import Terms, certification
 from dualsmooth.runtime.errors import CertificateError, DualSmoothError, EngineError, InputError, ServerError, one_line
-from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.noise import Noise, Seed, parse_noise
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.smoother import Smoother
 from dualsmooth.runtime.votes import Tally
@@ -27,8 +27,8 @@ from dualsmooth.runtime.votes import Tally
 CERTIFY, PREDICT, PING = "certify", "predict", "ping"
 """`ping` asks only whether the service lives; it is answered without sampling (see `Service.check`)."""
 PARAMETERS = {
-    CERTIFY: ("mode", "alpha", "budget", "rule", "route", "seed", "index", "all_levels"),
-    PREDICT: ("mode", "alpha", "n", "rule", "seed", "index"),
+    CERTIFY: ("mode", "alpha", "budget", "rule", "route", "seed", "noise", "index", "all_levels"),
+    PREDICT: ("mode", "alpha", "n", "rule", "seed", "noise", "index"),
 }
 Answer = Certificate | Prediction
 NOTHING = "no certificate is issued"
@@ -117,7 +117,8 @@ def accept(smoother: Smoother, limits: Limits, image: Any, parameters: Mapping[s
     else:
         terms, budget = None, Fixed(parameters.get("n", 1_000))
         smoother.terms(alpha=alpha, budget=budget, rule=rule, route=None)
-    seed = _seed(parameters.get("seed")).at(parameters.get("index", 0))
+    seed = _seed(parameters.get("seed"), parse_noise(parameters.get("noise", "float"))).at(parameters.get("index", 0))
+    seed.require_generator()
     all_levels = parameters.get("all_levels", False)
     if type(all_levels) is not bool:
         raise InputError(f"all_levels is {str(all_levels)[:40]!r}; expected true or false")
@@ -139,15 +140,15 @@ def accept(smoother: Smoother, limits: Limits, image: Any, parameters: Mapping[s
         work = smoother.prediction_job(image, alpha=alpha, n=budget.looks[-1], rule=rule, seed=seed)
         return Ticket(work, lambda: smoother.prediction(work, alpha=alpha, rule=rule), reply, deadline, started)
     tally, agreed = terms.tally(), terms
-    job = Job(smoother.check_image(image), seed, tally, certification(terms, tally, all_levels=all_levels))
+    job = Job(smoother.check_image(image, seed.noise), seed, tally, certification(terms, tally, all_levels=all_levels))
     return Ticket(job, lambda: smoother.certificate(agreed, job), reply, deadline, started, terms)
 
 
-def _seed(value: Any) -> Seed:
+def _seed(value: Any, noise: Noise) -> Seed:
     """Seeds are integers; ones beyond 64 bits travel as decimal text."""
     if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) < 50:
         value = int(value)
-    return Seed.make(value)
+    return Seed.make(value, noise)
 
 
 class Service:

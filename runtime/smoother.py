@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,13 @@ from dualsmooth.runtime.certificate import Artefact, Certificate, Prediction
 from dualsmooth.runtime.certification import Requests, Terms, certification, settle
 from dualsmooth.runtime.engine import Engine, warm_up
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.noise import LATTICE, Noise, Seed, require_lattice
 from dualsmooth.runtime.prediction import predicted, prediction
 from dualsmooth.runtime.providers import EngineOptions, keeps_shape
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.votes import Request, Tally
+
+T = TypeVar("T")
 
 
 def load(
@@ -72,15 +74,17 @@ class Smoother:
         rule: str = "interval",
         route: str | None = None,
         seed: int | None = None,
+        noise: Noise | None = None,
     ) -> Certificate:
         """With probability at least 1 - alpha, the dual classifier is constant within the returned radius (L2).
 
         `image`: float32 in [0, 1] or uint8, [C,H,W]. `budget`: `Fixed(10_000)` by default. `rule`: `interval`
         (DESIGN 3.3), `paper` (Sun et al. 2026), `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`:
-        `median` or `mode`.
-        `seed`: from the operating system unless given. Raises `InputError`, `EngineError`.
+        `median` or `mode`. `seed`: from the operating system unless given. `noise`: float32 normals by SFC64 unless
+        given. Raises `InputError`, `EngineError`.
         """
-        return next(self.certify_many([image], alpha=alpha, budget=budget, rule=rule, route=route, seed=seed))
+        terms: dict[str, Any] = {"alpha": alpha, "budget": budget, "rule": rule, "route": route}
+        return next(self.certify_many([image], seed=seed, noise=noise, **terms))
 
     def certify_many(
         self,
@@ -91,6 +95,7 @@ class Smoother:
         rule: str = "interval",
         route: str | None = None,
         seed: int | None = None,
+        noise: Noise | None = None,
         indices: Iterable[int] | None = None,
         all_levels: bool = False,
         in_flight: int = 16,
@@ -104,20 +109,23 @@ class Smoother:
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        base = Seed.make(seed)
-        numbers = iter(indices) if indices is not None else count()
+        base = Seed.make(seed, noise)
+        base.require_generator()
 
         def jobs() -> Iterator[Job]:
-            for image in images:
-                index = next(numbers, None)
-                if index is None:
-                    raise InputError("there are fewer indices than images; expected one for each")
+            for image, index in numbered(images, indices):
                 tally = terms.tally()
-                pixels = self.check_image(image)
+                pixels = self.check_image(image, base.noise)
                 process = certification(terms, tally, all_levels=all_levels)
                 yield Job(pixels, base.at(index), tally, process)
 
-        sampler = Sampler(self.bundle, self.engine, batch_size=self.batch_size, in_flight=in_flight)
+        sampler = Sampler(
+            self.bundle,
+            self.engine,
+            batch_size=self.batch_size,
+            in_flight=in_flight,
+            fair=base.noise.shared,  # so that images pass through the shared noise side by side
+        )
         for job in sampler.run(jobs()):
             yield self.certificate(terms, job)
 
@@ -129,13 +137,16 @@ class Smoother:
         n: int = 1_000,
         rule: str = "interval",
         seed: int | None = None,
+        noise: Noise | None = None,
     ) -> Prediction:
         """With probability at least 1 - alpha, abstains or returns the dual classifier's label at the input.
 
         `n` passes a stage and level, no radius (Cohen et al. 2019, PREDICT, for both stages). `rule`: `interval` or
         `paper`. Raises `InputError`, `EngineError`.
         """
-        job = self.prediction_job(image, alpha=alpha, n=n, rule=rule, seed=Seed.make(seed))
+        base = Seed.make(seed, noise)
+        base.require_generator()
+        job = self.prediction_job(image, alpha=alpha, n=n, rule=rule, seed=base)
         next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
         return self.prediction(job, alpha=alpha, rule=rule)
 
@@ -151,7 +162,7 @@ class Smoother:
             raise InputError(f"rule {rule!r} does not predict; expected interval or paper")
         tally = Tally(len(self.bundle.classes), len(self.bundle.sigmas))
         process = prediction(tally, levels=len(self.bundle.sigmas), alpha=alpha, n=n, interval=rule == "interval")
-        return Job(self.check_image(image), seed, tally, process)
+        return Job(self.check_image(image, seed.noise), seed, tally, process)
 
     def prediction(self, job: Job, *, alpha: float, rule: str) -> Prediction:
         """What the votes of a finished prediction say."""
@@ -175,7 +186,7 @@ class Smoother:
         Exact on the same provider and engine version; elsewhere a rounding difference may move single votes.
         """
         self.verify(certificate)
-        pixels = self.check_image(image)
+        pixels = self.check_image(image, certificate.seed.noise)
         if image_sha256(pixels) != certificate.artefact.image_sha256:
             raise CertificateError("the image is not the one that the certificate is about")
         tally = certificate.terms.tally()
@@ -196,8 +207,8 @@ class Smoother:
             b.sigmas, b.sigma_e, len(b.classes), alpha=alpha, rule=rule, route=route, budget=budget or Fixed(10_000)
         )
 
-    def check_image(self, image: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """float32 [C,H,W] in [0, 1] from float32 or uint8; raises `InputError`."""
+    def check_image(self, image: npt.ArrayLike, noise: Noise | None = None) -> npt.NDArray[np.float32]:
+        """float32 [C,H,W] in [0, 1] from float32 or uint8, on the lattice if `noise` is; raises `InputError`."""
         try:
             pixels = np.asarray(image)
         except ValueError as error:
@@ -216,12 +227,24 @@ class Smoother:
             raise InputError(
                 f"image ranges from {pixels.min():g} to {pixels.max():g}; expected float32 in [0, 1], unnormalised"
             )
+        if noise is not None and noise.mode == LATTICE:
+            require_lattice(pixels)
         return np.ascontiguousarray(pixels)
 
     def artefact(self, pixels: npt.NDArray[np.float32]) -> Artefact:
         b = self.bundle
         engine = self.engine
         return Artefact(b.manifest_sha256, b.files, b.precision, engine.provider, engine.name, image_sha256(pixels))
+
+
+def numbered(images: Iterable[T], indices: Iterable[int] | None) -> Iterator[tuple[T, int]]:
+    """Each image with its index: 0, 1, 2, … unless given. Raises `InputError` where the indices run out first."""
+    numbers = iter(indices) if indices is not None else count()
+    for image in images:
+        index = next(numbers, None)
+        if index is None:
+            raise InputError("there are fewer indices than images; expected one for each")
+        yield image, index
 
 
 def _replaying(stated: Tally) -> Requests:

@@ -11,6 +11,7 @@ from typing import Any
 from dualsmooth.runtime.bundle import Bundle
 from dualsmooth.runtime.engine import Engine
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import sync_folder, sync_tree
 from dualsmooth.runtime.providers import PROVIDERS
 from dualsmooth.runtime.smoother import load
 
@@ -81,9 +82,9 @@ def fill_repository(
             )
             shutil.copyfile(files.path / file, work / name / "1" / "model.onnx")
         work.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
+        sync_tree(work)
         work.rename(out)
+        sync_folder(out.parent)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
         if isinstance(error, OSError):

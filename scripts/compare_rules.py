@@ -72,9 +72,10 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=10_000)
     parser.add_argument("--step", type=int, default=16)
     parser.add_argument("--seed", type=int, default=20261122)
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    smoother = ds.load(args.bundle)
+    smoother = ds.load(args.bundle, threads=args.threads)
 
     def progress(result: Result, done: int, total: int) -> None:
         if done % 10 == 0:

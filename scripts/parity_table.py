@@ -101,7 +101,7 @@ def photographs(side: int) -> npt.NDArray[np.uint8]:
 
 def small_cnn(run_directory: Path | None) -> Case:
     if run_directory is None:
-        shipped = onnx.load(SHIPPED_BUNDLE / "classifier.onnx")
+        shipped = onnx.load(SHIPPED_BUNDLE / "classifier_1.onnx")
         return Case(shipped, (1, 28, 28), 10, fashion(), "shipped bundle, Fashion-MNIST")
     from dualsmooth.training import load_run
 

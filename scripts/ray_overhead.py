@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     images = np.random.default_rng(0).integers(0, 256, (args.images, 1, 1, 2), np.uint8)
     dataset = Dataset("toy", images, np.zeros(args.images, np.int64))
-    settings = Settings(1e-3, ds.Fixed(args.passes), "interval", None, 1, False)
+    settings = Settings(1e-3, ds.Fixed(args.passes), "interval", None, 1, ds.Noise(), False)
     with tempfile.TemporaryDirectory() as folder:
         bundle = toys.write_bundle(
             Path(folder) / "bundle", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.3, 0.4]

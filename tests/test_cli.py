@@ -48,6 +48,46 @@ def test_certify_png_json_then_verify_and_replay(bundle, picture, tmp_path, caps
     assert "radius is stated as" in capsys.readouterr().err
 
 
+def verified(bundle: Path, path: Path, lines: list[str], *options: str) -> int:
+    path.write_text("\n".join(lines))
+    return main(["verify", str(path), "--bundle", str(bundle), *options])
+
+
+def test_verify_strict_refuses_what_convinces_fewer_readers(bundle, picture, tmp_path, capsys) -> None:
+    """A fixed seed, shared noise, noise used twice, no bundle; and it accepts what the defaults make."""
+    certify = ["certify", str(bundle), str(picture), str(picture), "--json", "--budget", "fixed:200"]
+    assert main(certify) == 0
+    own = capsys.readouterr().out.splitlines()
+    assert main([*certify, "--seed", "7"]) == 0
+    fixed = capsys.readouterr().out.splitlines()
+    shared = json.loads(own[0])
+    shared["seed"]["shared"] = True
+    file = tmp_path / "c.json"
+    assert verified(bundle, file, own, "--strict", "--replay", str(picture), "--json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert result["strict"] is True
+    assert result["notes"] == []
+    for lines, message in (
+        (fixed, "line 1: the seed was chosen by a person"),
+        ([*own, fixed[1]], "line 3: the seed was chosen by a person"),
+        ([json.dumps(shared)], "noise is shared"),
+        ([own[0], own[1], own[0]], "line 3: its noise is that of line 1"),
+    ):
+        assert verified(bundle, file, lines) == 0
+        assert ("note: the seed" in capsys.readouterr().out) == ("seed" in message)
+        assert verified(bundle, file, lines, "--strict") == 2
+        assert message in capsys.readouterr().err
+    assert main(["verify", str(file), "--strict"]) == 2
+    assert "add --bundle" in capsys.readouterr().err
+
+
+def test_a_fixed_seed_shows_in_the_text(bundle, picture, capsys) -> None:
+    assert main(["certify", str(bundle), str(picture), "--budget", "fixed:200", "--seed", "7"]) == 0
+    assert "fixed seed" in capsys.readouterr().out
+    assert main(["certify", str(bundle), str(picture), "--budget", "fixed:200"]) == 0
+    assert "fixed seed" not in capsys.readouterr().out
+
+
 def test_certify_prints_one_sentence_per_image(bundle, picture, capsys) -> None:
     assert main(["certify", str(bundle), str(picture), str(picture), "--budget", "adaptive:1000:0.05"]) == 0
     assert capsys.readouterr().out.count("certified radius") == 2

@@ -15,7 +15,7 @@ from dualsmooth.runtime.engine import Engine
 
 ROOT = Path(__file__).parents[2]
 FILES = [
-    "--estimator", str(SHIPPED_BUNDLE / "estimator.onnx"), "--classifier", str(SHIPPED_BUNDLE / "classifier.onnx"),
+    "--estimator", str(SHIPPED_BUNDLE / "estimator.onnx"), "--classifier", str(SHIPPED_BUNDLE / "classifier_1.onnx"),
     "--sigmas", "0.25,0.5,1",
 ]  # fmt: skip
 

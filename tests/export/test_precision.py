@@ -19,7 +19,7 @@ from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.onnx_check import check_model
 from dualsmooth.runtime.onnx_model import parse_model
 
-CLASSIFIER = SHIPPED_BUNDLE / "classifier.onnx"
+CLASSIFIER = SHIPPED_BUNDLE / "classifier_0.5.onnx"
 LEVELS = (0.25, 1.0)
 SHAPE = (1, 28, 28)
 

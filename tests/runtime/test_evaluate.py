@@ -58,6 +58,15 @@ def test_a_torn_last_line_is_repaired(setting, tmp_path) -> None:
     assert rows(out) == whole
 
 
+def test_the_command_passes_the_noise_on(setting, tmp_path) -> None:
+    bundle, data = setting
+    out = tmp_path / "o.jsonl"
+    command = ["evaluate", str(bundle), "--dataset", f"npz:{data}", "--out", str(out), "--budget", "fixed:100:10"]
+    assert main([*command, "--max", "3", "--noise", "lattice:philox", "--shared-noise"]) == 0
+    assert {r.certificate.seed.noise for r in read_results(out)} == {ds.Noise("lattice", "Philox", True)}
+    assert main([*command, "--noise", "lattice:philox"]) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [
@@ -66,6 +75,9 @@ def test_a_torn_last_line_is_repaired(setting, tmp_path) -> None:
         ({"rule": "paper"}, "rule"),
         ({"route": "mode"}, "route"),
         ({"seed": 8}, "seed"),
+        ({"noise": ds.Noise("lattice")}, "noise"),
+        ({"noise": ds.Noise("float", "Philox")}, "noise"),
+        ({"noise": ds.Noise(shared=True)}, "noise"),
     ],
 )
 def test_two_configurations_are_not_mixed(setting, tmp_path, options, name) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.noise import Seed, add_noise
+from dualsmooth.runtime.noise import GENERATORS, Noise, Seed, add_noise, parse_noise, require_lattice
 from dualsmooth.runtime.votes import Stream
 
 STREAM = Stream("classifier", 1, "estimation")
@@ -52,16 +52,83 @@ def test_entropy_comes_from_the_system_unless_given() -> None:
     assert Seed.make(np.int64(7)).entropy == 7
 
 
-def test_noise_does_not_depend_on_how_it_is_cut() -> None:
-    image = np.full((1, 3, 3), 0.5, np.float32)
-    whole = np.empty((100, 1, 3, 3), np.float32)
-    add_noise(Seed(1).generator(STREAM), image, 0.25, whole)
-    for sizes in ([1] * 100, [7] * 14 + [2], [99, 1]):
-        generator = Seed(1).generator(STREAM)
-        parts = [np.empty((size, 1, 3, 3), np.float32) for size in sizes]
-        for part in parts:
-            add_noise(generator, image, 0.25, part)
-        assert np.array_equal(np.concatenate(parts), whole)
+ALL = [
+    Noise(mode, generator, shared)
+    for mode, generator, shared in product(("float", "lattice"), sorted(GENERATORS), (False, True))
+]
+
+
+@pytest.mark.parametrize("noise", ALL, ids=str)
+def test_noise_does_not_depend_on_how_it_is_cut(noise: Noise) -> None:
+    """In rows of 9 and in rows longer than what is drawn at a time."""
+    if noise.generator == "MKL":
+        pytest.importorskip("mkl_random", reason="needs the extra fast")
+    for side, count in ((3, 100), (210, 7)):
+        image = np.full((1, side, side), 102 / 255, np.float32)
+        whole = np.empty((count, 1, side, side), np.float32)
+        seed = Seed(1, noise=noise)
+        add_noise(seed.generator(STREAM), image, 0.25, whole, noise.mode)
+        assert len(np.unique(whole[:, 0, 0, 0])) > 1
+        for sizes in ([1] * count, [count // 3] * 3 + [count % 3], [count - 1, 1]):
+            generator = seed.generator(STREAM)
+            parts = [np.empty((size, 1, side, side), np.float32) for size in sizes]
+            for part in parts:
+                add_noise(generator, image, 0.25, part, noise.mode)
+            assert np.array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("noise", ALL, ids=str)
+def test_every_kind_of_noise_is_gaussian(noise: Noise) -> None:
+    if noise.generator == "MKL":
+        pytest.importorskip("mkl_random", reason="needs the extra fast")
+    out = np.empty((300_000, 1, 1, 1), np.float32)
+    add_noise(Seed(8, noise=noise).generator(STREAM), np.zeros((1, 1, 1), np.float32), 0.5, out, noise.mode)
+    values = out.ravel().astype(np.float64) / 0.5
+    if noise.mode == "lattice":
+        steps = np.rint(values * 0.5 * 255)
+        assert np.array_equal(out.ravel(), (steps / 255).astype(np.float32))
+        kinds = np.clip(steps, -300, 300).astype(int) + 300
+        ends = np.concatenate([[-np.inf], (np.arange(-299, 301) - 0.5) / (0.5 * 255), [np.inf]])
+        assert stats.chisquare(np.bincount(kinds, minlength=601), np.diff(stats.norm.cdf(ends)) * 300_000).pvalue > 1e-4
+    else:
+        assert stats.kstest(values, "norm").pvalue > 1e-4
+
+
+def test_shared_noise_is_the_same_for_all_images_and_levels_and_no_other() -> None:
+    """Stages and purposes stay independent: what a bound rests on is never what chose it."""
+    seed = Seed(4, noise=Noise(shared=True))
+    heads = {}
+    for index, stage, level, purpose in product(
+        (0, 5), ("estimator", "classifier"), (0, 1), ("selection", "estimation", "prediction")
+    ):
+        out = np.empty(8, np.float32)
+        seed.at(index).generator(Stream(stage, level, purpose)).standard_normal(dtype=np.float32, out=out)
+        heads.setdefault((stage, purpose), set()).add(tuple(out))
+    assert [len(kinds) for kinds in heads.values()] == [1] * 6
+    assert len(set().union(*heads.values())) == 6
+
+
+@pytest.mark.parametrize("text", ["float", "lattice", "float:philox", "lattice:mkl", "float:sfc64"])
+def test_noise_has_a_short_name(text: str) -> None:
+    assert str(parse_noise(text)) == text.removesuffix(":sfc64")
+    assert parse_noise(str(parse_noise(text))) == parse_noise(text)
+
+
+@pytest.mark.parametrize("text", ["", "double", "float:MT19937", "float:SFC64:x", "lattice (shared)", None, 3])
+def test_unknown_noise_is_refused(text: object) -> None:
+    with pytest.raises(InputError, match="expected float or lattice"):
+        parse_noise(text)
+
+
+def test_the_lattice_is_that_of_eight_bit_images() -> None:
+    every = (np.arange(256, dtype=np.uint8).reshape(1, 16, 16)).astype(np.float32) / np.float32(255)
+    require_lattice(every)
+    require_lattice((np.arange(256).reshape(1, 16, 16) / 255).astype(np.float32))
+    for direction in (0, 1):
+        moved = every.copy()
+        moved[0, 3, 3] = np.nextafter(moved[0, 3, 3], np.float32(direction))
+        with pytest.raises(InputError, match="1 values are off it"):
+            require_lattice(moved)
 
 
 def test_noise_is_added_to_the_image_at_the_right_scale() -> None:
@@ -80,9 +147,16 @@ def test_noise_goes_into_a_part_of_a_batch_only() -> None:
     assert np.all(batch[5:] == 9)
 
 
-@pytest.mark.parametrize("seed", [Seed(0), Seed(2**128 - 1, 2**40, fixed=True), Seed(12345, 17)])
+@pytest.mark.parametrize(
+    "seed", [Seed(0), Seed(2**128 - 1, 2**40, fixed=True), Seed(12345, 17, noise=Noise("lattice", "Philox", True))]
+)
 def test_dictionary_round_trip(seed: Seed) -> None:
     assert Seed.from_dict(seed.to_dict()) == seed
+
+
+def test_seeds_without_noise_are_of_the_first_version() -> None:
+    old = {name: value for name, value in Seed(9).to_dict().items() if name not in ("noise", "shared")}
+    assert Seed.from_dict(old) == Seed(9)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**128, 1.5, "7", True])
@@ -112,6 +186,9 @@ def test_unusable_indices_are_refused(index: object) -> None:
         {"index": 1.5},
         {"index": "3"},
         {"fixed": "no"},
+        {"noise": "double"},
+        {"noise": None},
+        {"shared": 1},
     ],
 )
 def test_damaged_seeds_are_refused(change: dict[str, object]) -> None:

@@ -117,7 +117,7 @@ def test_multiply_adds_by_hand() -> None:
 
 def test_the_shipped_network_costs_what_its_layers_cost() -> None:
     """conv 5x5/2 32, 3x3/2 64, 3x3 64, 3x3/2 128, 3x3 128, linear 10, on 1x28x28."""
-    model = parse_model((SHIPPED_BUNDLE / "classifier.onnx").read_bytes(), "m")
+    model = parse_model((SHIPPED_BUNDLE / "classifier_1.onnx").read_bytes(), "m")
     layers = [(14, 32, 25), (7, 64, 32 * 9), (7, 64, 64 * 9), (4, 128, 64 * 9), (4, 128, 128 * 9), (1, 10, 128)]
     by_hand = sum(size * size * features * each for size, features, each in layers)
     assert infer(model.graph, {"x": (1, 1, 28, 28)}).multiply_adds() == by_hand

@@ -138,6 +138,23 @@ def test_images_of_one_run_have_their_own_noise(smoother: ds.Smoother) -> None:
     assert [c.seed.index for c in made] == list(range(5))
 
 
+@pytest.mark.parametrize("noise", [ds.Noise("lattice"), ds.Noise(generator="Philox"), ds.Noise(shared=True)], ids=str)
+def test_any_noise_is_replayed(smoother: ds.Smoother, noise: ds.Noise) -> None:
+    """Whichever images were around it, whichever batches it was cut into."""
+    images = [toys.image(k / 255, 0.6) for k in (127, 140, 150)]
+    made = list(smoother.certify_many(images, noise=noise, budget=FIXED))
+    for image, certificate in zip(images, made, strict=True):
+        other = ds.Smoother(smoother.bundle, smoother.engine, batch_size=37)
+        certificate = ds.Certificate.from_json(certificate.to_json())
+        assert certificate.seed.noise == noise
+        other.replay(certificate, image)
+
+
+def test_images_of_shared_noise_see_the_same(smoother: ds.Smoother) -> None:
+    made = list(smoother.certify_many(repeat(IMAGE, 5), noise=ds.Noise(shared=True), budget=FIXED))
+    assert len({str(c.tally.to_dict()) for c in made}) == 1
+
+
 def test_certify_many_is_lazy(smoother: ds.Smoother) -> None:
     made = smoother.certify_many(repeat(IMAGE), seed=4, budget=FIXED)
     assert [next(made).seed.index for _ in range(3)] == [0, 1, 2]

@@ -62,6 +62,17 @@ def test_real_networks(grpc_url: str) -> None:
     assert there == here
 
 
+def test_noise_on_the_lattice(remote: ds.RemoteSmoother, local: ds.Smoother) -> None:
+    image, noise = toys.image(150 / 255, 102 / 255), ds.Noise("lattice", "Philox")
+    here, there = (s.certify(image, budget=FIXED, seed=3, noise=noise) for s in (local, remote))
+    assert here.seed.noise == noise
+    assert there.to_json() == here.to_json()
+    with pytest.raises(ds.InputError, match="lattice"):
+        remote.certify(toys.image(0.7, 0.3), noise=noise)
+    with pytest.raises(ds.InputError, match="shared"):
+        remote.certify(image, noise=ds.Noise(shared=True))
+
+
 def test_without_a_seed_the_server_draws_one(remote: ds.RemoteSmoother) -> None:
     first, second = (remote.certify(IMAGES[0], budget=FIXED) for _ in range(2))
     assert not first.seed.fixed

@@ -1,0 +1,206 @@
+"""The self-test: sound generators pass, its limits are exact, and each statistic notices what it is there for."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from itertools import count, product
+
+import backdoors
+import numpy as np
+import pytest
+from scipy import stats
+
+from dualsmooth.runtime import selftest
+from dualsmooth.runtime.errors import EngineError
+from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
+from dualsmooth.runtime.selftest import KNOWN, check_entropy, check_generator, require_sound, statistics
+
+MODES = ("float", "lattice")
+DTYPES = {"float": np.float32, "lattice": np.float64}
+
+
+@pytest.mark.parametrize("generator", sorted(GENERATORS))
+@pytest.mark.parametrize("mode", MODES)
+def test_sound_generators_pass(mode: str, generator: str) -> None:
+    if generator == "MKL":
+        pytest.importorskip("mkl_random")
+    check_generator(Seed(1, noise=Noise(mode, generator)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sound_noise_stays_far_from_every_limit(mode: str) -> None:
+    """Mostly two thirds of the way to a limit at most, for five seeds: the limits are not met by luck."""
+    for seed in range(5):
+        draws = np.random.Generator(np.random.SFC64(seed)).standard_normal((8, selftest.DRAWS), DTYPES[mode])
+        for name, value, low, high in statistics(draws):
+            if "tail" not in name and low != 0:  # not where sound noise has a count of 0
+                assert abs(value - (low + high) / 2) < 2 / 3 * (high - low) / 2, name
+
+
+def test_limits_of_counts_are_exact() -> None:
+    """The share of alpha outside the limits, by the binomial distribution itself."""
+    n, p, alpha = 1000, np.array([0.5, 0.1, 1e-3]), 1e-6
+    for probability in p:
+        (found,) = selftest._counts("x", np.array([n * probability]), n, np.array([probability]), alpha)
+        low, high = round(found.low * n), round(found.high * n)
+        outside = stats.binom.cdf(low - 1, n, probability) + stats.binom.sf(high, n, probability)
+        assert outside <= alpha
+        tighter = stats.binom.cdf(low, n, probability) + stats.binom.sf(high - 1, n, probability)
+        assert tighter > alpha / 2
+
+
+def test_limit_of_the_shapes_holds_and_is_not_idle() -> None:
+    """Bernstein's bound against the exact tail of a scaled binomial of the same variance."""
+    n = 4000
+    high = selftest._bernstein(1.0, n)
+    exact = stats.binom.sf(int((high + 1) / 2 * n), n, 0.5)
+    assert exact <= selftest._SHARE / 2
+    assert stats.binom.sf(int((0.9 * high + 1) / 2 * n), n, 0.5) > selftest._SHARE / 2
+
+
+def test_limit_of_repeated_values() -> None:
+    """Chernoff's bound is above the exact Poisson quantile of the same mean, and within 3 % of it."""
+    pool = np.arange(1 << 19, dtype=np.float32)
+    found = selftest._repeats(pool)
+    exact = stats.poisson.isf(selftest._SHARE, 2.0**37 * 2.0**-23)
+    assert exact <= found.high < 1.03 * exact
+
+
+def failing(draws: np.ndarray) -> str:
+    names = [name for name, value, low, high in statistics(draws) if not low <= value <= high]
+    return ", ".join(names)
+
+
+Change = Callable[[np.ndarray], np.ndarray]
+CHANGES: dict[str, tuple[str, Change]] = {
+    "mean": ("mean", lambda z: z + 0.02),
+    "1 % less sigma": ("variance", lambda z: z * 0.99),
+    "skewness": ("skewness", lambda z: z + 0.01 * (z**2 - 1)),
+    "kurtosis": ("kurtosis", lambda z: z + 0.01 * (z**3 - 3 * z)),
+    "a gap": ("share of a 64th", lambda z: np.where(np.abs(z - 0.3) < 0.01, z + 0.03, z)),
+    "no upper tail": ("upper tail", lambda z: np.where(z > 3.5, 3.4, z)),
+    "no tails": ("tails", lambda z: np.clip(z, -3.99, 3.99)),
+    "an outlier": ("lower tail", lambda z: np.where(np.arange(z.shape[1]) == 7, -7, z)),
+    "half of the bits": ("repeated values", lambda z: np.round(z, 5)),
+    "neighbours": ("serial correlation of signs", lambda z: (z + 0.05 * np.roll(z, 1, 1)) / np.hypot(1, 0.05)),
+    "image to image": ("serial correlation of signs", lambda z: (z + 0.05 * np.roll(z, 3072, 1)) / np.hypot(1, 0.05)),
+    "gusts": ("serial correlation of sizes", lambda z: np.sort(z.reshape(8, -1, 4), 2).reshape(8, -1)),
+    "two streams": ("two streams' signs", lambda z: np.vstack([z[:7], 0.9 * z[7:] + np.sqrt(0.19) * z[:1]])),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_statistic_notices_its_fault(mode: str, change: str) -> None:
+    expected, alter = CHANGES[change]
+    draws = np.random.Generator(np.random.SFC64(3)).standard_normal((8, selftest.DRAWS), DTYPES[mode])
+    assert failing(draws) == ""
+    assert expected in failing(alter(draws).astype(draws.dtype))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_block_of_four_values_that_comes_twice_is_found(mode: str) -> None:
+    """Anywhere, in one stream or in two; nothing else notices so small a fault. Three values may be chance."""
+    for source, target in (((2, 77), (6, 1001)), ((5, 9), (5, 60_000))):
+        draws = np.random.Generator(np.random.SFC64(4)).standard_normal((8, selftest.DRAWS), DTYPES[mode])
+        for size in (3, 4):
+            block = draws[source[0], source[1] : source[1] + size]
+            draws[target[0], target[1] : target[1] + size] = block
+            assert failing(draws) == ""
+            if size == 3:
+                selftest._repeated_blocks(draws)
+        with pytest.raises(EngineError, match=rf"value {source[1]} of stream {source[0]} and value {target[1]} of"):
+            selftest._repeated_blocks(draws)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backdoor", backdoors.MAKERS)
+def test_backdoored_generators_are_refused(monkeypatch: pytest.MonkeyPatch, mode: str, backdoor: str) -> None:
+    """Beyond the known answers, which all of these would fail too."""
+    monkeypatch.setitem(GENERATORS, "SFC64", backdoors.MAKERS[backdoor])
+    with pytest.raises(EngineError, match="known seed"):
+        check_generator(Seed(1, noise=Noise(mode)))
+    monkeypatch.setattr(selftest, "KNOWN", {})
+    with pytest.raises(EngineError, match="broken or replaced") as caught:
+        check_generator(Seed(1, noise=Noise(mode)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_backdoor_itself_is_not_what_is_noticed(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """The same machinery with unaltered words passes, known answers aside (it hands words out in another order)."""
+    monkeypatch.setitem(GENERATORS, "SFC64", backdoors.normals(backdoors.untouched))
+    monkeypatch.setattr(selftest, "KNOWN", {})
+    check_generator(Seed(1, noise=Noise(mode)))
+
+
+def test_a_replaced_numpy_bit_generator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only our table: NumPy's own class, after a test that it passed."""
+    require_sound(Noise())
+    real = np.random.SFC64
+    monkeypatch.setattr(np.random, "SFC64", lambda seed: real(1))
+    with pytest.raises(EngineError):
+        require_sound(Noise())
+    monkeypatch.undo()
+    require_sound(Noise())
+
+
+def test_tested_once_a_process_for_each_mode_and_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    tested: list[Noise] = []
+    monkeypatch.setattr(selftest, "check_generator", lambda seed: tested.append(seed.noise))
+    monkeypatch.setattr(selftest, "_passed", set())
+    for noise in (Noise(), Noise(), Noise(shared=True), Noise("lattice"), Noise("lattice", "Philox"), Noise("lattice")):
+        require_sound(noise)
+    assert tested == [Noise(), Noise("lattice"), Noise("lattice", "Philox")]
+
+
+def test_a_generator_that_failed_is_tested_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GENERATORS, "SFC64", backdoors.one_stream)
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            require_sound(Noise())
+
+
+_numbers = count()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda bits: 4, "repeat"),
+        (lambda bits: next(_numbers), "bit"),
+        (lambda bits, real=secrets.randbits: real(bits) | 1 << 77, "bit 77"),
+        (lambda bits, real=secrets.randbits: real(3), "repeat"),
+    ],
+    ids=["constant", "counter", "stuck bit", "three bits"],
+)
+def test_broken_entropy_is_refused(monkeypatch: pytest.MonkeyPatch, source: Callable[..., int], message: str) -> None:
+    check_entropy()
+    monkeypatch.setattr(secrets, "randbits", source)
+    with pytest.raises(EngineError, match=message):
+        check_entropy()
+
+
+def test_known_answers_are_stated_for_every_generator() -> None:
+    assert set(KNOWN) >= set(product(GENERATORS, "fd"))
+
+
+def test_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nan:
+        def standard_normal(self, *, dtype: object, out: np.ndarray) -> None:
+            out[:] = np.nan
+
+    monkeypatch.setitem(GENERATORS, "SFC64", lambda seed: Nan())
+    monkeypatch.setattr(selftest, "KNOWN", {})
+    with pytest.raises(EngineError, match="NaN"):
+        check_generator(Seed(1))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_noise_of_another_scale_is_refused(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Sound normals, but what is added to images is not sigma times them."""
+    real = selftest.add_noise
+    monkeypatch.setattr(selftest, "add_noise", lambda g, image, sigma, out, m: real(g, image, 0.98 * sigma, out, m))
+    with pytest.raises(EngineError, match="not sigma times"):
+        check_generator(Seed(1, noise=Noise(mode)))

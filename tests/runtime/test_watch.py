@@ -1,0 +1,84 @@
+"""The watch over streams while certificates are made."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import backdoors
+import numpy as np
+import pytest
+
+from dualsmooth.runtime import watch
+from dualsmooth.runtime.errors import EngineError
+from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
+from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.watch import Watched, sound_stream
+
+STREAM = Stream("classifier", 1, "estimation")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_begun", {})
+
+
+def draw(normals: Any, *shape: int, dtype: Any = np.float32) -> np.ndarray:
+    out = np.empty(shape, dtype)
+    normals.standard_normal(dtype=dtype, out=out)
+    return out
+
+
+@pytest.mark.parametrize("noise", [Noise(), Noise("lattice", "Philox"), Noise(shared=True)], ids=str)
+def test_the_same_values_as_without_a_watch(noise: Noise) -> None:
+    seed, other = Seed(4, 2, noise=noise), Seed(4, 2, noise=noise)
+    watched = sound_stream(seed, STREAM)
+    for shape in ((1,), (2,), (700, 3), (40_000,)):
+        assert np.array_equal(draw(watched, *shape), draw(other.generator(STREAM), *shape)) == (shape == (1,))
+    whole = draw(seed.generator(STREAM), 42_103)
+    again = sound_stream(other, STREAM)
+    assert np.array_equal(np.concatenate([draw(again, n) for n in (1, 2, 2100, 40_000)]), whole)
+
+
+def test_shared_noise_may_be_seen_by_many_images() -> None:
+    for index in range(3):
+        draw(sound_stream(Seed(77, index, noise=Noise(shared=True)), STREAM), 100)
+
+
+@pytest.mark.parametrize("after", [4, 1000, 40_001])
+@pytest.mark.parametrize("size", [5, 999, 32_768])
+def test_a_stream_that_starts_over_is_noticed(after: int, size: int) -> None:
+    """Whatever its period and the sizes of the calls: at the latest after a few periods."""
+    late = Watched(backdoors.Late(3, after), identity=after * size)
+    calls = (draw(late, size) for _ in range(20 * after // size + 2))
+    with pytest.raises(EngineError, match="starts over"):
+        deque(calls, maxlen=0)
+
+
+def test_streams_that_coincide_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images far apart in a run have one stream: more seldom than the self-test looks."""
+    real = GENERATORS["SFC64"]
+    monkeypatch.setattr(watch, "require_sound", lambda noise: None)
+    monkeypatch.setitem(GENERATORS, "SFC64", lambda seed: real(np.random.SeedSequence(seed.spawn_key[0] % 1000)))
+    for index in range(1000):
+        draw(sound_stream(Seed(5, index), STREAM), 4)
+    draw(sound_stream(Seed(5, 3), STREAM), 4)  # the same stream again is no fault
+    with pytest.raises(EngineError, match="two streams are equal"):
+        draw(sound_stream(Seed(5, 1003), STREAM), 4)
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "REMEMBERED", 50)
+    for index in range(200):
+        draw(sound_stream(Seed(6, index), STREAM), 4)
+    assert len(watch._begun) == 50
+
+
+def test_arrays_of_other_libraries_pass_unseen() -> None:
+    class Other:
+        def standard_normal(self, *, dtype: Any, out: Any) -> None:
+            out.append(1.0)
+
+    given: list[float] = []
+    Watched(Other(), 1).standard_normal(out=given)
+    assert given == [1.0]
