@@ -4,7 +4,7 @@ DEMO := build/venv-demo
 DEV := build/venv-dev
 TORCH := torch==2.14.1 torchvision==0.29.1
 
-.PHONY: help demo serve test lint fast browser clean
+.PHONY: help demo serve test nightly lint fast browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -17,6 +17,9 @@ serve: $(DEMO)/serve ## serve the shipped bundle on a real Triton server on loop
 
 test: lint browser ## ruff, mypy --strict and the whole pytest suite
 	$(DEV)/bin/python -m pytest -q
+
+nightly: $(DEV)/ready ## the fuzz targets with 10,000 inputs each (build/fuzz.md: what happened to them)
+	DUALSMOOTH_FUZZ=10000 $(DEV)/bin/python -m pytest -q tests/fuzz
 
 fast: $(DEV)/ready ## the quick tests only
 	$(DEV)/bin/python -m pytest -x -q -m 'not slow'

@@ -3,7 +3,6 @@
 A message is one line and says three things: what was passed, what was expected, and the fix.
 """
 
-
 MAX_LINE = 900
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -155,3 +156,10 @@ def test_missing_engine_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_provider_names_are_those_of_onnx_runtime() -> None:
     assert engine_module.PROVIDERS["cpu"] == "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize("threads", [-1, 1025, 10**30, 1.5])
+def test_threads_that_no_machine_has_are_refused(tmp_path: Path, threads: Any) -> None:
+    """ONNX Runtime hangs where the system refuses to make a thread."""
+    with pytest.raises(ds.InputError, match="threads is"):
+        ds.load(make(tmp_path / "b"), threads=threads)
