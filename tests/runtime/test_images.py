@@ -44,8 +44,8 @@ def test_what_a_header_claims_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw)
     with pytest.raises(ds.InputError, match="cannot read"):
         read_image(tmp_path / "a.npy", (3, 4, 5))
-    PIL.Image.new("1", (30_000, 30_000)).save(tmp_path / "a.png")  # Pillow would refuse to decode it
-    with pytest.raises(ds.InputError, match=r"has shape \[3, 30000, 30000\]"):
+    PIL.Image.new("1", (10_000, 10_000)).save(tmp_path / "a.png")  # Pillow warns of a bomb
+    with pytest.raises(ds.InputError, match=r"has shape \[3, 10000, 10000\]"):
         read_image(tmp_path / "a.png", (3, 4, 5))
 
 
