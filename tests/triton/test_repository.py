@@ -16,7 +16,7 @@ from dualsmooth.cli import main
 from dualsmooth.runtime.bundle import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.triton import fill_repository, model_names, quoted
-from dualsmooth.runtime.triton_model import BlsEngine, ServerOptions, check_tensors, open_smoother
+from dualsmooth.runtime.triton_model import BlsEngine, ServerOptions, check_tensors, open_smoother, read_parameters
 
 
 def ensemble_bundle(path: Path) -> Path:
@@ -100,6 +100,14 @@ def test_unusable_configurations_are_refused(tmp_path: Path, toy_bundle: Path, n
     fill_repository(toy_bundle, tmp_path / "r")
     with pytest.raises(ds.InputError, match=f"config parameter {name}"):
         options_of(tmp_path / "r", **{name: "many"})
+    with pytest.raises(ds.InputError, match=f"config parameter {name}"):
+        options_of(tmp_path / "r", **{name: "9" * 5000})
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"alpha": 1e999}', '{"seed": 1, "seed": 2}'])
+def test_unusable_parameters_are_refused(text: str) -> None:
+    with pytest.raises(ds.InputError, match="request parameters"):
+        read_parameters(text)
 
 
 def test_options_of_the_provider(tmp_path: Path, toy_bundle: Path) -> None:
