@@ -2,9 +2,12 @@
 PYTHON ?= python3
 DEMO := build/venv-demo
 DEV := build/venv-dev
+LIGHT := build/venv-openvino
+LIGHT_TESTS := $(addprefix tests/,$(foreach name,engine providers sampler batch_size bench philox cuda,runtime/test_$(name).py) \
+	soundness/test_deployment.py)
 TORCH := torch==2.14.1 torchvision==0.29.1
 
-.PHONY: help demo serve test lint fast browser clean
+.PHONY: help demo serve test light lint fast browser bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -15,8 +18,12 @@ demo: $(DEMO)/ready ## certify 20 real images with the shipped bundle (installs 
 serve: $(DEMO)/serve ## serve the shipped bundle on a real Triton server on loopback (fetches it, 55 MB)
 	$(DEMO)/bin/python scripts/triton_server.py $(ARGS)
 
-test: lint browser ## ruff, mypy --strict and the whole pytest suite
+test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engine's tests on OpenVINO
 	$(DEV)/bin/python -m pytest -q
+	$(MAKE) light
+
+light: $(LIGHT)/ready ## the engine's tests in a light environment with onnxruntime-openvino (no torch)
+	$(LIGHT)/bin/python -m pytest -q $(LIGHT_TESTS)
 
 fast: $(DEV)/ready ## the quick tests only
 	$(DEV)/bin/python -m pytest -x -q -m 'not slow'
@@ -29,6 +36,9 @@ lint: $(DEV)/ready ## ruff and mypy --strict
 browser: ## a headless Chromium for the tests of the report, if none is installed
 	$(PYTHON) scripts/fetch_browser.py build/browser
 
+bench: $(DEV)/ready $(LIGHT)/ready ## measure speed on this machine, into docs/bench.md (an hour; let nothing else run)
+	$(DEV)/bin/python scripts/bench_table.py --openvino $(LIGHT)/bin/python --out docs/bench.md $(ARGS)
+
 clean: ## remove everything that make has built
 	rm -rf build
 
@@ -39,6 +49,11 @@ $(DEMO)/ready: pyproject.toml
 
 $(DEMO)/serve: $(DEMO)/ready
 	$(DEMO)/bin/pip install --quiet -e '.[cpu,report,triton]'
+	touch $@
+
+$(LIGHT)/ready: pyproject.toml
+	$(PYTHON) -m venv $(LIGHT)
+	$(LIGHT)/bin/pip install --quiet -e '.[openvino,fast]' onnx pytest
 	touch $@
 
 $(DEV)/ready: pyproject.toml

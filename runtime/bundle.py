@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.onnx_check import check_file
@@ -129,18 +130,6 @@ def _read_manifest(path: Path) -> bytes:
     return raw
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers disagree about a key that occurs twice, so there is none."""
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return out
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
 def _check_hash(file: Path, digest: str) -> None:
     if file.is_symlink() or not file.is_file():
         raise BundleError(f"{file} is not a regular file inside the bundle; export the bundle again")
@@ -175,8 +164,8 @@ def _check_graphs(bundle: Bundle) -> None:
 def parse_manifest(root: Path, raw: bytes) -> Bundle:
     """The bundle that a manifest's bytes describe, without a look at its files. Raises `BundleError`."""
     try:
-        manifest = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        manifest = strict_json.loads(raw)
+    except ValueError as error:
         why = f": {error}" if type(error) is ValueError else ""
         raise BundleError(
             f"{root / MANIFEST} is not JSON ({type(error).__name__}{why[:80]}); export the bundle again"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.bounds import RADIUS_STEP
 from dualsmooth.runtime.budgets import parse_budget
 from dualsmooth.runtime.certification import Outcome, Terms, settle
@@ -33,6 +34,16 @@ class Artefact:
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "files": dict(self.files)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Artefact:
+        """Inverse of `to_dict`. Raises `CertificateError`."""
+        names = set(cls.__dataclass_fields__)
+        if isinstance(data, Mapping) and set(data) == names and isinstance(data["files"], Mapping):
+            texts = [*(data[name] for name in names - {"files"}), *data["files"].values()]
+            if all(isinstance(text, str) for text in texts):
+                return cls(**data)
+        raise CertificateError(f"artefact must hold {', '.join(sorted(names))}, all of them texts")
 
 
 @dataclass(frozen=True)
@@ -182,10 +193,8 @@ class Certificate:
                 budget=parse_budget(str(stated["budget"])),
             )
             tally = Tally.from_dict(data["votes"], classes=terms.classes, levels=len(sigmas))
-            artefact = Artefact(**{name: data["artefact"][name] for name in Artefact.__dataclass_fields__})
-            made = cls(
-                settle(terms, tally), terms, tally, Seed.from_dict(data["seed"]), artefact, str(data["dualsmooth"])
-            )
+            artefact, seed = Artefact.from_dict(data["artefact"]), Seed.from_dict(data["seed"])
+            made = cls(settle(terms, tally), terms, tally, seed, artefact, str(data["dualsmooth"]))
             fresh = made.to_dict()
         except InputError as error:
             raise CertificateError(f"certificate terms are not usable: {error}") from error
@@ -193,8 +202,12 @@ class Certificate:
             raise CertificateError(
                 f"certificate is incomplete or damaged ({type(error).__name__}: {str(error)[:80]})"
             ) from error
+        unknown = sorted((set(data) - set(fresh)) | (set(data["seed"]) - set(fresh["seed"])), key=str)
+        if unknown:
+            raise CertificateError(f"the field {str(unknown[0])[:60]!r} is not known here; its meaning is not checked")
+        fresh["seed"] = {name: fresh["seed"][name] for name in data["seed"]}  # older ones state less
         for name, value in fresh.items():
-            if name not in ("votes", "seed", "artefact", "dualsmooth", "terms") and not _same(data.get(name), value):
+            if not _same(data.get(name), value):
                 raise CertificateError(
                     f"{name} is stated as {str(data.get(name))[:60]}, but the votes give {str(value)[:60]}"
                 )
@@ -204,9 +217,9 @@ class Certificate:
     def from_json(cls, text: str) -> Certificate:
         """Inverse of `to_json`; raises `CertificateError`."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CertificateError(f"certificate is not JSON ({type(error).__name__})") from error
+            data = strict_json.loads(text)
+        except ValueError as error:
+            raise CertificateError(f"certificate is not JSON ({str(error)[:80]})") from error
         return cls.from_dict(data)
 
 
@@ -232,13 +245,13 @@ class Prediction:
     def from_json(cls, text: str) -> Prediction:
         """Inverse of `to_json`. Raises `CertificateError`."""
         try:
-            data = json.loads(text)
+            data = strict_json.loads(text)
             label = data["label"]
             if not (label is None or (type(label) is int and label >= 0)) or type(data["passes"]) is not int:
                 raise TypeError("label or passes")
             levels = tuple(_number(s) for s in data["levels"])
             return cls(label, _number(data["sigma"]), levels, _number(data["alpha"]), data["passes"])
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CertificateError(f"prediction is incomplete or damaged ({type(error).__name__})") from error
 
 

@@ -18,6 +18,7 @@ from dualsmooth.runtime.doctor import BAD, examine
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.images import read_image
 from dualsmooth.runtime.noise import NOISE_FORMS, Noise, parse_noise
+from dualsmooth.runtime.providers import parse_options
 from dualsmooth.runtime.smoother import Smoother, load
 from dualsmooth.runtime.triton import fill_repository
 
@@ -70,7 +71,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default="in-process",
         help="in-process (default): dual_smoothing runs the networks; bls: through the base models on the same server",
     )
-    engine_options(triton)
+    engine_options(triton, tuning=False)
     triton.set_defaults(run=_triton)
 
     doctor = commands.add_parser("doctor", help="what this machine can do, what is wrong, and how to mend it")
@@ -91,11 +92,35 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verify.set_defaults(run=_verify)
 
 
-def engine_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that runs base models."""
-    parser.add_argument("--provider", default="cpu", help="execution provider (default cpu)")
+def engine_options(parser: argparse.ArgumentParser, *, tuning: bool = True) -> None:
+    """Options of every command that runs base models; `tuning`: those of the provider as well."""
+    parser.add_argument("--provider", default="cpu", help="cpu (default), cuda, tensorrt or openvino")
     parser.add_argument("--threads", type=int, default=0, help="engine threads (default: the engine's choice)")
-    parser.add_argument("--batch-size", type=int, default=256, help="passes per engine call (default 256)")
+    parser.add_argument(
+        "--batch-size", type=_batch_size, default=256, help="passes per engine call (default 256); auto: measured once"
+    )
+    if tuning:
+        parser.add_argument(
+            "--provider-option",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="see docs/engines.md; repeatable",
+        )
+
+
+def _batch_size(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def engine_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `load` that `engine_options` gave."""
+    return {
+        "provider": args.provider,
+        "threads": args.threads,
+        "batch_size": args.batch_size,
+        "provider_options": parse_options(args.provider_option),
+    }
 
 
 def sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
@@ -122,7 +147,7 @@ def source(text: str) -> Path | str:
 def open_smoother(args: argparse.Namespace) -> Smoother:
     if is_url(args.bundle):
         return connect(args.bundle)
-    return load(args.bundle, args.provider, threads=args.threads, batch_size=args.batch_size)
+    return load(args.bundle, **engine_of(args))
 
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -137,8 +162,7 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    engine = {"provider": args.provider, "threads": args.threads, "batch_size": args.batch_size}
-    run_demo(args.out, count=args.images, engine=engine, sampling=sampling_of(args))
+    run_demo(args.out, count=args.images, engine=engine_of(args), sampling=sampling_of(args))
     return 0
 
 

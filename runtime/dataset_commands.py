@@ -15,7 +15,15 @@ from typing import TypeVar
 import numpy as np
 
 from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
-from dualsmooth.runtime.commands import SOURCE, engine_options, open_smoother, sampling_of, sampling_options, source
+from dualsmooth.runtime.commands import (
+    SOURCE,
+    engine_of,
+    engine_options,
+    open_smoother,
+    sampling_of,
+    sampling_options,
+    source,
+)
 from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy
 from dualsmooth.runtime.datasets import Dataset, load_dataset
 from dualsmooth.runtime.errors import InputError
@@ -155,9 +163,7 @@ def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:
 
     return RayWorkers(
         args.bundle,
-        args.provider,
-        batch_size=args.batch_size,
-        threads=args.threads,
+        **engine_of(args),
         address=args.ray_address,
         workers=args.workers,
         cpus=args.cpus_per_worker,
@@ -187,7 +193,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal()):
+    if not (part.isdecimal() and parts.isdecimal() and len(text) < 20):
         raise InputError(f"--shard {text!r}; expected i/n with 1 <= i <= n, e.g. 1/4 to 4/4")
     return int(part), int(parts)
 

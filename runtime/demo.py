@@ -47,7 +47,7 @@ def run_demo(out: Path, *, count: int, engine: dict[str, Any], sampling: dict[st
         figures = f"{c.sigma:5g} {c.route_radius:8.3f} {c.class_radius:8.3f} {c.radius:11.3f} {c.passes:7d}"
         print(f"{names[truth]:<12} {label:<12} {figures}{mark}", flush=True)
         now = time.perf_counter()
-        results.append(Result(index, int(truth), "fashion-mnist", now - last, c))
+        results.append(Result(index, int(truth), "fashion-mnist", max(0.0, now - last), c))
         last = now
     seconds = time.perf_counter() - start
     run = Run.of(results, name=sampling["rule"], source="the demo's images, shipped with the package")

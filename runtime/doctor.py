@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.engine import PROVIDERS
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 from dualsmooth.runtime.noise import FLOAT, GENERATORS, LATTICE, Noise, Seed
+from dualsmooth.runtime.providers import clash, installed_wheels, ours, why_missing
 from dualsmooth.runtime.selftest import check_entropy, check_generator
 from dualsmooth.runtime.smoother import load
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
-WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 FEATURES = {
     "avx2": "vectors of 8 floats", "avx512f": "vectors of 16 floats",
     "avx512_vnni": "fast int8", "avx_vnni": "fast int8", "amx_int8": "very fast int8",
@@ -65,24 +64,10 @@ def _versions() -> Finding:
     return Finding("versions", GOOD, ", ".join([f"Python {platform.python_version()}", *parts, platform.platform()]))
 
 
-def installed_wheels() -> dict[str, str]:
-    """The engine wheels that pip knows of, with their versions."""
-    found = {}
-    for name in WHEELS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _engine() -> Finding:
     wheels = installed_wheels()
-    if len(wheels) > 1:
-        return Finding(
-            "engine", BAD, f"{' and '.join(wheels)} are installed together and overwrite each other's files",
-            f"pip uninstall -y {' '.join(wheels)}; then install one extra: dualsmooth[cpu], [gpu] or [openvino]",
-        )  # fmt: skip
+    if clashing := clash():
+        return Finding("engine", BAD, *clashing)
     try:
         import onnxruntime
     except ImportError as error:
@@ -103,10 +88,15 @@ def _providers() -> Finding:
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    usable = [name for name, provider in PROVIDERS.items() if provider in available]
+    usable = ours(available)
     if not usable:
         return Finding("providers", BAD, f"the engine offers {', '.join(available)}; dualsmooth uses none of them")
-    return Finding("providers", GOOD, f"{', '.join(usable)} (the engine offers {', '.join(available)})")
+    text = f"{', '.join(usable)} (the engine offers {', '.join(available)})"
+    missing = {name: reason for name in usable if (reason := why_missing(name))}
+    if missing:
+        reasons = "; ".join(f"{name} will not start: {reason}" for name, reason in missing.items())
+        return Finding("providers", NOTE, f"{text}; {reasons}")
+    return Finding("providers", GOOD, text)
 
 
 def _processor() -> Finding:

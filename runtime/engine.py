@@ -2,60 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.bundle import BaseModel, Bundle
+from dualsmooth.runtime.cuda import array_module, run_bound
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.providers import (
+    CPU,
+    PROVIDERS,
+    EngineOptions,
+    arithmetic,
+    keeps_shape,
+    onnxruntime_for,
+    provider_options,
+    why_missing,
+)
 
-PROVIDERS = {"cpu": "CPUExecutionProvider"}
+MAX_THREADS = 1024
+"""ONNX Runtime waits for ever where the system cannot make as many threads as it is asked for."""
 
 
 class Engine:
-    """Sessions for every ONNX file of a bundle on one execution provider."""
+    """Sessions for every ONNX file of a bundle on one execution provider.
 
-    def __init__(self, bundle: Bundle, provider: str = "cpu", *, threads: int = 0) -> None:
-        if provider not in PROVIDERS:
-            raise InputError(f"provider {provider!r} is unknown; expected one of {', '.join(PROVIDERS)}")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ProviderError(
-                "onnxruntime is not installed; install one engine, e.g. pip install 'dualsmooth[cpu]'"
-            ) from error
-        self.provider, self.version = provider, str(onnxruntime.__version__)
-        self.name = f"onnxruntime {self.version}"
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+    Where new batch shapes are slow (GPUs), shorter batches are filled up with zeros to `batch_size`; those rows are cut
+    off before votes are read. The provider is looked at after each session is made and after every run.
+    """
+
+    xp: Any = np
+    """The array module of batches: NumPy, or CuPy where noise is made on the device."""
+    _fixed = 0
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str = CPU,
+        *,
+        threads: int = 0,
+        batch_size: int = 256,
+        options: EngineOptions | None = None,
+    ) -> None:
+        """Raises `InputError` for an unknown provider, `ProviderError` where it is not there, `BundleError`."""
+        if not isinstance(threads, int) or not 0 <= threads <= MAX_THREADS:
+            raise InputError(f"threads is {threads!r}; expected 0 (the engine's choice) to {MAX_THREADS}")
+        options = options or EngineOptions.of(provider, None)
+        self._onnxruntime = onnxruntime_for(provider)
+        self.provider, self.version = provider, str(self._onnxruntime.__version__)
+        how = arithmetic(provider, options)
+        self.name = f"onnxruntime {self.version}" + (f" ({how})" if how else "")
+        self._where = provider + (f" on device {options.device}" if options.device else "")
+        self.xp = array_module(provider, options)
+        self._device = int(options.device) if options.device.isdecimal() else 0
+        self._fixed = batch_size if keeps_shape(provider, options) else 0
+        settings = self._settings(threads, options)
+        given = provider_options(provider, options, threads=threads, shape=(batch_size, *bundle.input_shape))
         self._sessions: dict[str, Any] = {}
         self._takes_sigma: dict[str, bool] = {}
         for model in bundle.models():
             width = len(bundle.sigmas) if model == bundle.estimator else len(bundle.classes)
             for name in model.members:
                 path = bundle.path / name
-                try:
-                    session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
-                except Exception as error:
-                    raise BundleError(
-                        f"ONNX Runtime cannot load {path} ({one_line(error)}); export the bundle again"
-                    ) from error
-                if session.get_providers()[0] != PROVIDERS[provider]:
-                    raise ProviderError(
-                        f"provider {provider} was asked for but {session.get_providers()[0]} would run {name}"
-                    )
+                session = self._session(path, settings, given)
                 self._takes_sigma[name] = _check_graph(session, path, bundle.input_shape, width)
                 self._sessions[name] = session
         for name, digest in bundle.files.items():  # nobody changed a file between the check and the load
             if sha256_of(bundle.path / name) != digest:
                 raise BundleError(f"{bundle.path / name} changed while it was loaded; load the bundle again")
 
+    def _settings(self, threads: int, options: EngineOptions) -> Any:
+        settings = self._onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.log_severity_level = 4  # what fails is raised
+        if self.provider == CPU:
+            settings.enable_cpu_mem_arena = options.arena
+            settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+        else:
+            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return settings
+
+    def _session(self, path: Path, settings: Any, given: dict[str, str]) -> Any:
+        provider = self.provider
+        try:
+            session = self._onnxruntime.InferenceSession(
+                str(path),
+                settings,
+                providers=[PROVIDERS[provider]],
+                provider_options=[given],
+                enable_fallback=0,  # else the Python wrapper tries again on the CPU
+            )
+        except Exception as error:
+            if provider != CPU:
+                reason = why_missing(provider) or (
+                    f"it does not start or cannot run all of {path.name}, and the CPU must not stand in for it "
+                    f"({one_line(error)}); see `dualsmooth doctor`"
+                )
+                raise ProviderError(f"provider {self._where}: {reason}") from error
+            raise BundleError(
+                f"ONNX Runtime cannot load {path} ({one_line(error)}); export the bundle again"
+            ) from error
+        self._check_provider(session, path.name)
+        return session
+
+    def _check_provider(self, session: Any, name: str) -> None:
+        runs = session.get_providers()[0]
+        if runs != PROVIDERS[self.provider]:
+            reason = why_missing(self.provider)
+            raise ProviderError(
+                f"provider {self.provider} was asked for but {runs} runs {name}"
+                + (f": {reason}" if reason else "; see `dualsmooth doctor`")
+            )
+
     def takes_sigma(self, model: BaseModel) -> bool:
         """Whether the model is conditional on the noise level (scalar input `sigma`)."""
         return any(self._takes_sigma[name] for name in model.members)
+
+    def session(self, name: str) -> Any:
+        """ONNX Runtime's session of one file, for measurements beside it."""
+        return self._sessions[name]
 
     def file_takes_sigma(self, name: str) -> bool:
         """Whether one ONNX file has the scalar input `sigma`."""
@@ -79,7 +148,7 @@ class Engine:
         picks = np.stack([member.argmax(1) for member in logits])
         total = np.asarray(np.stack(logits).sum(0, dtype=np.float64))
         open_rows = np.flatnonzero((picks != picks[0]).any(0)) if model.consensus else np.arange(len(batch))
-        rest = np.ascontiguousarray(batch[open_rows])
+        rest = self.xp.ascontiguousarray(batch[open_rows])
         for name in model.members[first:]:
             if len(rest):
                 total[open_rows] += self._logits(name, rest, sigma, width)
@@ -88,22 +157,50 @@ class Engine:
         return votes
 
     def _logits(self, name: str, batch: npt.NDArray[np.float32], sigma: float, width: int) -> npt.NDArray[np.float32]:
-        feed: dict[str, Any] = {"x": batch}
-        if self._takes_sigma[name]:
-            feed["sigma"] = np.asarray(sigma, np.float32)
+        session, rows = self._sessions[name], len(batch)
+        level = np.asarray(sigma, np.float32) if self._takes_sigma[name] else None
         try:
-            (logits,) = self._sessions[name].run(["logits"], feed)
+            if self.xp is np:
+                whole = self._filled_up(batch)
+                (logits,) = session.run(["logits"], {"x": whole} | ({} if level is None else {"sigma": level}))
+            else:
+                with batch.device:  # type: ignore[attr-defined]
+                    whole = self._filled_up(batch)
+                    logits = run_bound(session, whole, level, device="cuda", number=self._device)
         except Exception as error:
             raise EngineError(
                 f"{name} failed on {self.provider} ({one_line(error)}); no certificate is issued"
             ) from error
-        return checked_logits(name, logits, len(batch), width)
+        self._check_provider(session, name)
+        return checked_logits(name, logits, len(whole), width, rows)
+
+    def _filled_up(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """`batch` with rows of zeros up to the fixed batch size, where there is one."""
+        if len(batch) >= self._fixed:
+            return batch
+        whole = self.xp.zeros((self._fixed, *batch.shape[1:]), np.float32)
+        whole[: len(batch)] = batch
+        return whole  # type: ignore[no-any-return]
 
 
-def checked_logits(name: str, logits: object, rows: int, width: int) -> npt.NDArray[np.float32]:
-    """`logits` if they are finite and [rows,width]; else `EngineError`: a failure never becomes a vote."""
+def warm_up(bundle: Bundle, engine: Engine, batch_size: int) -> Iterator[str]:
+    """Run every base model once, one batch; yields what was run. Raises `EngineError`, `ProviderError`."""
+    batch = engine.xp.full((batch_size, *bundle.input_shape), 0.5, np.float32)
+    for model in bundle.models():
+        engine.votes(model, batch, bundle.sigma_e, len(bundle.sigmas if model == bundle.estimator else bundle.classes))
+        yield ", ".join(model.members)
+
+
+def checked_logits(
+    name: str, logits: object, rows: int, width: int, used: int | None = None
+) -> npt.NDArray[np.float32]:
+    """The first `used` rows (all by default) of `logits` if these are finite and all is [rows,width]; else
+    `EngineError`: a failure never becomes a vote."""
     if not isinstance(logits, np.ndarray) or logits.shape != (rows, width):
         raise EngineError(f"{name} returned shape {getattr(logits, 'shape', None)}; expected {(rows, width)}")
+    if logits.dtype.kind != "f":
+        raise EngineError(f"{name} returned {logits.dtype} logits; expected float32")
+    logits = logits[:used]
     if not np.isfinite(logits).all():
         raise EngineError(f"{name} returned NaN or infinite logits; no certificate is issued")
     return logits

@@ -3,9 +3,17 @@
 A message is one line and says three things: what was passed, what was expected, and the fix.
 """
 
+MAX_LINE = 900
+
 
 class DualSmoothError(Exception):
-    """Base of all public errors."""
+    """Base of all public errors. What a message quotes may come from anywhere: it can neither break the line nor steer
+    a terminal."""
+
+    def __str__(self) -> str:
+        line = " ".join(super().__str__().split())
+        line = line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}…"
+        return "".join(c if c.isprintable() else "?" for c in line)
 
 
 class InputError(DualSmoothError, ValueError):

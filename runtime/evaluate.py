@@ -72,7 +72,7 @@ class Local:
         stream = self.smoother.certify_many(images, indices=indices, **vars(settings))
         for index, certificate in zip(indices, stream, strict=True):
             now = time.perf_counter()
-            yield Finished(index, certificate, round(now - last, 6))
+            yield Finished(index, certificate, max(0.0, round(now - last, 6)))
             last = now
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from dualsmooth.runtime.errors import InputError
@@ -24,7 +25,7 @@ def open_to_all_but_umask(path: str | Path, mode: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder as durable as the contents of its files."""
+    """Make the names in a folder as durable as the contents of its files (or the contents of one file)."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -32,8 +33,25 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_tree(root: Path) -> None:
+    """Make all files and folders below `root` durable, before a rename shows them."""
+    for folder, _, names in os.walk(root):
+        for path in (*(Path(folder, name) for name in names), Path(folder)):
+            sync_folder(path)
+
+
+def cache_folder() -> Path:
+    """Where this user's caches are: `dualsmooth` in XDG_CACHE_HOME, or in ~/.cache. It may not exist yet."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "dualsmooth"
+
+
 def write_atomically(path: str | Path, data: bytes | str) -> None:
-    """Write `data` under a temporary name in the same folder, sync it, then rename it to `path`."""
+    """Write `data` under a temporary name in the same folder, sync it, then rename it to `path` and sync the folder.
+
+    Whenever the process or the machine stops, `path` holds the old contents or the new ones, whole. Raises
+    `InputError`.
+    """
     path = Path(path)
     payload = data.encode() if isinstance(data, str) else data
     try:
@@ -47,8 +65,10 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         open_to_all_but_umask(name, 0o666)
         os.replace(name, path)
+        sync_folder(path.parent)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise InputError(
                 f"cannot write {path}: {error.strerror}; free some space or choose another folder"

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError
+from dualsmooth.runtime.philox import Philox4x32
 from dualsmooth.runtime.votes import Stream
 
 FLOAT, LATTICE = "float", "lattice"
@@ -58,6 +59,7 @@ GENERATORS: dict[str, Callable[[np.random.SeedSequence], Normals]] = {
     "SFC64": _sfc64,
     "Philox": _philox,
     "MKL": _Mkl,
+    "Philox4x32": Philox4x32,
 }
 
 
@@ -68,8 +70,9 @@ class Noise:
     `mode`: `float`: float32 normals are scaled and added in float32; the guarantee takes float rounding for exact
     arithmetic. `lattice`: float64 normals are rounded to Z/255, where 8-bit images lie, so that it need not (Voráček &
     Hein 2023, "Sound Randomized Smoothing in Floating-Point Arithmetics"): images off the lattice are refused.
-    `generator`: `SFC64`, `Philox`, or `MKL` (package mkl_random). `shared`: all images and levels that are certified
-    with one entropy see the same noise; each certificate holds as before, but their failures are correlated.
+    `generator`: `SFC64`, `Philox`, `MKL` (package mkl_random), or `Philox4x32` (for GPUs; slow on a CPU).
+    `shared`: all images and levels that are certified with one entropy see the same noise; each certificate holds as
+    before, but their failures are correlated.
     """
 
     mode: str = FLOAT
@@ -218,30 +221,46 @@ def add_noise(
     generator: Normals,
     image: npt.NDArray[np.float32],
     sigma: float,
-    out: npt.NDArray[np.float32],
+    out: Any,
     mode: str = FLOAT,
+    *,
+    xp: Any = np,
 ) -> None:
     """Fill `out` [m,C,H,W] with `image` [C,H,W] (or an image a row, [m,C,H,W]) + sigma * standard normals.
 
-    In mode `lattice`, round(255 (image + sigma z)) / 255 with float64 normals z. `out` is contiguous. A stream's values
-    do not depend on how it is cut into calls.
+    In mode `lattice`, round(255 (image + sigma z)) / 255 with float64 normals z. `out` is contiguous, an array of `xp`
+    (NumPy or CuPy). A stream's values do not depend on how it is cut into calls.
     """
-    rows = max(1, _CHUNK // max(1, out[0].size)) if len(out) else 1
-    images = np.broadcast_to(image, out.shape)
-    drawn = np.empty((min(rows, len(out)), *out.shape[1:])) if mode == LATTICE else None
+    if xp is not np:
+        with out.device:
+            _add_noise(generator, image, sigma, out, mode, xp)
+    else:
+        _add_noise(generator, image, sigma, out, mode, xp)
+
+
+def _add_noise(generator: Normals, image: npt.NDArray[np.float32], sigma: float, out: Any, mode: str, xp: Any) -> None:
+    if xp is not np and not isinstance(generator, Philox4x32):  # others are made on the CPU and carried over
+        made = np.empty(out.shape, np.float32)
+        add_noise(generator, image, sigma, made, mode)
+        out[...] = xp.asarray(made)
+        return
+    chunk = _CHUNK if xp is np else out.size
+    rows = max(1, chunk // max(1, out[0].size)) if len(out) else 1
+    images = xp.broadcast_to(xp.asarray(image), out.shape)
+    drawn = xp.empty((min(rows, len(out)), *out.shape[1:])) if mode == LATTICE else None
     for start in range(0, len(out), rows):
         copies, clean = out[start : start + rows], images[start : start + rows]
         if drawn is None:
             generator.standard_normal(dtype=np.float32, out=copies)
-            np.multiply(copies, np.float32(sigma), out=copies)
-            np.add(copies, clean, out=copies)
+            xp.multiply(copies, np.float32(sigma), out=copies)
+            xp.add(copies, clean, out=copies)
         else:
             steps = drawn[: len(copies)]
             generator.standard_normal(dtype=np.float64, out=steps)
-            np.multiply(steps, STEPS * sigma, out=steps)
-            np.rint(steps, out=steps)
-            np.add(steps, np.rint(clean * np.float64(STEPS)), out=steps)
-            np.divide(steps, STEPS, out=copies, casting="same_kind")
+            xp.multiply(steps, STEPS * sigma, out=steps)
+            xp.rint(steps, out=steps)
+            xp.add(steps, xp.rint(clean * np.float64(STEPS)), out=steps)
+            xp.divide(steps, STEPS, out=copies, casting="same_kind")
 
 
 def require_lattice(image: npt.NDArray[np.float32]) -> None:

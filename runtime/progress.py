@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 BAR = 24
@@ -46,9 +47,10 @@ class Progress:
         if not last and now - self._shown < (0.1 if self._live else 15.0):
             return
         self._shown = now
-        text = self.line(now - self._start)
-        self._stream.write(f"\r\x1b[K{text}" + ("\n" if last else "") if self._live else f"{text}\n")
-        self._stream.flush()
+        text = self.line(max(0.0, now - self._start))
+        with suppress(OSError):  # work goes on where nobody can be told
+            self._stream.write(f"\r\x1b[K{text}" + ("\n" if last else "") if self._live else f"{text}\n")
+            self._stream.flush()
 
     def line(self, elapsed: float) -> str:
         """What is shown after `elapsed` seconds of this run."""

@@ -46,8 +46,9 @@ class RayWorkers:
         path: str | Path,
         provider: str = "cpu",
         *,
-        batch_size: int = 256,
+        batch_size: int | str = 256,
         threads: int = 0,
+        provider_options: Mapping[str, Any] | None = None,
         address: str | None = None,
         workers: int = 0,
         cpus: int = 1,
@@ -70,7 +71,12 @@ class RayWorkers:
         self.provider = provider
         self._ray: Any = ray
         self._block = block
-        self._engine = {"provider": provider, "batch_size": batch_size, "threads": threads or cpus}
+        self._engine = {
+            "provider": provider,
+            "batch_size": batch_size,
+            "threads": threads or cpus,
+            "provider_options": dict(provider_options or {}),
+        }
         self._demand = {"num_cpus": cpus, "num_gpus": gpus}
         self._own = not ray.is_initialized()
         if self._own:
@@ -168,7 +174,7 @@ class _Worker:
         stream = self._smoother.certify_many(images, indices=indices, **vars(settings))
         for index, certificate in zip(indices, stream, strict=True):
             now = time.perf_counter()
-            rows.append((index, certificate.to_json(), round(now - last, 6)))
+            rows.append((index, certificate.to_json(), max(0.0, round(now - last, 6))))
             last = now
         return rows
 

@@ -10,10 +10,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.files import sync_folder, write_atomically
@@ -65,7 +68,7 @@ def merge_results(paths: Iterable[str | Path], out: str | Path) -> tuple[int, in
             if not line.endswith("\n"):
                 raise InputError(f"{path}, line {number} is torn; run `dualsmooth evaluate` with its options again")
             result = _result(path, number, line)
-            row = json.loads(line)
+            row = strict_json.loads(line)
             configuration = configuration_of(row)
             first = first or (configuration, path)
             for name, value in first[0].items():
@@ -89,17 +92,26 @@ def merge_results(paths: Iterable[str | Path], out: str | Path) -> tuple[int, in
 
 def _result(path: Path, number: int, line: str) -> Result:
     try:
-        row = json.loads(line)
-        certificate = Certificate.from_dict(row["certificate"])
-        index, label, dataset, seconds = row["index"], row["true_label"], str(row["dataset"]), float(row["seconds"])
-    except (CertificateError, KeyError, TypeError, ValueError, RecursionError) as error:
+        row = strict_json.loads(line)
+        if set(row) != set(Result.__dataclass_fields__):
+            raise ValueError(f"it does not hold {', '.join(Result.__dataclass_fields__)}")
+        made, seconds = Certificate.from_dict(row["certificate"]), float(row["seconds"])
+        if not 0 <= seconds < 1e10:
+            raise ValueError(f"seconds is {seconds:g}")
+        return Result(*_integers(row), str(row["dataset"]), seconds, made)
+    except (CertificateError, KeyError, TypeError, ValueError, OverflowError) as error:
         what = "a line written by `dualsmooth evaluate`"
         if not line.endswith("\n"):
             what = "a whole line: its writer was killed or is at work; run `dualsmooth evaluate` with its options again"
         raise InputError(f"{path}, line {number}: {error}; expected {what}") from error
-    if type(index) is not int or type(label) is not int:
-        raise InputError(f"{path}, line {number}: index and true_label must be integers")
-    return Result(index, label, dataset, seconds, certificate)
+
+
+def _integers(row: dict[str, Any]) -> tuple[int, int]:
+    """Index and true label. Raises `ValueError`."""
+    index, label = row["index"], row["true_label"]
+    if not (type(index) is type(label) is int and 0 <= index < 1 << 63 and abs(label) < 1 << 63):
+        raise ValueError("index and true_label must be integers")
+    return index, label
 
 
 class ResultsWriter:
@@ -118,7 +130,7 @@ class ResultsWriter:
         self.repaired = False
         try:
             fresh = not self.path.exists()
-            self._file = open(self.path, "ab")  # noqa: SIM115
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
             if fresh:
                 sync_folder(self.path.parent)
         except OSError as error:
@@ -127,20 +139,23 @@ class ResultsWriter:
             ) from error
         try:
             _lock(self._file, self.path)
-            self._resume()
-        except BaseException:
+            self._end = self._resume()
+        except BaseException as error:
             self._file.close()
+            if isinstance(error, OSError):
+                raise InputError(f"cannot use {self.path}: {error.strerror}; choose another file with --out") from error
             raise
 
-    def _resume(self) -> None:
+    def _resume(self) -> int:
+        """Read what is there and cut off a torn last line; returns where the next line begins."""
         raw = self.path.read_bytes()
         end = raw.rfind(b"\n") + 1
-        for number, line in enumerate(raw[:end].decode(errors="replace").splitlines(), 1):
+        for number, line in enumerate(raw[:end].decode(errors="replace").split("\n")[:-1], 1):
             try:
-                row = json.loads(line)
-                index, found = row["index"], configuration_of(row)
+                row = strict_json.loads(line)
+                (index, truth), found = _integers(row), configuration_of(row)
                 label, radius = row["certificate"]["label"], float(row["certificate"]["radius"])
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise InputError(
                     f"{self.path}, line {number} is not a result; choose another file with --out"
                 ) from error
@@ -154,21 +169,26 @@ class ResultsWriter:
                 raise InputError(f"{self.path} holds image {index} twice; drop doubled rows with `dualsmooth merge`")
             self.done.add(index)
             self.order.append(index)
-            self.radii.append(radius if label == row["true_label"] else -1.0)
+            self.radii.append(radius if label == truth else -1.0)
         if end < len(raw):
             self.repaired = True
-            with open(self.path, "r+b") as file:
-                file.truncate(end)
-                os.fsync(file.fileno())
+            self._file.truncate(end)
+            os.fsync(self._file.fileno())
+        return end
 
     def append(self, result: Result) -> None:
-        """Write one line and sync it to the disk."""
+        """Write one line and sync it to the disk; where that fails, the file keeps the lines before it."""
+        line = result.to_json().encode() + b"\n"
         try:
-            self._file.write(result.to_json().encode() + b"\n")
-            self._file.flush()
+            left = line
+            while left:  # unbuffered: nothing is written again when the file is closed
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)
             raise InputError(f"cannot write {self.path}: {error.strerror}; free some space and run again") from error
+        self._end += len(line)
         self.done.add(result.index)
         self.order.append(result.index)
         self.radii.append(result.correct_radius)
@@ -204,7 +224,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: FileIO, path: Path) -> None:
     """Make this process the only writer; the system frees the lock however the process ends."""
     try:
         import fcntl

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -199,6 +199,7 @@ class Service:
             reason: DualSmoothError = Stopped(f"the server went down; {NOTHING}")
         except BaseException as error:
             reason = EngineError(f"the server failed ({one_line(error)}); no certificate is issued")
+        self._sampler.close()
         with self._news:
             self._closing = True
             left = [*self._open, *self._waiting]
@@ -338,13 +339,3 @@ class Collected:
 
     def cancelled(self) -> bool:
         return self.stop
-
-
-def warm_up(smoother: Smoother) -> Iterator[str]:
-    """Run every base model once, one batch; yields what was run. Raises `EngineError`."""
-    b = smoother.bundle
-    batch = np.full((smoother.batch_size, *b.input_shape), 0.5, np.float32)
-    for model in b.models():
-        width = len(b.sigmas) if model == b.estimator else len(b.classes)
-        smoother.engine.votes(model, batch, b.sigma_e, width)
-        yield ", ".join(model.members)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -12,29 +12,51 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime.batch_size import AUTO, best_batch_size
 from dualsmooth.runtime.budgets import Budget, Fixed
 from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.certificate import Artefact, Certificate, Prediction
 from dualsmooth.runtime.certification import Requests, Terms, certification, settle
-from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.engine import Engine, warm_up
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.noise import LATTICE, Noise, Seed, require_lattice
 from dualsmooth.runtime.prediction import predicted, prediction
+from dualsmooth.runtime.providers import EngineOptions, keeps_shape
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.votes import Request, Tally
 
 T = TypeVar("T")
 
 
-def load(path: str | Path, provider: str = "cpu", *, threads: int = 0, batch_size: int = 256) -> Smoother:
+def load(
+    path: str | Path,
+    provider: str = "cpu",
+    *,
+    threads: int = 0,
+    batch_size: int | str = 256,
+    provider_options: Mapping[str, Any] | None = None,
+) -> Smoother:
     """Read and check the bundle at `path`, and open its networks on `provider` (`threads` 0: the engine's choice).
 
+    `provider`: `cpu`, `cuda`, `tensorrt` or `openvino`; `provider_options`: see `EngineOptions`, e.g.
+    `{"arena": False}`.
+    `batch_size`: passes in one call of the engine; `auto`: measured once on this machine and remembered.
     Raises `BundleError`, `ProviderError` or `InputError`.
     """
-    if not 1 <= batch_size <= 65536:
-        raise InputError(f"batch_size is {batch_size}; expected 1 to 65536")
+    options = EngineOptions.of(provider, provider_options)
+    if not (batch_size == AUTO or (type(batch_size) is int and 1 <= batch_size <= 65536)):
+        raise InputError(f"batch_size is {batch_size!r}; expected 1 to 65536, or {AUTO!r}")
     bundle = read_bundle(path)
-    return Smoother(bundle, Engine(bundle, provider, threads=threads), batch_size=batch_size)
+
+    def opened(size: int) -> Engine:
+        return Engine(bundle, provider, threads=threads, batch_size=size, options=options)
+
+    size = batch_size if isinstance(batch_size, int) else best_batch_size(bundle, opened, (threads, options))
+    engine = opened(size)
+    if keeps_shape(provider, options):
+        for _ in warm_up(bundle, engine, size):
+            pass
+    return Smoother(bundle, engine, batch_size=size)
 
 
 class Smoother:

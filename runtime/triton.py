@@ -9,8 +9,10 @@ from string import Template
 from typing import Any
 
 from dualsmooth.runtime.bundle import Bundle
-from dualsmooth.runtime.engine import PROVIDERS, Engine
+from dualsmooth.runtime.engine import Engine
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import sync_folder, sync_tree
+from dualsmooth.runtime.providers import PROVIDERS
 from dualsmooth.runtime.smoother import load
 
 TEMPLATES = Path(__file__).absolute().parent.parent / "triton_repo"
@@ -41,7 +43,7 @@ def fill_repository(
     engine: str = "in-process",
     provider: str = "cpu",
     threads: int = 0,
-    batch_size: int = 256,
+    batch_size: int | str = 256,
 ) -> list[str]:
     """Write a model repository for the bundle at `bundle` to the new folder `out`; returns the models' names.
 
@@ -56,7 +58,7 @@ def fill_repository(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists; expected a new or empty folder for the model repository")
     smoother = load(bundle, threads=threads, batch_size=batch_size)
-    files = smoother.bundle
+    files, batch_size = smoother.bundle, smoother.batch_size
     values = {"engine": engine, "provider": provider, "threads": threads, "batch_size": batch_size}
     manifest = (files.path / "manifest.json").read_text(encoding="utf-8")
     try:
@@ -75,12 +77,14 @@ def fill_repository(
                 shutil.copyfile(files.path / file, work / name / "1" / "bundle" / file)
         for file, name in model_names(files).items():
             (work / name / "1").mkdir(parents=True)
-            (work / name / "config.pbtxt").write_text(_base_config(files, smoother.engine, file, name, batch_size))
+            (work / name / "config.pbtxt").write_text(
+                _base_config(files, smoother.engine, file, name, smoother.batch_size)
+            )
             shutil.copyfile(files.path / file, work / name / "1" / "model.onnx")
         work.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
+        sync_tree(work)
         work.rename(out)
+        sync_folder(out.parent)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
         if isinstance(error, OSError):

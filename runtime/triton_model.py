@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.bundle import Bundle, read_bundle
-from dualsmooth.runtime.engine import Engine, checked_logits
+from dualsmooth.runtime.engine import Engine, checked_logits, warm_up
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_line
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.noise import Noise
 from dualsmooth.runtime.selftest import require_sound
-from dualsmooth.runtime.serving import Answer, Limits, warm_up
+from dualsmooth.runtime.serving import Answer, Limits
 from dualsmooth.runtime.smoother import Smoother
 from dualsmooth.runtime.triton import model_names
 
@@ -53,7 +54,7 @@ class ServerOptions:
 
         def number(name: str, low: int, high: int) -> int:
             text = given.get(name, "")
-            if not (text.isdecimal() and low <= int(text) <= high):
+            if not (text.isdecimal() and len(text) < 10 and low <= int(text) <= high):
                 raise InputError(f"config parameter {name} is {text[:40]!r}; expected {low} to {high}")
             return int(text)
 
@@ -69,6 +70,17 @@ class ServerOptions:
             manifest=given["manifest"],
             limits=Limits.from_parameters(given),
         )
+
+
+def read_parameters(text: str) -> dict[str, Any]:
+    """The parameters of a request. Raises `InputError`."""
+    try:
+        given = strict_json.loads(text)
+    except ValueError as error:
+        raise InputError(f"request parameters are not JSON ({one_line(error)}); expected an object") from error
+    if not isinstance(given, dict):
+        raise InputError(f"request parameters are {type(given).__name__}; expected a JSON object")
+    return given
 
 
 def check_tensors(round_trip: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
@@ -101,10 +113,10 @@ def open_smoother(version: Path, options: ServerOptions, call: Call) -> Smoother
     if options.engine == BLS:
         engine: Engine = BlsEngine(bundle, version.parents[1], call)
     else:
-        engine = Engine(bundle, options.provider, threads=options.threads)
+        engine = Engine(bundle, options.provider, threads=options.threads, batch_size=options.batch_size)
     smoother = Smoother(bundle, engine, batch_size=options.batch_size)
     if options.engine == IN_PROCESS:  # Triton's own models may still be loading
-        for _ in warm_up(smoother):
+        for _ in warm_up(bundle, engine, options.batch_size):
             pass
     return smoother
 

@@ -61,8 +61,8 @@ def read_log(path: str | Path) -> list[LogRow]:
         cells = dict(zip(names, line.split("\t"), strict=False))
         try:
             row = _row(cells)
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{path}, line {number}: {error}; expected {', '.join(COLUMNS)}") from error
+        except (KeyError, ValueError, OverflowError) as error:
+            raise InputError(f"{path}, line {number}: {str(error)[:200]}; expected {', '.join(COLUMNS)}") from error
         if row.index in rows:
             raise InputError(f"{path}, line {number}: image {row.index} occurs twice; keep one of its rows")
         rows[row.index] = row
@@ -76,6 +76,8 @@ def _row(cells: dict[str, str]) -> LogRow:
     radius, correct = float(cells["radius"]), int(cells["correct"])
     if not math.isfinite(radius):
         raise ValueError(f"radius is {radius}")
+    if max(map(abs, (index, truth, predict))) >= 1 << 63:
+        raise ValueError("a number has more than 64 bits")
     if correct not in (0, 1) or (correct == 1 and predict != truth):
         raise ValueError(f"correct is {cells['correct']} where label is {truth} and predict {predict}")
     return LogRow(index, truth, None if predict < 0 else predict, radius, correct == 1, _seconds(cells.get("time", "")))
@@ -88,7 +90,10 @@ def _seconds(text: str) -> float:
     days, _, clock = text.rpartition(", ")
     hours, minutes, seconds = (["0", "0", *clock.split(":")])[-3:]
     total = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    return total + (86400 * int(days.split()[0]) if days else 0)
+    total += 86400 * int(days.partition(" ")[0]) if days else 0
+    if not 0 <= total < math.inf:
+        raise ValueError(f"time is {text[:40]!r}")
+    return total
 
 
 def write_log(rows: Iterable[Result], out: str | Path) -> None:

@@ -178,9 +178,9 @@ def main() -> None:
         "# Budgets: passes spent, accuracy kept",
         "",
         f"Made by `scripts/budget_table.py --step {args.step} --sizes {args.sizes}`: {len(banks)} Fashion-MNIST test "
-        f"images (every {args.step}th of the first 8,000), shipped bundle, rule interval, alpha {ALPHA:g}, "
-        f"{platform.machine()} CPU, the same votes for every budget. An estimator pass costs {ratio:.2f} of a "
-        "classifier pass (measured in the same run).",
+        f"images (every {args.step}th of the first 8,000), manifest {smoother.bundle.manifest_sha256[:16]}…, "
+        f"rule interval, alpha {ALPHA:g}, {platform.machine()} CPU, the same votes for every budget. An estimator pass "
+        f"costs {ratio:.2f} of a classifier pass (measured in the same run).",
     ]
     for n in sizes:
         lines += adaptive_table(smoother, banks, labels, n, ratio)

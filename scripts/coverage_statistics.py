@@ -126,6 +126,8 @@ def scenes(mode: Mode, alpha: float) -> list[Scene]:
 class ClosedForm:
     """Votes of the half-spaces themselves, without a network."""
 
+    xp: Any = np
+
     def __init__(self, scene: Scene, bundle: Bundle) -> None:
         self._cuts: dict[BaseModel, tuple[int, tuple[float, ...]]] = {
             bundle.estimator: (1, tuple(c * STEP for c in scene.router)),

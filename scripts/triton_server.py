@@ -264,7 +264,7 @@ def _example(path: Path) -> None:
     from dualsmooth.runtime.datasets import load_dataset
     from dualsmooth.runtime.demo import SHIPPED_IMAGES
 
-    np.save(path, load_dataset(f"npz:{SHIPPED_IMAGES}").images[0])
+    np.save(path, load_dataset(f"npz:{SHIPPED_IMAGES}").images[2])
 
 
 if __name__ == "__main__":

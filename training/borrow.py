@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from dualsmooth.training.history import HISTORY
 _EVERYTHING = ("dataset", "validation", "seed", "augment", "experts", "classifier")
 
 
-def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
-    """Copy into the new run `root` what the run `source` has of it: first-round classifiers, labels and estimator.
+def offered(source: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
+    """What the run `source` has of a run with `config`: files of first-round classifiers, labels and estimator.
 
     A stage is taken over where every setting that it depends on is the same. Experts are taken level by level, so that
-    a run with other `sigmas` finds those it shares. Returns what the record says about it: path, files with SHA-256,
-    the sessions of the source, and what it had taken over itself. Raises `InputError` where `source` is not a run, or
-    has nothing to offer.
+    a run with other `sigmas` finds those it shares. Returns the files, and what the record says about them: path, files
+    with SHA-256, the sessions of the source, and what it had taken over itself. Raises `InputError` where `source` is
+    not a run, or has nothing to offer.
     """
     path = source / files.CONFIG
     if not path.is_file():
@@ -34,8 +34,8 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
     folds = range(1 + (config.labels.folds if _folds_alike(given, config) else 0))
     names: list[str] = []
     for fold in folds if levels or (same and config.classifier.experts) else ():
-        offered = set(files.classifier_names(given, fold))
-        names += [name for name in dict.fromkeys(files.classifier_names(config, fold)) if name in offered]
+        there = set(files.classifier_names(given, fold))
+        names += [name for name in dict.fromkeys(files.classifier_names(config, fold)) if name in there]
     if levels and given.labels == config.labels:
         folders = [files.label_folder(fold) for fold in folds]
         names += [str(shard.relative_to(source)) for f in folders for shard in sorted((source / f).glob("*.npy"))]
@@ -44,15 +44,17 @@ def borrow(source: Path, root: Path, config: Config) -> dict[str, Any]:
     taken = {name: sha256_of(source / name) for name in names if _finished(source / name)}
     if not taken:
         raise InputError(f"run {source} has no finished stage that this configuration shares; leave --from out")
-    for name in taken:
-        (root / name).parent.mkdir(exist_ok=True)
-        write_atomically(root / name, (source / name).read_bytes())
-    history = source / HISTORY
-    if history.is_file():
-        shutil.copyfile(history, root / HISTORY)
     record = files.read_record(source) or {}
     before = {"borrowed": record["borrowed"]} if "borrowed" in record else {}
-    return {"path": str(source), "files": _in_short(taken), "sessions": record.get("sessions", []), **before}
+    story = {"path": str(source), "files": _in_short(taken), "sessions": record.get("sessions", []), **before}
+    return list(taken), story
+
+
+def take_over(source: Path, names: Sequence[str], root: Path) -> None:
+    """Copy the files `names` of the run `source`, and its history, into the run `root`."""
+    for name in (*names, *([HISTORY] if (source / HISTORY).is_file() else [])):
+        (root / name).parent.mkdir(exist_ok=True)
+        write_atomically(root / name, (source / name).read_bytes())
 
 
 def _in_short(taken: dict[str, str]) -> dict[str, str]:

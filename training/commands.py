@@ -91,7 +91,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
             raise InputError(f"--set {text!r} has no value; expected KEY=VALUE, e.g. estimator.lr=0.001")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             parsed = value.strip()
         _put(values, key.strip(), parsed)
     return values

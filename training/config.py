@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -219,7 +218,8 @@ class Config:
             _need(self.rounds == 1 and self.labels.folds == 0, "experts are given, with rounds or folds", "neither")
         levels = self.sigmas
         ascending = all(a < b for a, b in itertools.pairwise(levels))
-        _need(bool(levels) and levels[0] > 0 and ascending, f"sigmas is {levels}", "positive, ascending noise levels")
+        good = bool(levels) and levels[0] > 0 and ascending and levels[-1] < 1e9
+        _need(good, f"sigmas is {levels}", "positive, ascending noise levels")
         _need(self.sigma_e >= 0, f"sigma_e is {self.sigma_e}", "a positive noise level, or 0 for max(sigmas)")
         object.__setattr__(self, "sigma_e", self.sigma_e or max(levels))
         _need(self.seed >= 0, f"seed is {self.seed}", "an integer from 0")
@@ -305,8 +305,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror}); pass the path of a TOML file") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not TOML: {error}; correct the file") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not TOML: {str(error)[:200]}; correct the file") from error
 
 
 def difference(a: Config, b: Config) -> str | None:
@@ -340,13 +340,21 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
         return None if value is None else _convert(get_args(kind)[0], value, source, key)
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(_convert(get_args(kind)[0], item, source, key) for item in value)
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and abs(value) < 1e300:
         return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
+    if kind in (int, str, bool) and type(value) is kind and _storable(value):
         return value
     item = "texts" if get_args(kind)[:1] == (str,) else "numbers"
     name = f"a list of {item}" if get_origin(kind) is tuple else {float: "a finite number"}.get(kind, kind.__name__)
-    raise InputError(f"{source}: {key} is {value!r}; expected {name}")
+    shown = repr(value) if _storable(value) else "too large a number, or no Unicode text"
+    raise InputError(f"{source}: {key} is {shown}; expected {name}")
+
+
+def _storable(value: Any) -> bool:
+    """Whether TOML can hold a number or text: 64 bits, and no halves of characters."""
+    if isinstance(value, int):
+        return abs(value) < 1 << 63
+    return not isinstance(value, str) or not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _objective(value: Any, source: str, key: str) -> Any:
@@ -370,4 +378,5 @@ def _toml(values: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _toml_value(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")  # which JSON leaves as it is, and TOML does not know

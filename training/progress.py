@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TextIO
@@ -33,7 +34,8 @@ class Progress:
         if not last and now - self._shown < (0.2 if self._live else 15.0):
             return
         self._shown = now
-        rate = (self._done - self._start_count) / max(now - self._start, 1e-9)
+        elapsed = max(0.0, now - self._start)
+        rate = (self._done - self._start_count) / max(elapsed, 1e-9)
         if self._bar is not None and not last:
             self._bar.start()  # what is interrupted before its first step leaves the terminal alone
             rate_text = f"{rate:,.0f} {self._unit}/s"
@@ -43,14 +45,15 @@ class Progress:
             self._bar.stop()
         left = (self._total - self._done) / max(rate, 1e-9)
         text = f"{self._stage}: {self._done:,}/{self._total:,} {self._unit} ({self._done / max(self._total, 1):.0%})"
-        text += f", {rate:,.0f}/s, " + (f"took {clock_text(now - self._start)}" if last else f"{clock_text(left)} left")
+        text += f", {rate:,.0f}/s, " + (f"took {clock_text(elapsed)}" if last else f"{clock_text(left)} left")
         self.say(text + (f", {note}" if note else ""), keep=last)
 
     def say(self, text: str, *, keep: bool = True) -> None:
         """Show one line; on a terminal a line that is not kept is drawn over by the next."""
         line = f"\r\x1b[K{text}" + ("\n" if keep else "") if self._live else f"{text}\n"
-        self._stream.write(line)
-        self._stream.flush()
+        with suppress(OSError):  # work goes on where nobody can be told
+            self._stream.write(line)
+            self._stream.flush()
 
 
 def _rich_bar(stream: TextIO) -> Any:

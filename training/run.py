@@ -11,7 +11,7 @@ import torch
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training import record as files
-from dualsmooth.training.borrow import borrow
+from dualsmooth.training.borrow import offered, take_over
 from dualsmooth.training.config import Config, config_from, difference, read_toml
 from dualsmooth.training.data import TrainingData, load_training_data
 from dualsmooth.training.distributed import data_parallel
@@ -54,17 +54,41 @@ def train(
             "command": command, "started": now(), "threads": threads, "device": device,
             **files.code_version(), "versions": files.versions(), "seconds": {},
         }  # fmt: skip
-        borrowed = (
-            record.get("borrowed") if record is not None else borrow(Path(reuse), root, config) if reuse else None
-        )
-        record = _new_record(config, data, [*sessions, session], borrowed)
-        write_json(root / files.RECORD, record)
+        record = _begin(root, config, data, record, [*sessions, session], reuse)
         metrics = run_rounds(Work(root, config, data, threads, device, say, session["seconds"]))
         checkpoints = {name: sha256_of(root / name) for name in (record["estimator"], *record["classifiers"])}
         write_json(root / files.METRICS, metrics)
         write_json(root / files.RECORD, {**record, "finished": True, "checkpoints": checkpoints, "metrics": metrics})
         say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
         return metrics
+
+
+def _begin(
+    root: Path,
+    config: Config,
+    data: TrainingData,
+    old: dict[str, Any] | None,
+    sessions: list[dict[str, Any]],
+    reuse: str | Path | None,
+) -> dict[str, Any]:
+    """Write the record of a session that begins, and take over what it has from another run; returns the record.
+
+    The record is there before the first file is copied, and says until the last one is that they are on the way: a run
+    that was killed in between copies them again, and never has networks that it does not account for.
+    """
+    known = (old or {}).get("borrowed")
+    source = reuse if old is None else known["path"] if known and old.get("copying") else None
+    if not source:
+        record = _new_record(config, data, sessions, known)
+    else:
+        names, borrowed = offered(Path(source), config)
+        if known and known["files"] != borrowed["files"]:
+            raise InputError(f"run {root} was taking over files of {source}, which changed since; choose another --out")
+        record = _new_record(config, data, sessions, borrowed)
+        write_json(root / files.RECORD, {**record, "copying": True})
+        take_over(Path(source), names, root)
+    write_json(root / files.RECORD, record)
+    return record
 
 
 def saved_config(root: Path) -> Config | None:

@@ -51,7 +51,7 @@ class Work:
     def stage(self, name: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        self.seconds[name] = round(time.monotonic() - start, 1)
+        self.seconds[name] = max(0.0, round(time.monotonic() - start, 1))
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,23 @@
-"""The command line: `dualsmooth COMMAND`. Exit status 0 on success, 2 on bad usage or input, with one line."""
+"""The command line: `dualsmooth COMMAND`. Exit status 0 on success; 2 on bad usage or input, or where the system
+refuses (disk full, read-only folder), with one line; 130 and 143 where SIGINT or SIGTERM ended it."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
+from dualsmooth.runtime import bench
 from dualsmooth.runtime import commands as runtime_commands
-from dualsmooth.runtime.errors import DualSmoothError, InputError
+from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 
 HEAVY = {
     "train": ("dualsmooth.training.commands", "training", "train a classifier and a variance estimator"),
@@ -28,17 +34,66 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
-        return _run(arguments)
+        with _terminable():
+            status = _run(arguments)
+            sys.stdout.flush()  # what cannot be written is told of here, not at exit
+            return status
     except DualSmoothError as error:
-        print(f"dualsmooth: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _end(2, str(error))
     except KeyboardInterrupt:
-        print("dualsmooth: interrupted; finished results are kept", file=sys.stderr)
-        return 130
+        return _end(130, "interrupted; finished results are kept")
+    except _Terminated:
+        return _end(143, "terminated; finished results are kept")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _end(141)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        fix = "free some space, or choose a place that can be written"
+        return _end(2, str(InputError(f"{where}{error.strerror or one_line(error)}; {fix}")))
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind as SIGINT does, so that temporary files go and finished work is told of."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(status: int, line: str = "") -> int:
+    """Say why, where stderr can be written; returns the exit status."""
+    if line:
+        with suppress(OSError):
+            print(f"dualsmooth: {' '.join(line.split())}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        _let_go(stream)
+    return status
+
+
+def _let_go(stream: TextIO) -> None:
+    """What a stream still holds and cannot write is dropped, not written again (and failed on again) at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -48,6 +103,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"dualsmooth {version('dualsmooth')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     runtime_commands.register(commands)
+    bench.register(commands, lambda: importlib.import_module("dualsmooth.export.bench"))
     for name, (module, extra, text) in HEAVY.items():
         if arguments[:1] == [name]:
             try:

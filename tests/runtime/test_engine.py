@@ -1,22 +1,33 @@
-"""The engine: votes of real ONNX networks, and every failure an error."""
+"""The engine: votes of real ONNX networks, and every failure an error.
+
+Where the environment offers OpenVINO, these tests run on it: `make test` runs them a second time in such a one.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import toys
 from onnx import TensorProto, helper
 
 import dualsmooth as ds
-from dualsmooth.runtime import engine as engine_module
-from dualsmooth.runtime.bundle import BaseModel
-from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.bundle import BaseModel, Bundle
+from dualsmooth.runtime.engine import Engine, warm_up
+from dualsmooth.runtime.providers import PROVIDERS, EngineOptions
 
 CLASSIFIER = BaseModel(("classifier_0.onnx",))
+PROVIDER = "openvino" if PROVIDERS["openvino"] in onnxruntime.get_available_providers() else "cpu"
+
+
+def opened(path: Path, **options: Any) -> Engine:
+    return Engine(ds.read_bundle(path), PROVIDER, threads=1, **options)
 
 
 def make(path: Path) -> Path:
@@ -35,7 +46,7 @@ def replace(path: Path, data: bytes, name: str = "classifier_0.onnx") -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 256])
 def test_votes_are_what_the_network_says(tmp_path: Path, size: int) -> None:
-    engine = Engine(ds.read_bundle(make(tmp_path / "b")))
+    engine = opened(make(tmp_path / "b"))
     t = np.random.default_rng(0).uniform(-1, 1, size).astype(np.float32)
     batch = np.zeros((size, 1, 1, 2), np.float32)
     batch[:, 0, 0, 0] = t
@@ -83,7 +94,7 @@ GRAPHS = {
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_failure_never_becomes_a_vote(tmp_path: Path, graph: str) -> None:
     replace(make(tmp_path / "b"), node_graph(GRAPHS[graph]))
-    engine = Engine(ds.read_bundle(tmp_path / "b"))
+    engine = opened(tmp_path / "b")
     batch = np.full((5, 1, 1, 2), -9, np.float32)
     with pytest.raises(ds.EngineError, match=r"classifier_0\.onnx") as caught:
         engine.votes(CLASSIFIER, batch, 0.25, 3)
@@ -127,7 +138,7 @@ def test_sigma_reaches_networks_that_take_it(tmp_path: Path) -> None:
     ]
     inputs: dict[str, tuple[int, list[object]]] = {"x": (1, ["n", 1, 1, 2]), "sigma": (1, [])}
     replace(make(tmp_path / "b"), node_graph(nodes, inputs))
-    engine = Engine(ds.read_bundle(tmp_path / "b"))
+    engine = opened(tmp_path / "b")
     assert engine.takes_sigma(CLASSIFIER)
     assert not engine.takes_sigma(BaseModel(("classifier_1.onnx",)))
     batch = np.full((4, 1, 1, 2), 0.3, np.float32)
@@ -153,5 +164,127 @@ def test_missing_engine_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Mon
         Engine(ds.read_bundle(make(tmp_path / "b")))
 
 
-def test_provider_names_are_those_of_onnx_runtime() -> None:
-    assert engine_module.PROVIDERS["cpu"] == "CPUExecutionProvider"
+def test_the_provider_that_was_asked_for_runs(tmp_path: Path) -> None:
+    engine = opened(make(tmp_path / "b"))
+    assert engine.provider == PROVIDER
+    assert engine._sessions["estimator.onnx"].get_providers()[0] == PROVIDERS[PROVIDER]
+    assert engine.name.startswith(f"onnxruntime {onnxruntime.__version__}")
+    assert ("float layers in fp32" in engine.name) == (PROVIDER == "openvino")
+
+
+def quantised(cut: float) -> bytes:
+    """Votes 1 where t >= cut, on 8-bit activations and weights (QDQ, unsigned and signed, scale 1/64 and 1/127)."""
+    weights = np.array([[0, 127], [0, 0]], np.int8)
+    parts = {
+        "xs": np.array(1 / 64, np.float32), "xz": np.array(128, np.uint8), "w": weights,
+        "ws": np.array(1 / 127, np.float32), "wz": np.array(0, np.int8), "b": np.array([0, -cut], np.float32),
+    }  # fmt: skip
+    nodes = [
+        FLAT, N("QuantizeLinear", ["f", "xs", "xz"], ["q"]), N("DequantizeLinear", ["q", "xs", "xz"], ["d"]),
+        N("DequantizeLinear", ["w", "ws", "wz"], ["v"]), N("MatMul", ["d", "v"], ["m"]),
+        N("Add", ["m", "b"], ["logits"]),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "int8",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 1, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in parts.items()],
+    )
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_certificates_of_this_provider_verify(tmp_path: Path, precision: str) -> None:
+    """A closed form: P(vote = 1) = Phi((t - cut) / sigma), so the radius stays below the true distance and near it."""
+    path = toys.write_bundle(
+        tmp_path / "b", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.25, 0.25]
+    )
+    if precision == "int8":
+        for level in (0, 1):
+            replace(path, quantised(0.25), f"classifier_{level}.onnx")
+        manifest = json.loads((path / "manifest.json").read_text()) | {"precision": "int8"}
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    smoother, image = ds.load(path, PROVIDER, threads=1), toys.image(0.75, 0.1)
+    cert = smoother.certify(image, rule="single:0.5", budget=ds.Fixed(20_000), seed=1)
+    assert cert.label == 1
+    assert 0.45 < cert.radius < 0.51
+    assert (cert.artefact.provider, cert.artefact.precision) == (PROVIDER, precision)
+    smoother.replay(ds.Certificate.from_json(cert.to_json()), image)
+
+
+def lose(engine: Engine, name: str, after: int) -> None:
+    """Let a session report the CPU provider, as after a fallback, from its `after`-th run on."""
+    session, runs = engine._sessions[name], 0
+
+    def run(outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
+        nonlocal runs
+        runs += 1
+        return session.run(outputs, feed)
+
+    def providers() -> list[str]:
+        return ["FallbackExecutionProvider" if runs >= after else PROVIDERS[PROVIDER]]
+
+    engine._sessions[name] = SimpleNamespace(run=run, get_providers=providers)
+
+
+@pytest.mark.parametrize("after", [1, 7])
+def test_a_provider_that_is_lost_during_a_run_ends_it(tmp_path: Path, after: int) -> None:
+    smoother = ds.load(make(tmp_path / "b"), PROVIDER, threads=1, batch_size=64)
+    lose(smoother.engine, "classifier_0.onnx", after)
+    done: list[ds.Certificate] = []
+    with pytest.raises(ds.ProviderError, match=f"{PROVIDER} was asked for but FallbackExecutionProvider runs"):
+        done.extend(smoother.certify_many([toys.image(0.1, 0.0)] * 2, budget=ds.Fixed(2000), seed=1))
+    assert done == []
+
+
+def padded(bundle: Bundle, fixed: int) -> tuple[Engine, list[np.ndarray]]:
+    """An engine that fills batches up, and the batches that its session sees."""
+    engine, seen = Engine(bundle, PROVIDER, threads=1), []
+    session = engine._sessions["classifier_0.onnx"]
+
+    def run(outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
+        seen.append(feed["x"].copy())
+        return session.run(outputs, feed)
+
+    engine._sessions["classifier_0.onnx"] = SimpleNamespace(run=run, get_providers=session.get_providers)
+    engine._fixed = fixed
+    return engine, seen
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65])
+def test_rows_that_fill_a_batch_up_are_no_votes(tmp_path: Path, rows: int) -> None:
+    engine, seen = padded(ds.read_bundle(make(tmp_path / "b")), 64)
+    batch = np.full((rows, 1, 1, 2), 0.3, np.float32)
+    assert engine.votes(CLASSIFIER, batch, 0.25, 3).tolist() == [1] * rows
+    assert [len(x) for x in seen] == [max(rows, 64)]
+    assert not seen[0][rows:].any()
+
+
+def test_a_filled_up_row_may_be_anything(tmp_path: Path) -> None:
+    """log(x) of a filled-up row is minus infinity: it says nothing about the votes; in a real row it is an error."""
+    path = make(tmp_path / "b")
+    replace(path, node_graph([FLAT, N("Log", ["f"], ["l"]), N("MatMul", ["l", "w"], ["logits"])]))
+    engine, _ = padded(ds.read_bundle(path), 64)
+    batch = np.full((5, 1, 1, 2), 0.3, np.float32)
+    assert len(engine.votes(CLASSIFIER, batch, 0.25, 3)) == 5
+    batch[2] = 0
+    with pytest.raises(ds.EngineError, match="NaN or infinite"):
+        engine.votes(CLASSIFIER, batch, 0.25, 3)
+
+
+def test_warm_up_runs_every_network_once(tmp_path: Path) -> None:
+    bundle = ds.read_bundle(make(tmp_path / "b"))
+    assert list(warm_up(bundle, opened(make(tmp_path / "c")), 8)) == [
+        "estimator.onnx", "classifier_0.onnx", "classifier_1.onnx"
+    ]  # fmt: skip
+
+
+def test_options_do_not_change_votes(tmp_path: Path) -> None:
+    path = make(tmp_path / "b")
+    batch = np.random.default_rng(0).uniform(-1, 1, (100, 1, 1, 2)).astype(np.float32)
+    given = {"arena": False, "spinning": False} if PROVIDER == "cpu" else {"streams": 2}
+    engine = opened(path, options=EngineOptions.of(PROVIDER, given))
+    assert (engine.votes(CLASSIFIER, batch, 0.25, 3) == opened(path).votes(CLASSIFIER, batch, 0.25, 3)).all()

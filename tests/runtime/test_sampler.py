@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Budget, Fixed
 from dualsmooth.runtime.bundle import BaseModel, Bundle
-from dualsmooth.runtime.certification import Requests, Terms, certification
+from dualsmooth.runtime.certificate import Artefact, Certificate
+from dualsmooth.runtime.certification import Requests, Terms, certification, settle
 from dualsmooth.runtime.errors import EngineError
-from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.noise import Noise, Seed, add_noise
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.votes import Request, Stream, Tally
 
@@ -35,6 +39,7 @@ class FakeEngine:
     """Votes 0 or 1 by the sign of the first pixel minus the second; keeps a copy of every batch."""
 
     def __init__(self, conditional: bool = False, fail_at: int = -1) -> None:
+        self.xp = np
         self.conditional, self.fail_at = conditional, fail_at
         self.batches: list[tuple[BaseModel, np.ndarray, float]] = []
 
@@ -179,3 +184,170 @@ def test_no_jobs_and_jobs_that_ask_for_nothing() -> None:
 
     idle = [Job(image(0), Seed(1), Tally(3, 2), nothing()) for _ in range(3)]
     assert list(sampler.run(idle)) == idle
+
+
+def one_by_one(job: Job) -> None:
+    """The reference: each request of one job in a batch of its own, noise made where it is used."""
+    engine = FakeEngine()
+    for requests in job.requests:
+        for stream, until in requests:
+            before = job.tally.counts(stream)
+            generator = job.generators.setdefault(stream, job.seed.generator(stream))
+            batch = np.empty((until - int(before.sum()), 1, 1, 2), np.float32)
+            sigma = 0.5 if stream.stage == "estimator" else BUNDLE.sigmas[stream.level]
+            add_noise(generator, job.image, sigma, batch, job.seed.noise.mode)
+            votes = engine.votes(BUNDLE.estimator, batch, sigma, len(before))
+            job.tally.record(stream, before + np.bincount(votes, minlength=len(before)))
+
+
+def text(job: Job, budget: Budget) -> str:
+    terms = Terms.checked(BUNDLE.sigmas, 0.5, 3, alpha=0.01, rule="interval", route=None, budget=budget)
+    artefact = Artefact("0", {}, "fp32", "cpu", "fake", "0")
+    return Certificate(settle(terms, job.tally), terms, job.tally, job.seed, artefact, "0").to_json()
+
+
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("dualsmooth-noise")]
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_certificates_are_those_of_the_sequential_reference(case: int) -> None:
+    rng = np.random.default_rng(case)
+    budget = [Fixed(301, n0=20), Adaptive(900, n0=20), AtRadius(0.1, 500, n0=20)][case % 3]
+    count, noise = int(rng.integers(1, 8)), Noise(generator=str(rng.choice(["SFC64", "Philox", "Philox4x32"])))
+
+    def fresh() -> Iterator[Job]:
+        for job in jobs(count, budget, all_levels=case % 2 == 0):
+            job.seed = Seed.make(case, noise).at(job.seed.index)
+            yield job
+
+    expected = list(fresh())
+    for job in expected:
+        one_by_one(job)
+    wanted = [text(job, budget) for job in expected]
+    size, in_flight = int(rng.integers(1, 200)), int(rng.integers(1, 9))
+    for ahead in (True, False):
+        sampler = Sampler(BUNDLE, FakeEngine(case % 4 == 0), batch_size=size, in_flight=in_flight, ahead=ahead)
+        assert [text(job, budget) for job in sampler.run(fresh())] == wanted
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_jobs_that_come_and_go_leave_the_others_as_they_are(case: int) -> None:
+    """Random schedules of add, step and drop: who stays has the reference's votes, who goes is counted no more."""
+    rng, budget = np.random.default_rng(case), Fixed(400, n0=20)
+    expected = list(jobs(8, budget))
+    for job in expected:
+        one_by_one(job)
+    sampler = Sampler(BUNDLE, FakeEngine(), batch_size=int(rng.integers(3, 120)), fair=case % 2 == 0)
+    coming, inside, gone = list(jobs(8, budget)), [], []
+    everyone = list(coming)
+    while coming or any(job.open for job in inside):
+        if coming and rng.random() < 0.3:
+            inside.append(coming.pop())
+            sampler.add(inside[-1])
+        if inside and len(gone) < 4 and rng.random() < 0.1:
+            job = inside.pop(int(rng.integers(len(inside))))
+            sampler.drop(job)
+            gone.append((job, job.tally.to_dict()))
+        if any(job.open for job in inside):
+            sampler.step()
+            assert all(job not in sampler.batch_jobs for job, _ in gone)
+    sampler.close()
+    assert workers() == []
+    for job, then in gone:
+        assert job.tally.to_dict() == then
+    left = [job for job in everyone if all(job is not other for other, _ in gone)]
+    assert [text(job, budget) for job in left] == [text(expected[job.seed.index], budget) for job in left]
+
+
+class Meeting(FakeEngine):
+    """Each batch waits until the noise of a later one has been drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn, self.missed = threading.Event(), 0
+
+    def votes(self, model: BaseModel, batch: np.ndarray, sigma: float, width: int) -> np.ndarray:
+        self.missed += not self.drawn.wait(0.2)
+        self.drawn.clear()
+        return super().votes(model, batch, sigma, width)
+
+
+def test_noise_is_made_while_the_engine_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, caller = Meeting(), threading.current_thread()
+
+    def told(*args: Any, **options: Any) -> None:
+        add_noise(*args, **options)
+        if threading.current_thread() is not caller:
+            engine.drawn.set()
+
+    monkeypatch.setattr("dualsmooth.runtime.sampler.add_noise", told)
+    list(Sampler(BUNDLE, engine, batch_size=100).run(jobs(1, Fixed(1000, n0=20))))
+    assert len(engine.batches) == 22
+    assert engine.missed <= 4  # the two of selection votes, and the last of each stage
+
+
+class Failing:
+    """A generator that fails after some draws."""
+
+    def __init__(self, good: int) -> None:
+        self.good = good
+
+    def standard_normal(self, *, dtype: Any = None, out: Any) -> None:
+        self.good -= 1
+        if self.good < 0:
+            raise MemoryError("no room")
+        out[...] = 0
+
+
+@pytest.mark.parametrize("good", [0, 1, 3, 5])
+def test_a_failure_on_the_worker_surfaces(good: int) -> None:
+    (job,) = jobs(1, Fixed(1000, n0=20))
+    for purpose in PURPOSES:
+        job.generators |= {Stream(stage, 0, purpose): Failing(good) for stage in ("estimator", "classifier")}
+        job.generators[Stream("classifier", 1, purpose)] = Failing(good)
+    with pytest.raises(MemoryError):
+        list(Sampler(BUNDLE, FakeEngine(), batch_size=100).run([job]))
+    assert workers() == []
+    assert job.open > 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EngineError("broken"), SystemExit])
+def test_the_worker_ends_with_the_run(error: Any) -> None:
+    class Stopping(FakeEngine):
+        def votes(self, *args: Any) -> np.ndarray:
+            if len(self.batches) == 4:
+                raise error
+            return super().votes(*args)
+
+    with pytest.raises(BaseException, match=r"broken|^$"):
+        list(Sampler(BUNDLE, Stopping(), batch_size=100).run(jobs(3, Fixed(100_000))))
+    assert workers() == []
+
+
+def test_the_worker_ends_when_nobody_wants_the_rest() -> None:
+    run = Sampler(BUNDLE, FakeEngine(), batch_size=100, in_flight=3).run(jobs(9, Fixed(10_000)))
+    next(run)
+    assert len(workers()) == 1
+    run.close()
+    assert workers() == []
+    run = Sampler(BUNDLE, FakeEngine(), batch_size=100, in_flight=3).run(jobs(9, Fixed(10_000)))
+    next(run)
+    del run
+    assert workers() == []
+
+
+def test_memory_is_constant_in_the_number_of_passes() -> None:
+    class Forgetful(FakeEngine):
+        def votes(self, model: BaseModel, batch: np.ndarray, sigma: float, width: int) -> np.ndarray:
+            return (batch[:, 0, 0, 0] > batch[:, 0, 0, 1]).astype(np.int64)
+
+    def peak(passes: int) -> int:
+        tracemalloc.start()
+        list(Sampler(BUNDLE, Forgetful(), batch_size=1000).run(jobs(1, Fixed(passes))))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(1_000)
+    assert peak(1_000_000) < peak(10_000) + 20_000

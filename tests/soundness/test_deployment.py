@@ -87,7 +87,7 @@ def breaking(engine: Any, name: str, how: Any) -> None:
         (logits,) = session.run(outputs, feed)
         return [logits] if calls <= BATCHES else how(logits)
 
-    engine._sessions[name] = SimpleNamespace(run=run)
+    engine._sessions[name] = SimpleNamespace(run=run, get_providers=session.get_providers)
 
 
 def raises(logits: np.ndarray) -> Any:

@@ -13,9 +13,9 @@ import numpy as np
 import triton_python_backend_utils as pb
 
 from dualsmooth.runtime.certificate import Certificate
-from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
+from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, one_line
 from dualsmooth.runtime.serving import CERTIFY, PING, Answer, Refused, Service, Stopped
-from dualsmooth.runtime.triton_model import METRICS, ServerOptions, check_tensors, open_smoother, outputs
+from dualsmooth.runtime.triton_model import METRICS, ServerOptions, check_tensors, open_smoother, outputs, read_parameters
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 CANCEL_SECONDS = 0.02
@@ -44,7 +44,7 @@ class TritonPythonModel:
         for request in requests:
             reply = _Sender(request.get_response_sender(), stream=self._stream)
             try:
-                parameters = json.loads(request.parameters())
+                parameters = read_parameters(request.parameters())
                 image = pb.get_input_tensor_by_name(request, "IMAGE").as_numpy()
                 if parameters.get("mode", CERTIFY) == PING:
                     self._service.check()
@@ -54,6 +54,9 @@ class TritonPythonModel:
             except DualSmoothError as error:
                 self._observe("refusals", 1.0)
                 reply.failed(error)
+            except Exception as error:  # which must not take the other requests with it
+                self._observe("refusals", 1.0)
+                reply.failed(EngineError(f"the request could not be taken ({one_line(error)})"))
 
     def finalize(self) -> None:
         self._service.close()

@@ -1,0 +1,114 @@
+"""Addressable normals: the published test vectors, cuts, moments, and the CUDA source compiled for the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dualsmooth.runtime import philox
+from dualsmooth.runtime.noise import Noise, Seed, add_noise, parse_noise
+from dualsmooth.runtime.philox import Philox4x32, block
+from dualsmooth.runtime.selftest import check_generator
+from dualsmooth.runtime.votes import Stream
+
+STREAM = Stream("classifier", 1, "estimation")
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "expected"),
+    [
+        ((0, 0), (0, 0, 0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 4, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (
+            (0xA4093822, 0x299F31D0),
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
+def test_known_answers(key: tuple[int, int], counter: tuple[int, int, int, int], expected: str) -> None:
+    """Random123's kat_vectors for philox4x32-10."""
+    number = np.array([counter[0] | counter[1] << 32], np.uint64)
+    found = block([*key, *counter[2:]], number)
+    assert " ".join(f"{int(word[0]):08x}" for word in found) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_do_not_depend_on_how_the_stream_is_cut(dtype: type) -> None:
+    whole = np.empty(1000, dtype)
+    Philox4x32(np.random.SeedSequence(5)).standard_normal(dtype=dtype, out=whole)
+    pieces, at = np.empty_like(whole), 0
+    stream = Philox4x32(np.random.SeedSequence(5))
+    for size in (1, 2, 3, 5, 7, 1, 400, 0, 81, 500):
+        stream.standard_normal(dtype=dtype, out=pieces[at : at + size])
+        at += size
+    assert np.array_equal(whole, pieces)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_normals_are_normal(dtype: type) -> None:
+    draws = np.empty(1 << 20, dtype)
+    Philox4x32(np.random.SeedSequence(1)).standard_normal(dtype=dtype, out=draws)
+    draws = draws.astype(np.float64)
+    assert np.isfinite(draws).all()
+    for power, moment, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((draws**power).mean() - moment) < 5 * np.sqrt(spread / draws.size)
+    for lag in (1, 2, 3, 4, 64):
+        assert abs((draws[lag:] * draws[:-lag]).mean()) < 5 / np.sqrt(draws.size)
+
+
+def test_it_passes_the_start_up_test_and_is_recorded() -> None:
+    noise = parse_noise("lattice:philox4x32")
+    assert noise == Noise("lattice", "Philox4x32")
+    seed = Seed.make(3, Noise("float", "Philox4x32"))
+    check_generator(seed)
+    assert seed.to_dict()["generator"] == "Philox4x32"
+    assert Seed.from_dict(seed.to_dict()) == seed
+
+
+def test_images_and_streams_have_noise_of_their_own() -> None:
+    base = Seed.make(3, Noise("float", "Philox4x32"))
+    draws = []
+    for seed, stream in ((base, STREAM), (base.at(1), STREAM), (base, STREAM._replace(level=0))):
+        out = np.empty((100, 1, 1, 2), np.float32)
+        add_noise(seed.generator(stream), np.zeros((1, 1, 2), np.float32), 1.0, out)
+        draws.append(out)
+    assert not np.isin(draws[0], draws[1]).any()
+    assert not np.isin(draws[0], draws[2]).any()
+
+
+def test_the_cuda_source_draws_the_same(tmp_path: Path) -> None:
+    """The kernel's arithmetic, compiled as C: word for word the same blocks, so values agree but for rounding."""
+    compiler = next(
+        (found for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if (found := shutil.which(name))), None
+    )
+    if compiler is None:
+        pytest.skip("no C compiler")
+    loops = "".join(
+        f"void fill_{kind}(unsigned long long first, unsigned int* k, {kind}* z, int n) {{ for (int i = 0; i < n; ++i) "
+        f"z[i] = normal_{kind}(first + i, k[0], k[1], k[2], k[3]); }}\n"
+        for kind in ("float", "double")
+    )
+    (tmp_path / "k.c").write_text("#include <math.h>\n#define __device__ static\n" + philox.KERNEL + loops)
+    subprocess.run(
+        [compiler, "-O1", "-shared", "-fPIC", "-o", str(tmp_path / "k.so"), str(tmp_path / "k.c"), "-lm"], check=True
+    )
+    library = ctypes.CDLL(str(tmp_path / "k.so"))
+    words = np.random.SeedSequence(7).generate_state(4)
+    for kind, dtype, off in (("float", np.float32, 3e-6), ("double", np.float64, 1e-13)):
+        for start in (0, 5):
+            stream = Philox4x32(np.random.SeedSequence(7))
+            stream.standard_normal(dtype=dtype, out=np.empty(start, dtype))
+            ours, theirs = np.empty(10_001, dtype), np.empty(10_001, dtype)
+            stream.standard_normal(dtype=dtype, out=ours)
+            getattr(library, f"fill_{kind}")(
+                ctypes.c_ulonglong(start), words.ctypes.data_as(ctypes.c_void_p),
+                theirs.ctypes.data_as(ctypes.c_void_p), ctypes.c_int(theirs.size),
+            )  # fmt: skip
+            assert np.abs(ours - theirs).max() < off
