@@ -128,8 +128,6 @@ class ClosedForm:
 
     xp: Any = np
 
-    xp: Any = np
-
     def __init__(self, scene: Scene, bundle: Bundle) -> None:
         self._cuts: dict[BaseModel, tuple[int, tuple[float, ...]]] = {
             bundle.estimator: (1, tuple(c * STEP for c in scene.router)),

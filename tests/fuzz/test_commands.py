@@ -105,16 +105,7 @@ def make_work(work: Path) -> None:
         made = smoother.certify(toys.image(0.9, 0.1), budget=ds.Fixed(100, n0=10), seed=1)
         Real.certificate, Real.picture = made.to_dict(), Path("image.png").read_bytes()
         Path("certificate.json").write_text(made.to_json())
-        command = [
-            "evaluate",
-            "bundle",
-            "--dataset",
-            "npz:data.npz",
-            "--out",
-            "results.jsonl",
-            "--budget",
-            "fixed:100:10",
-        ]
+        command = ["evaluate", "bundle", "--dataset", "npz:data.npz", "--out", "results.jsonl", "--budget", "fixed:100:10"]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             assert cli.main([*command, "--all-levels"]) == 0
         from dualsmooth.runtime.results import read_results

@@ -19,9 +19,7 @@ PLAIN: list[dict[str, Any]] = [
     {"dataset": "npz:x", "classifier": {"objective": {"kind": "smoothadv", "attack": "ddn"}, "model": "denoised:small-cnn"},
      "estimator": {"from_classifier": False}},
 ]  # fmt: skip
-ODD = st.sampled_from(
-    [b"[" * 3000, b"x = 0x" + b"f" * 5000, b"x = " + b"9" * 5000, b"x = 1979-05-27", b"[a]\n[a]", b"a.b.c = {}"]
-)
+ODD = st.sampled_from([b"[" * 3000, b"x = 0x" + b"f" * 5000, b"x = " + b"9" * 5000, b"x = 1979-05-27", b"[a]\n[a]", b"a.b.c = {}"])
 
 
 def same(config: Config, folder: Path) -> None:
@@ -44,9 +42,7 @@ def test_files(raw: bytes, folder: Path) -> None:
     same(attempt(lambda: config_from(read_toml(path), "file")), folder)
 
 
-KEYS = st.one_of(
-    st.sampled_from([".".join(map(str, p)) for p in paths(PLAIN[0]) if not isinstance(at(PLAIN[0], p), list)]), TEXTS
-)
+KEYS = st.one_of(st.sampled_from([".".join(map(str, p)) for p in paths(PLAIN[0]) if not isinstance(at(PLAIN[0], p), list)]), TEXTS)
 VALUE = st.one_of(
     VALUES.map(repr), TEXTS, st.integers(-2, 9).map(str), st.floats().map(str),
     st.sampled_from(["9" * 5000, "[" * 3000, "0x" + "f" * 5000, "true", "'soft'", "{a = 1}", "1 # x", "'", '"\\ud800"']),

@@ -133,9 +133,7 @@ def real(folder: Path) -> Any:
         del sys.modules["triton_python_backend_utils"]
 
 
-BUDGETS = st.sampled_from(
-    ["fixed:50:5", "fixed:700:5", "adaptive:300:0.1:9", "at-radius:0.1:200:9", "at-radii:0,0.1:90:9", "fixed:0"]
-)
+BUDGETS = st.sampled_from(["fixed:50:5", "fixed:700:5", "adaptive:300:0.1:9", "at-radius:0.1:200:9", "at-radii:0,0.1:90:9", "fixed:0"])
 USUAL: dict[str, st.SearchStrategy[Any]] = {
     "mode": st.sampled_from(["certify", "predict", "ping", "guess"]), "alpha": st.floats(0, 0.2), "budget": BUDGETS,
     "rule": st.sampled_from(["interval", "paper", "multiscale", "single:0.5"]), "route": st.sampled_from(["median", "mode"]),
@@ -149,16 +147,10 @@ def parameters(draw: st.DrawFn) -> str:
     """Mostly right ones with a small budget; one of them may be anything."""
     names = draw(st.lists(st.sampled_from(sorted(USUAL)), max_size=4, unique=True))
     given = {name: draw(USUAL[name]) for name in names}
-    given.setdefault(
-        "n" if given.get("mode") == "predict" else "budget", 40 if given.get("mode") == "predict" else "fixed:40:5"
-    )
+    given.setdefault("n" if given.get("mode") == "predict" else "budget", 40 if given.get("mode") == "predict" else "fixed:40:5")
     if draw(st.integers(0, 2)) == 0:
         given[draw(st.one_of(st.sampled_from(sorted(USUAL)), TEXTS))] = draw(st.one_of(NUMBERS, TEXTS, VALUES))
-    return (
-        json.dumps(given)
-        if draw(st.integers(0, 30))
-        else draw(st.sampled_from(["", "null", "[]", "{", '{"alpha": 1e999}']))
-    )
+    return json.dumps(given) if draw(st.integers(0, 30)) else draw(st.sampled_from(["", "null", "[]", "{", '{"alpha": 1e999}']))
 
 
 IMAGES = st.one_of(
