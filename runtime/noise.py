@@ -239,7 +239,8 @@ def add_noise(
 
 
 def _add_noise(generator: Normals, image: npt.NDArray[np.float32], sigma: float, out: Any, mode: str, xp: Any) -> None:
-    if xp is not np and not isinstance(generator, Philox4x32):  # others are made on the CPU and carried over
+    source = getattr(generator, "inner", generator)  # of a watched stream
+    if xp is not np and not isinstance(source, Philox4x32):  # others are made on the CPU and carried over
         made = np.empty(out.shape, np.float32)
         add_noise(generator, image, sigma, made, mode)
         out[...] = xp.asarray(made)

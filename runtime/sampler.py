@@ -263,6 +263,6 @@ class Sampler:
             job = work.job
             generator = job.generators.get(work.stream)
             if generator is None:
-                generator = job.generators[work.stream] = sound_stream(job.seed, work.stream)
+                generator = job.generators[work.stream] = sound_stream(job.seed, work.stream, self.engine.xp)
             out = batch.buffer[start:stop]
             add_noise(generator, job.image, work.sigma, out, job.seed.noise.mode, xp=self.engine.xp)

@@ -19,6 +19,7 @@ from scipy import fft, special, stats
 
 from dualsmooth.runtime.errors import EngineError
 from dualsmooth.runtime.noise import GENERATORS, LATTICE, STEPS, Noise, Seed, add_noise
+from dualsmooth.runtime.philox import Philox4x32
 from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream
 
 FALSE_ALARM = 1e-9
@@ -68,16 +69,19 @@ class Found(NamedTuple):
     high: float
 
 
-def require_sound(noise: Noise) -> None:
-    """Test the generator of `noise` and the entropy source, once a process for each mode and generator.
+def require_sound(noise: Noise, xp: Any = np) -> None:
+    """Test the generator of `noise` and the entropy source, once a process for each mode, generator and array module.
 
     Raises `EngineError`. A generator or a bit stream that is replaced later is tested again.
     """
-    key = (noise.mode == LATTICE, noise.generator, GENERATORS[noise.generator], np.random.SFC64, np.random.Philox)
+    maker = GENERATORS[noise.generator]
+    key = (noise.mode == LATTICE, noise.generator, maker, np.random.SFC64, np.random.Philox, id(xp))
     with _lock:
         if key not in _passed:
             check_entropy()
             check_generator(Seed.make(None, Noise(noise.mode, noise.generator)))
+            if xp is not np and maker is Philox4x32:
+                check_device(xp)
             _passed.add(key)
 
 
@@ -102,6 +106,17 @@ def check_generator(seed: Seed | None = None) -> None:
     _repeated_blocks(draws)
     _equal_streams(seed, dtype)
     _scale(seed, draws[0])
+
+
+def check_device(xp: Any) -> None:
+    """Raises `EngineError` unless Philox4x32 draws on the device of `xp` (CuPy) what it draws on the CPU, rounding
+    aside."""
+    for dtype in (np.float32, np.float64):
+        seed, host, there = np.random.SeedSequence(secrets.randbits(128)), np.empty(4096, dtype), xp.empty(4096, dtype)
+        for out in (host, there):
+            Philox4x32(seed).standard_normal(dtype=dtype, out=out)
+        if not np.allclose(xp.asnumpy(there), host, rtol=0, atol=1e-4):
+            raise EngineError("noise generator: Philox4x32 draws other normals on the device; it is broken or replaced")
 
 
 def statistics(draws: Draws) -> Iterator[Found]:

@@ -23,9 +23,10 @@ _lock = threading.Lock()
 _begun: dict[bytes, int] = {}
 
 
-def sound_stream(seed: Seed, stream: Stream) -> Normals:
-    """The normals of one stream, of a generator that passed its self-test, watched. Raises `EngineError`."""
-    require_sound(seed.noise)
+def sound_stream(seed: Seed, stream: Stream, xp: Any = np) -> Normals:
+    """The normals of one stream for arrays of `xp`, of a generator that passed its self-test, watched. Raises
+    `EngineError`."""
+    require_sound(seed.noise, xp)
     image = -1 if seed.noise.shared else seed.index
     level = -1 if seed.noise.shared else stream.level
     identity = hash((seed.noise, seed.entropy, image, stream._replace(level=level)))

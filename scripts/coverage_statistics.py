@@ -307,7 +307,7 @@ def read_results(path: Path, settings: dict[str, Any]) -> dict[str, Counter[str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=300, help="certificates a mode (there are 336)")
+    parser.add_argument("--count", type=int, default=300, help="certificates a mode")
     parser.add_argument("--alpha", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("build/coverage.jsonl"))

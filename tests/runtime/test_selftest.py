@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from itertools import count, product
+from types import SimpleNamespace
 
 import backdoors
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import stats
 from dualsmooth.runtime import selftest
 from dualsmooth.runtime.errors import EngineError
 from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
+from dualsmooth.runtime.philox import Philox4x32
 from dualsmooth.runtime.selftest import KNOWN, check_entropy, check_generator, require_sound, statistics
 
 MODES = ("float", "lattice")
@@ -204,3 +206,34 @@ def test_noise_of_another_scale_is_refused(monkeypatch: pytest.MonkeyPatch, mode
     monkeypatch.setattr(selftest, "add_noise", lambda g, image, sigma, out, m: real(g, image, 0.98 * sigma, out, m))
     with pytest.raises(EngineError, match="not sigma times"):
         check_generator(Seed(1, noise=Noise(mode)))
+
+
+class Device:
+    """An array of another library: Philox4x32 fills it through `kernel`, here NumPy's own."""
+
+    def __init__(self, size: int, dtype: type) -> None:
+        self.values = np.empty(size, dtype)
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-6, 0.01])
+def test_a_device_that_draws_other_normals_is_refused(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
+    """The CPU's stream is the reference; the last bits may differ."""
+    real = Philox4x32.standard_normal
+
+    def fill(self: Philox4x32, *, dtype: type, out: object) -> None:
+        if isinstance(out, Device):
+            real(self, dtype=dtype, out=out.values)
+            out.values[-1] += error
+        else:
+            real(self, dtype=dtype, out=out)
+
+    monkeypatch.setattr(Philox4x32, "standard_normal", fill)
+    xp = SimpleNamespace(empty=Device, asnumpy=lambda array: array.values)
+    monkeypatch.setattr(selftest, "_passed", set())
+    if error > 1e-4:
+        with pytest.raises(EngineError, match="on the device"):
+            require_sound(Noise(generator="Philox4x32"), xp)
+        require_sound(Noise(generator="Philox4x32"))
+    else:
+        require_sound(Noise(generator="Philox4x32"), xp)
+    require_sound(Noise(), xp)  # drawn on the CPU in any case

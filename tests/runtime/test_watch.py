@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import Any
 
@@ -11,11 +12,23 @@ import pytest
 
 from dualsmooth.runtime import watch
 from dualsmooth.runtime.errors import EngineError
-from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
+from dualsmooth.runtime.noise import GENERATORS, Noise, Seed, add_noise
+from dualsmooth.runtime.philox import Philox4x32
 from dualsmooth.runtime.votes import Stream
 from dualsmooth.runtime.watch import Watched, sound_stream
 
 STREAM = Stream("classifier", 1, "estimation")
+
+
+class Device(np.ndarray):
+    device = contextlib.nullcontext()
+
+
+class FakeCupy:
+    """NumPy's functions under another name."""
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda *args: np.empty(*args).view(Device)) if name == "empty" else getattr(np, name)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +71,7 @@ def test_a_stream_that_starts_over_is_noticed(after: int, size: int) -> None:
 def test_streams_that_coincide_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images far apart in a run have one stream: more seldom than the self-test looks."""
     real = GENERATORS["SFC64"]
-    monkeypatch.setattr(watch, "require_sound", lambda noise: None)
+    monkeypatch.setattr(watch, "require_sound", lambda noise, xp: None)
     monkeypatch.setitem(GENERATORS, "SFC64", lambda seed: real(np.random.SeedSequence(seed.spawn_key[0] % 1000)))
     for index in range(1000):
         draw(sound_stream(Seed(5, index), STREAM), 4)
@@ -72,6 +85,19 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(200):
         draw(sound_stream(Seed(6, index), STREAM), 4)
     assert len(watch._begun) == 50
+
+
+def test_watched_streams_for_a_device_are_drawn_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch must not hide that a generator can draw on the device."""
+    monkeypatch.setattr(watch, "require_sound", lambda noise, xp: None)
+    there: list[Any] = []
+    monkeypatch.setattr(Philox4x32, "standard_normal", lambda self, *, dtype, out: there.append(out))
+    device = FakeCupy().empty((3, 1, 1, 2), np.float32)
+    for generator, drawn in (("Philox4x32", [device]), ("SFC64", [])):
+        there.clear()
+        watched = sound_stream(Seed(8, noise=Noise(generator=generator)), STREAM)
+        add_noise(watched, np.zeros((1, 1, 2), np.float32), 1.0, device, xp=FakeCupy())
+        assert [part.base is device or part is device for part in there] == [True] * len(drawn)
 
 
 def test_arrays_of_other_libraries_pass_unseen() -> None:
