@@ -113,8 +113,9 @@ def accept(smoother: Smoother, limits: Limits, image: Any, parameters: Mapping[s
     if mode == CERTIFY:
         budget = parameters.get("budget", "fixed:10000")
         budget = parse_budget(budget) if isinstance(budget, str) else budget
-        terms: Terms | None = smoother.terms(alpha=alpha, budget=budget, rule=rule, route=parameters.get("route"))
-        budget = terms.budget
+        checked = smoother.terms(alpha=alpha, budget=budget, rule=rule, route=parameters.get("route"))
+        terms: Terms | None = checked
+        budget = checked.budget
     else:
         terms, budget = None, Fixed(parameters.get("n", 1_000))
         smoother.terms(alpha=alpha, budget=budget, rule=rule, route=None)
