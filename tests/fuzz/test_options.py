@@ -34,7 +34,11 @@ def joined(*kinds: str) -> st.SearchStrategy[str]:
     return st.builds(lambda kind, parts: ":".join([kind, *parts]), st.sampled_from(kinds), st.lists(PARTS, max_size=4))
 
 
+SMALL, SHARE = st.integers(1, 400), st.sampled_from(["0", "0.1", "0.25"])
 BUDGETS = st.one_of(
+    st.builds("fixed:{}:{}".format, SMALL, SMALL),
+    st.builds("adaptive:{}:{}:{}".format, SMALL, SHARE, SMALL),
+    st.builds("at-radius:{}:{}:{}".format, st.floats(0, 3), SMALL, SMALL),
     joined("fixed", "adaptive", "at-radius", "at-radii", "", "Fixed"),
     st.builds("at-radii:{}:{}".format, st.lists(PARTS, max_size=4).map(",".join), st.integers(1, 500)),
 )
