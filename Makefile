@@ -7,7 +7,7 @@ LIGHT_TESTS := $(addprefix tests/,$(foreach name,engine providers sampler batch_
 	soundness/test_deployment.py)
 TORCH := torch==2.14.1 torchvision==0.29.1
 
-.PHONY: help demo serve test light lint fast browser bench clean
+.PHONY: help demo serve test light nightly lint fast browser bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engin
 
 light: $(LIGHT)/ready ## the engine's tests in a light environment with onnxruntime-openvino (no torch)
 	$(LIGHT)/bin/python -m pytest -q $(LIGHT_TESTS)
+
+nightly: $(DEV)/ready ## the fuzz targets with 10,000 inputs each (build/fuzz.md: what happened to them)
+	DUALSMOOTH_FUZZ=10000 $(DEV)/bin/python -m pytest -q tests/fuzz
 
 fast: $(DEV)/ready ## the quick tests only
 	$(DEV)/bin/python -m pytest -x -q -m 'not slow'

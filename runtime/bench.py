@@ -87,8 +87,9 @@ def compare(
     return Comparison(network, smoother.engine.provider, bundle.precision, rates)
 
 
-def ours(smoother: Smoother, noise: Noise) -> Loop:
-    """Certificates of one random image by the classifier of the middle level, selection votes and bounds included."""
+def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
+    """Certificates of one random image by the classifier of the middle level, selection votes and bounds included.
+    `ahead`: noise is made on a worker thread while the engine runs."""
     bundle = smoother.bundle
     image = np.random.default_rng(0).integers(0, 256, bundle.input_shape).astype(np.float32) / np.float32(255)
     rule = f"single:{bundle.sigmas[len(bundle.sigmas) // 2]!r}"
@@ -97,7 +98,7 @@ def ours(smoother: Smoother, noise: Noise) -> Loop:
         terms = smoother.terms(alpha=1e-3, budget=Fixed(max(1, passes - 100)), rule=rule, route=None)
         tally = terms.tally()
         job = Job(image, Seed.make(None, noise), tally, certification(terms, tally))
-        (done,) = Sampler(bundle, smoother.engine, batch_size=smoother.batch_size).run([job])
+        (done,) = Sampler(bundle, smoother.engine, batch_size=smoother.batch_size, ahead=ahead).run([job])
         return smoother.certificate(terms, done).passes
 
     return loop

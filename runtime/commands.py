@@ -71,7 +71,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default="in-process",
         help="in-process (default): dual_smoothing runs the networks; bls: through the base models on the same server",
     )
-    engine_options(triton, tuning=False)
+    engine_options(triton)
     triton.set_defaults(run=_triton)
 
     doctor = commands.add_parser("doctor", help="what this machine can do, what is wrong, and how to mend it")
@@ -92,21 +92,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verify.set_defaults(run=_verify)
 
 
-def engine_options(parser: argparse.ArgumentParser, *, tuning: bool = True) -> None:
-    """Options of every command that runs base models; `tuning`: those of the provider as well."""
+def engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that runs base models."""
     parser.add_argument("--provider", default="cpu", help="cpu (default), cuda, tensorrt or openvino")
     parser.add_argument("--threads", type=int, default=0, help="engine threads (default: the engine's choice)")
     parser.add_argument(
         "--batch-size", type=_batch_size, default=256, help="passes per engine call (default 256); auto: measured once"
     )
-    if tuning:
-        parser.add_argument(
-            "--provider-option",
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="see docs/engines.md; repeatable",
-        )
+    parser.add_argument(
+        "--provider-option", action="append", default=[], metavar="NAME=VALUE", help="see docs/engines.md; repeatable"
+    )
 
 
 def _batch_size(text: str) -> int | str:
@@ -224,8 +219,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _triton(args: argparse.Namespace) -> int:
-    options = {"provider": args.provider, "threads": args.threads, "batch_size": args.batch_size}
-    models = fill_repository(args.bundle, args.out, engine=args.engine, **options)
+    models = fill_repository(args.bundle, args.out, engine=args.engine, **engine_of(args))
     print(f"{args.out}: {', '.join(models)}; serve it with: tritonserver --model-repository={args.out}")
     return 0
 

@@ -194,7 +194,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
         return None
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and len(text) < 20):
-        raise InputError(f"--shard {text!r}; expected i/n with 1 <= i <= n, e.g. 1/4 to 4/4")
+        raise InputError(f"--shard {text[:40]!r}; expected i/n with 1 <= i <= n, e.g. 1/4 to 4/4")
     return int(part), int(parts)
 
 

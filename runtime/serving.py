@@ -103,7 +103,7 @@ class Ticket:
 def accept(smoother: Smoother, limits: Limits, image: Any, parameters: Mapping[str, Any], reply: Reply) -> Ticket:
     """Check a request and prepare its work. Raises `InputError` with the same line as `certify` or `predict`."""
     mode = parameters.get("mode", CERTIFY)
-    if mode not in PARAMETERS:
+    if not isinstance(mode, str) or mode not in PARAMETERS:
         raise InputError(f"mode {str(mode)[:40]!r} is unknown; expected {CERTIFY} or {PREDICT}")
     for name in parameters:
         if name not in PARAMETERS[mode]:
@@ -113,7 +113,9 @@ def accept(smoother: Smoother, limits: Limits, image: Any, parameters: Mapping[s
     if mode == CERTIFY:
         budget = parameters.get("budget", "fixed:10000")
         budget = parse_budget(budget) if isinstance(budget, str) else budget
-        terms: Terms | None = smoother.terms(alpha=alpha, budget=budget, rule=rule, route=parameters.get("route"))
+        checked = smoother.terms(alpha=alpha, budget=budget, rule=rule, route=parameters.get("route"))
+        terms: Terms | None = checked
+        budget = checked.budget
     else:
         terms, budget = None, Fixed(parameters.get("n", 1_000))
         smoother.terms(alpha=alpha, budget=budget, rule=rule, route=None)

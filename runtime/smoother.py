@@ -204,8 +204,9 @@ class Smoother:
         """Checked terms of a certificate under this bundle."""
         b = self.bundle
         return Terms.checked(
-            b.sigmas, b.sigma_e, len(b.classes), alpha=alpha, rule=rule, route=route, budget=budget or Fixed(10_000)
-        )
+            b.sigmas, b.sigma_e, len(b.classes), alpha=alpha, rule=rule, route=route,
+            budget=Fixed(10_000) if budget is None else budget,
+        )  # fmt: skip
 
     def check_image(self, image: npt.ArrayLike, noise: Noise | None = None) -> npt.NDArray[np.float32]:
         """float32 [C,H,W] in [0, 1] from float32 or uint8, on the lattice if `noise` is; raises `InputError`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -12,7 +13,7 @@ from dualsmooth.runtime.bundle import Bundle
 from dualsmooth.runtime.engine import Engine
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sync_folder, sync_tree
-from dualsmooth.runtime.providers import PROVIDERS
+from dualsmooth.runtime.providers import EngineOptions
 from dualsmooth.runtime.smoother import load
 
 TEMPLATES = Path(__file__).absolute().parent.parent / "triton_repo"
@@ -44,6 +45,7 @@ def fill_repository(
     provider: str = "cpu",
     threads: int = 0,
     batch_size: int | str = 256,
+    provider_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write a model repository for the bundle at `bundle` to the new folder `out`; returns the models' names.
 
@@ -53,13 +55,14 @@ def fill_repository(
     out = Path(out)
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is unknown; expected {' or '.join(ENGINES)}")
-    if provider not in PROVIDERS:
-        raise InputError(f"provider {provider!r} is unknown; expected one of {', '.join(PROVIDERS)}")
+    EngineOptions.of(provider, provider_options)
+    tuned = {} if provider_options is None else dict(provider_options)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists; expected a new or empty folder for the model repository")
     smoother = load(bundle, threads=threads, batch_size=batch_size)
     files, batch_size = smoother.bundle, smoother.batch_size
     values = {"engine": engine, "provider": provider, "threads": threads, "batch_size": batch_size}
+    values["provider_options"] = quoted(";".join(f"{name}={value}" for name, value in tuned.items()))
     manifest = (files.path / "manifest.json").read_text(encoding="utf-8")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

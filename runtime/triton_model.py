@@ -17,6 +17,7 @@ from dualsmooth.runtime.engine import Engine, checked_logits, warm_up
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_line
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.noise import Noise
+from dualsmooth.runtime.providers import EngineOptions, parse_options
 from dualsmooth.runtime.selftest import require_sound
 from dualsmooth.runtime.serving import Answer, Limits
 from dualsmooth.runtime.smoother import Smoother
@@ -42,6 +43,7 @@ class ServerOptions:
 
     engine: str
     provider: str
+    provider_options: EngineOptions
     threads: int
     batch_size: int
     manifest: str
@@ -62,9 +64,12 @@ class ServerOptions:
             raise InputError(f"config parameter engine is {given.get('engine')!r}; expected {IN_PROCESS} or {BLS}")
         if "manifest" not in given:
             raise InputError("config parameter manifest is missing; fill the repository with `dualsmooth triton`")
+        provider = given.get("provider", "cpu")
+        tuned = parse_options([text for text in given.get("provider_options", "").split(";") if text.strip()])
         return cls(
             engine=given["engine"],
-            provider=given.get("provider", "cpu"),
+            provider=provider,
+            provider_options=EngineOptions.of(provider, tuned),
             threads=number("threads", 0, 1024),
             batch_size=number("batch_size", 1, 65536),
             manifest=given["manifest"],
@@ -113,7 +118,13 @@ def open_smoother(version: Path, options: ServerOptions, call: Call) -> Smoother
     if options.engine == BLS:
         engine: Engine = BlsEngine(bundle, version.parents[1], call)
     else:
-        engine = Engine(bundle, options.provider, threads=options.threads, batch_size=options.batch_size)
+        engine = Engine(
+            bundle,
+            options.provider,
+            threads=options.threads,
+            batch_size=options.batch_size,
+            options=options.provider_options,
+        )
     smoother = Smoother(bundle, engine, batch_size=options.batch_size)
     if options.engine == IN_PROCESS:  # Triton's own models may still be loading
         for _ in warm_up(bundle, engine, options.batch_size):

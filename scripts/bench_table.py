@@ -126,6 +126,7 @@ def choices(args: argparse.Namespace) -> list[str]:
                 plain, parse_noise(args.noise)
             )
         }
+        loops["noise on the engine's thread"] = ours(plain, parse_noise(args.noise), ahead=False)
         for noise in ("float", "float:philox", "float:mkl", "lattice", "lattice:mkl"):
             if noise != args.noise and usable(parse_noise(noise)):
                 loops[f"{noise} noise"] = ours(plain, parse_noise(noise))

@@ -153,6 +153,12 @@ def test_evaluate_report_and_plan(bundle, tmp_path, capsys) -> None:
         (["report", "text.png"], "line 1"),
         (["verify", "text.png"], "not JSON"),
         (["plan", "gone.jsonl"], "cannot read"),
+        (
+            ["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--shard", "9" * 5000 + "/1"],
+            "expected i/n",
+        ),
+        (["triton", "BUNDLE", "--out", "x" * 300], "File name too long"),
+        (["certify", "BUNDLE", "good.png", "--threads", "999999"], "threads"),
         (["certify"], "required"),
         (["frobnicate"], "invalid choice"),
         (["train", "--dataset", "none", "--out", "run"], "none"),
@@ -202,3 +208,10 @@ def test_altered_file_is_refused(bundle, picture, tmp_path, capsys) -> None:
     (copy / "estimator.onnx").write_bytes((copy / "estimator.onnx").read_bytes() + b"\0")
     assert main(["certify", str(copy), str(picture)]) == 2
     assert "was altered or damaged" in capsys.readouterr().err
+
+
+def test_a_file_name_need_not_be_text(bundle, tmp_path) -> None:
+    command = [sys.executable, "-m", "dualsmooth", "triton", str(bundle), "--out", "\udcff"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("\\udcff: classifier_0")

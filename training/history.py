@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import write_atomically
 
 HISTORY = "history.jsonl"
@@ -23,11 +24,16 @@ def append_history(checkpoint: Path, epoch: int, **values: float) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a history; a missing file is empty, and lines that are not of a history are left out."""
+    """The lines of a history; a missing file is empty, and lines that are not of a history are left out.
+
+    Raises `InputError` where the file cannot be read: what is there must not be taken for nothing, and written over.
+    """
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; make it readable and train on") from error
     entries = []
     for line in lines:
         try:

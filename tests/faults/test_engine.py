@@ -62,6 +62,9 @@ class _Session:
     def __init__(self, broken: Broken, session: Any) -> None:
         self._broken, self._session = broken, session
 
+    def get_providers(self) -> list[str]:
+        return list(self._session.get_providers())
+
     def run(self, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
         (logits,) = self._session.run(outputs, feed)
         self._broken.runs += 1

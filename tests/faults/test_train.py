@@ -61,7 +61,7 @@ REMEMBER = "faults.memory:remember_onnx"
 
 
 def test_train(data: Path, tmp_path: Path) -> None:
-    strides = dict.fromkeys(KINDS, 13) | {"kill": 1, "full": 5}
+    strides = dict.fromkeys(KINDS, 23) | {"kill": 1, "full": 11}
     check_all(*enumerate_faults(COMMAND, data, tmp_path / "w", strides=strides, setup=REMEMBER), check)
 
 
@@ -72,7 +72,7 @@ def test_a_run_that_takes_over_another_accounts_for_it_also_after_a_kill(data: P
     command = [*COMMAND, "--from", "earlier", "--set", "estimator.temperature=0.2"]
     again = ["train", "--out", "run", "--threads", "1"]
     trace, whole, outcomes = enumerate_faults(
-        command, first, tmp_path / "w", strides={"kill": 7}, setup=REMEMBER, again=again
+        command, first, tmp_path / "w", strides={"kill": 13}, setup=REMEMBER, again=again
     )
     wanted = read_record(whole / "run")["borrowed"]
     assert wanted["files"].keys() == {"classifier.pt", "labels/*.npy"}

@@ -30,13 +30,27 @@ SECONDS = 60.0
 MEMORY = 2 << 30
 """What one input may allocate, address space included."""
 WRITES = {
-    "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate", "os.chmod", "os.chown"
-}  # fmt: skip
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.symlink",
+    "os.link",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+}
 RELATIVE = {"os.remove", "os.rmdir", "os.rename"}
 NEVER = {
-    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.find_class", "socket.connect",
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "pickle.find_class",
+    "socket.connect",
     "ctypes.dlopen",
-}  # fmt: skip
+}
 
 
 class Hang(BaseException):
@@ -85,9 +99,12 @@ def fuzz(
 
         quick = INPUTS <= DEFAULT  # the same inputs in every run: `make test` fails for changes of the code only
         chosen = settings(
-            max_examples=max(1, int(INPUTS * share)), deadline=None, derandomize=quick,
-            database=None, suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+            max_examples=max(1, int(INPUTS * share)),
+            deadline=None,
+            derandomize=quick,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
         return chosen(given(**strategies)(one))
 
     return decorate

@@ -34,8 +34,12 @@ def contents() -> list[bytes]:
 @pytest.fixture(scope="module", autouse=True)
 def real(folder: Path) -> None:
     path = toys.write_bundle(
-        folder / "bundle", sigmas=(0.25, 0.5, 1.0), sigma_e=0.8, estimator_cuts=[0.3, 0.6], classifier_cuts=[0.3, 0.4, 0.2]
-    )  # fmt: skip
+        folder / "bundle",
+        sigmas=(0.25, 0.5, 1.0),
+        sigma_e=0.8,
+        estimator_cuts=[0.3, 0.6],
+        classifier_cuts=[0.3, 0.4, 0.2],
+    )
     Real.files = {name: (path / name).read_bytes() for name in NAMES}
     Real.manifest = json.loads((path / MANIFEST).read_text())
 

@@ -19,9 +19,13 @@ import dualsmooth as ds
 
 SIGMAS = (0.25, 0.5, 1.0)
 RULES: list[tuple[str, str | None]] = [
-    ("interval", None), ("interval", "mode"), ("paper", None), ("paper", "median"), ("multiscale", None),
+    ("interval", None),
+    ("interval", "mode"),
+    ("paper", None),
+    ("paper", "median"),
+    ("multiscale", None),
     ("single:0.5", None),
-]  # fmt: skip
+]
 SIMPLE = ds.Fixed(300, n0=20)
 
 

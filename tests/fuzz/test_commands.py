@@ -63,7 +63,7 @@ def real(folder: Path) -> Any:
     import dualsmooth.runtime.ray_engine
     import dualsmooth.training.commands
     import dualsmooth.training.run
-    from dualsmooth.runtime import commands, datasets, dataset_commands, doctor, engine, wire
+    from dualsmooth.runtime import commands, dataset_commands, datasets, doctor, engine, wire
 
     make_work(folder / "work")
     Real.work = folder / "work"
@@ -105,7 +105,16 @@ def make_work(work: Path) -> None:
         made = smoother.certify(toys.image(0.9, 0.1), budget=ds.Fixed(100, n0=10), seed=1)
         Real.certificate, Real.picture = made.to_dict(), Path("image.png").read_bytes()
         Path("certificate.json").write_text(made.to_json())
-        command = ["evaluate", "bundle", "--dataset", "npz:data.npz", "--out", "results.jsonl", "--budget", "fixed:100:10"]
+        command = [
+            "evaluate",
+            "bundle",
+            "--dataset",
+            "npz:data.npz",
+            "--out",
+            "results.jsonl",
+            "--budget",
+            "fixed:100:10",
+        ]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             assert cli.main([*command, "--all-levels"]) == 0
         from dualsmooth.runtime.results import read_results
@@ -117,22 +126,122 @@ def make_work(work: Path) -> None:
 
 
 WORDS = [
-    "bundle", "image.png", "image.npy", "nan.npy", "certificate.json", "results.jsonl", "log.tsv", "data.npz", "run.toml",
-    "odd.bin", "empty", "missing", "no/such/file", ".", "..", "out.html", "out.csv", "out.tex", "out.tsv", "out.svg", "new",
-    "npz:data.npz", "npz:odd.bin", "imagefolder:.", "cifar10", "fashion-mnist", "grpc://localhost:1", "http://x:y",
-    "fixed:20:5", "adaptive:400:0.1:5", "at-radius:0.1:100:5", "at-radii:0,0.1:64:5", "fixed:99999999", "fixed:0",
-    "interval", "paper", "multiscale", "single:0.5", "single", "oracle", "median", "mode", "local", "ray", "cpu", "cuda",
-    "test", "train", "0", "1", "2", "3", "-1", "0.001", "0.05", "0.25,0.5", "0,1", "1/2", "2/1", "nan", "inf", "1e400",
-    "9" * 30, "9" * 5000, "1" * 400, "٣", "", " ", "a\nb", "\udcff", "é", "x" * 300, "--", "-", "=", "lattice", "float:philox",
-    "int8", "fp16", "0.25=a.onnx", "labels.votes=3", "x=", "in-process", "bls", "1,1,2", "{}", "\x1b[31m",
-]  # fmt: skip
+    "bundle",
+    "image.png",
+    "image.npy",
+    "nan.npy",
+    "certificate.json",
+    "results.jsonl",
+    "log.tsv",
+    "data.npz",
+    "run.toml",
+    "odd.bin",
+    "empty",
+    "missing",
+    "no/such/file",
+    ".",
+    "..",
+    "out.html",
+    "out.csv",
+    "out.tex",
+    "out.tsv",
+    "out.svg",
+    "new",
+    "npz:data.npz",
+    "npz:odd.bin",
+    "imagefolder:.",
+    "cifar10",
+    "fashion-mnist",
+    "grpc://localhost:1",
+    "http://x:y",
+    "fixed:20:5",
+    "adaptive:400:0.1:5",
+    "at-radius:0.1:100:5",
+    "at-radii:0,0.1:64:5",
+    "fixed:99999999",
+    "fixed:0",
+    "interval",
+    "paper",
+    "multiscale",
+    "single:0.5",
+    "single",
+    "oracle",
+    "median",
+    "mode",
+    "local",
+    "ray",
+    "cpu",
+    "cuda",
+    "test",
+    "train",
+    "0",
+    "1",
+    "2",
+    "3",
+    "-1",
+    "0.001",
+    "0.05",
+    "0.25,0.5",
+    "0,1",
+    "1/2",
+    "2/1",
+    "nan",
+    "inf",
+    "1e400",
+    "9" * 30,
+    "9" * 5000,
+    "1" * 400,
+    "٣",
+    "",
+    " ",
+    "a\nb",
+    "\udcff",
+    "é",
+    "x" * 300,
+    "--",
+    "-",
+    "=",
+    "lattice",
+    "float:philox",
+    "int8",
+    "fp16",
+    "0.25=a.onnx",
+    "labels.votes=3",
+    "x=",
+    "in-process",
+    "bls",
+    "1,1,2",
+    "{}",
+    "\x1b[31m",
+]
 FITTING = {
-    "bundle": "bundle", "images": "image.png image.npy", "certificate": "certificate.json", "results": "results.jsonl log.tsv",
-    "dataset": "npz:data.npz", "out": "new.jsonl new.html new.csv new", "budget": "fixed:20:5 at-radius:0.1:64:5", "alpha": "0.01",
-    "rule": "interval paper single:0.5 oracle", "route": "median mode", "seed": "7", "replay": "image.npy", "radii": "0,0.5",
-    "n": "20 50", "passes": "100,1000", "threads": "1", "batch_size": "16 256", "config": "run.toml", "skip": "2", "max": "3",
-    "indices": "0,2", "shard": "1/2", "provider": "cpu", "path": "new", "set": "labels.votes=3", "at_radii": "0,0.1",
-}  # fmt: skip
+    "bundle": "bundle",
+    "images": "image.png image.npy",
+    "certificate": "certificate.json",
+    "results": "results.jsonl log.tsv",
+    "dataset": "npz:data.npz",
+    "out": "new.jsonl new.html new.csv new",
+    "budget": "fixed:20:5 at-radius:0.1:64:5",
+    "alpha": "0.01",
+    "rule": "interval paper single:0.5 oracle",
+    "route": "median mode",
+    "seed": "7",
+    "replay": "image.npy",
+    "radii": "0,0.5",
+    "n": "20 50",
+    "passes": "100,1000",
+    "threads": "1",
+    "batch_size": "16 256",
+    "config": "run.toml",
+    "skip": "2",
+    "max": "3",
+    "indices": "0,2",
+    "shard": "1/2",
+    "provider": "cpu",
+    "path": "new",
+    "set": "labels.votes=3",
+    "at_radii": "0,0.1",
+}
 
 
 @st.composite
@@ -164,10 +273,15 @@ def lines(draw: st.DrawFn) -> list[str]:
 
 
 FILES = st.one_of(
-    st.none(), st.none(), st.none(),
-    st.tuples(st.just("certificate.json"), changed_text(lambda: [Real.certificate]).map(lambda t: t.encode("utf-8", "replace"))),
+    st.none(),
+    st.none(),
+    st.none(),
+    st.tuples(
+        st.just("certificate.json"),
+        changed_text(lambda: [Real.certificate]).map(lambda t: t.encode("utf-8", "replace")),
+    ),
     st.tuples(st.sampled_from(["image.png", "results.jsonl", "log.tsv", "data.npz"]), damaged(lambda: [Real.picture])),
-)  # fmt: skip
+)
 
 
 @fuzz("command lines", line=lines(), file=FILES, forbidden=False)

@@ -16,10 +16,15 @@ TEXT = (ROOT / "configs" / "fashion-mnist.toml").read_bytes()
 PLAIN: list[dict[str, Any]] = [
     read_toml(ROOT / "configs" / "fashion-mnist.toml"),
     {"dataset": "cifar10", "experts": ["0.25=a.onnx", "1.0=b.onnx"]},
-    {"dataset": "npz:x", "classifier": {"objective": {"kind": "smoothadv", "attack": "ddn"}, "model": "denoised:small-cnn"},
-     "estimator": {"from_classifier": False}},
-]  # fmt: skip
-ODD = st.sampled_from([b"[" * 3000, b"x = 0x" + b"f" * 5000, b"x = " + b"9" * 5000, b"x = 1979-05-27", b"[a]\n[a]", b"a.b.c = {}"])
+    {
+        "dataset": "npz:x",
+        "classifier": {"objective": {"kind": "smoothadv", "attack": "ddn"}, "model": "denoised:small-cnn"},
+        "estimator": {"from_classifier": False},
+    },
+]
+ODD = st.sampled_from(
+    [b"[" * 3000, b"x = 0x" + b"f" * 5000, b"x = " + b"9" * 5000, b"x = 1979-05-27", b"[a]\n[a]", b"a.b.c = {}"]
+)
 
 
 def same(config: Config, folder: Path) -> None:
@@ -42,11 +47,18 @@ def test_files(raw: bytes, folder: Path) -> None:
     same(attempt(lambda: config_from(read_toml(path), "file")), folder)
 
 
-KEYS = st.one_of(st.sampled_from([".".join(map(str, p)) for p in paths(PLAIN[0]) if not isinstance(at(PLAIN[0], p), list)]), TEXTS)
+KEYS = st.one_of(
+    st.sampled_from([".".join(map(str, p)) for p in paths(PLAIN[0]) if not isinstance(at(PLAIN[0], p), list)]), TEXTS
+)
 VALUE = st.one_of(
-    VALUES.map(repr), TEXTS, st.integers(-2, 9).map(str), st.floats().map(str),
-    st.sampled_from(["9" * 5000, "[" * 3000, "0x" + "f" * 5000, "true", "'soft'", "{a = 1}", "1 # x", "'", '"\\ud800"']),
-)  # fmt: skip
+    VALUES.map(repr),
+    TEXTS,
+    st.integers(-2, 9).map(str),
+    st.floats().map(str),
+    st.sampled_from(
+        ["9" * 5000, "[" * 3000, "0x" + "f" * 5000, "true", "'soft'", "{a = 1}", "1 # x", "'", '"\\ud800"']
+    ),
+)
 
 
 @fuzz("training configurations", settings=st.lists(st.builds("{}={}".format, KEYS, VALUE), max_size=3), share=0.2)
@@ -57,7 +69,7 @@ def test_settings_of_the_command_line(settings: list[str], folder: Path) -> None
 
     parser = argparse.ArgumentParser()
     commands.register(parser.add_subparsers())
-    flags = [part for text in settings for part in ("--set", text)]
+    flags = [f"--set={text}" for text in settings]
     arguments = parser.parse_args(["train", "--out", "run", "--dataset", "npz:x", *flags])
     same(attempt(lambda: config_from(commands._settings(arguments), "flags")), folder)
 

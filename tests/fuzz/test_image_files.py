@@ -38,10 +38,16 @@ def pictures() -> list[bytes]:
 def arrays() -> list[bytes]:
     made = []
     for array in (
-        np.zeros((1, 5, 7), np.uint8), np.full((3, 5, 7), 0.5, np.float32), np.zeros((5, 7), np.uint8), np.zeros(0, np.float32),
-        np.zeros((5, 7)), np.asfortranarray(np.zeros((3, 5, 7), np.float32)), np.array(3, np.uint8), np.array([{}], object),
+        np.zeros((1, 5, 7), np.uint8),
+        np.full((3, 5, 7), 0.5, np.float32),
+        np.zeros((5, 7), np.uint8),
+        np.zeros(0, np.float32),
+        np.zeros((5, 7)),
+        np.asfortranarray(np.zeros((3, 5, 7), np.float32)),
+        np.array(3, np.uint8),
+        np.array([{}], object),
         np.zeros(2, [("a", "u1"), ("b", "f4", 2)]),
-    ):  # fmt: skip
+    ):
         out = io.BytesIO()
         np.save(out, array, allow_pickle=True)
         made.append(out.getvalue())
@@ -52,13 +58,34 @@ def arrays() -> list[bytes]:
 
 PICTURES, ARRAYS = pictures(), arrays()
 HEADERS = st.builds(
-    lambda descr, order, shape, version: header(f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}", version),
-    st.sampled_from(["'<f4'", "'|u1'", "'>f4'", "'|O'", "'<f4,<f4'", "[('a', '<f4')]", "'(1000000000,)f4'", "'M8[ns]'", "7", "'V8'"]),
+    lambda descr, order, shape, version: header(
+        f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}", version
+    ),
+    st.sampled_from(
+        ["'<f4'", "'|u1'", "'>f4'", "'|O'", "'<f4,<f4'", "[('a', '<f4')]", "'(1000000000,)f4'", "'M8[ns]'", "7", "'V8'"]
+    ),
     st.sampled_from(["False", "True", "0", "None"]),
-    st.sampled_from(["(1, 5, 7)", "(5, 7)", "(3, 5, 7)", "()", "(-1,)", "(1000000000000,)", "(9223372036854775807, 2)",
-                     "(0, 1000000000000)", "5", "[5]", "(5.0,)", "((5,),)", "(" * 300, "(1,) * 9999999", "(True,)"]),
+    st.sampled_from(
+        [
+            "(1, 5, 7)",
+            "(5, 7)",
+            "(3, 5, 7)",
+            "()",
+            "(-1,)",
+            "(1000000000000,)",
+            "(9223372036854775807, 2)",
+            "(0, 1000000000000)",
+            "5",
+            "[5]",
+            "(5.0,)",
+            "((5,),)",
+            "(" * 300,
+            "(1,) * 9999999",
+            "(True,)",
+        ]
+    ),
     st.sampled_from([1, 2, 3, 9]),
-)  # fmt: skip
+)
 
 
 def header(text: str, version: int) -> bytes:

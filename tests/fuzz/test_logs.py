@@ -13,11 +13,19 @@ import dualsmooth as ds
 from dualsmooth.runtime.report import load_runs
 from dualsmooth.runtime.tsv import COLUMNS, is_log, read_log
 
-LOG = b"idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t1.234\t1\t0:00:02.345678\n16\t1\t-1\t0.0\t0\t1 day, 0:00:01\n"
+LOG = (
+    b"idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
+    b"0\t3\t3\t1.234\t1\t0:00:02.345678\n16\t1\t-1\t0.0\t0\t1 day, 0:00:01\n"
+)
 CELLS = st.one_of(
-    st.integers(-2, 9).map(str), st.floats().map(str), LEAVES.map(str), st.text(max_size=6),
-    st.sampled_from(["0:00:01", " , 0:1", "1 day, 0:00:01.5", "x, 1", "١", "1_0", "1e5", "inf", "nan", "9" * 400, "9" * 5000]),
-)  # fmt: skip
+    st.integers(-2, 9).map(str),
+    st.floats().map(str),
+    LEAVES.map(str),
+    st.text(max_size=6),
+    st.sampled_from(
+        ["0:00:01", " , 0:1", "1 day, 0:00:01.5", "x, 1", "١", "1_0", "1e5", "inf", "nan", "9" * 400, "9" * 5000]
+    ),
+)
 
 
 @st.composite

@@ -24,8 +24,12 @@ class Real:
 @pytest.fixture(scope="module", autouse=True)
 def real(folder: Path) -> None:
     path = toys.write_bundle(
-        folder / "bundle", sigmas=(0.25, 0.5, 1.0), sigma_e=0.8, estimator_cuts=[0.3, 0.6], classifier_cuts=[0.3, 0.4, 0.2]
-    )  # fmt: skip
+        folder / "bundle",
+        sigmas=(0.25, 0.5, 1.0),
+        sigma_e=0.8,
+        estimator_cuts=[0.3, 0.6],
+        classifier_cuts=[0.3, 0.4, 0.2],
+    )
     Real.manifest = json.loads((path / MANIFEST).read_text())
     Real.schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 
@@ -40,7 +44,7 @@ def test_accepted_manifests_are_what_they_say(text: str) -> None:
     assert all(np.isfinite(s) for s in (*bundle.sigmas, bundle.sigma_e))
     assert bundle.sigma_e == stated["sigma_e"]
     assert bundle.files == {name: entry["sha256"] for name, entry in stated["files"].items()}
-    assert set(name for model in bundle.models() for name in model.members) <= set(bundle.files)
+    assert {name for model in bundle.models() for name in model.members} <= set(bundle.files)
     fields = {k: v for k, v in vars(bundle).items() if k not in ("path", "manifest_sha256")}
     again = parse_manifest(Path("b"), manifest_text(**fields).encode("utf-8", "surrogatepass"))
     assert {k: v for k, v in vars(again).items() if k not in ("path", "manifest_sha256")} == fields

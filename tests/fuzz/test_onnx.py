@@ -26,11 +26,12 @@ def model_of(
     nodes: list[Any], constants: dict[str, np.ndarray[Any, Any]], shape: list[Any] | None = None
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
-        nodes, "g",
+        nodes,
+        "g",
         [helper.make_tensor_value_info("x", FLOAT, ["batch", *(shape or [1, 4, 4])])],
         [helper.make_tensor_value_info("logits", FLOAT, ["batch", 2])],
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
@@ -46,26 +47,34 @@ def samples() -> list[bytes]:
 
     last = [N("Gemm", ["f", "w", "b"], ["logits"])]
     convolution = [
-        N("Conv", ["x", "k"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]), N("Relu", ["c"], ["r"]),
-        N("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]), N("Flatten", ["p"], ["f"]), *last,
-    ]  # fmt: skip
+        N("Conv", ["x", "k"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        N("Relu", ["c"], ["r"]),
+        N("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        N("Flatten", ["p"], ["f"]),
+        *last,
+    ]
     shapes = [
-        N("Shape", ["x"], ["s"], start=0, end=1), N("Concat", ["s", "rest"], ["t"], axis=0),
-        N("Reshape", ["x", "t"], ["f"]), N("Slice", ["f", "zero", "many", "one"], ["u"]),
+        N("Shape", ["x"], ["s"], start=0, end=1),
+        N("Concat", ["s", "rest"], ["t"], axis=0),
+        N("Reshape", ["x", "t"], ["f"]),
+        N("Slice", ["f", "zero", "many", "one"], ["u"]),
         N("Gemm", ["u", "w", "b"], ["logits"]),
-    ]  # fmt: skip
+    ]
     quantised = [
-        N("QuantizeLinear", ["x", "scale", "point"], ["q"]), N("DequantizeLinear", ["q", "scale", "point"], ["d"]),
-        N("Flatten", ["d"], ["f"]), *last,
-    ]  # fmt: skip
+        N("QuantizeLinear", ["x", "scale", "point"], ["q"]),
+        N("DequantizeLinear", ["q", "scale", "point"], ["d"]),
+        N("Flatten", ["d"], ["f"]),
+        *last,
+    ]
     side = [
         helper.make_graph([N("Identity", ["f"], [n])], n, [], [helper.make_tensor_value_info(n, FLOAT, None)])
         for n in "ae"
     ]
     branch = [
-        N("Flatten", ["x"], ["f"]), N("If", ["yes"], ["h"], then_branch=side[0], else_branch=side[1]),
+        N("Flatten", ["x"], ["f"]),
+        N("If", ["yes"], ["h"], then_branch=side[0], else_branch=side[1]),
         N("Gemm", ["h", "w", "b"], ["logits"]),
-    ]  # fmt: skip
+    ]
     two = weights(2)
     made = [
         model_of(convolution, {"k": weights(2, 1, 3, 3), "w": weights(8, 2), "b": two}),
@@ -86,10 +95,12 @@ SAMPLES = samples()
 def graphs(draw: st.DrawFn) -> bytes:
     """Any operators with any small attributes on anything, from `x` to `logits`."""
     constants = {
-        "i0": np.array(draw(st.lists(INTS, max_size=5)), np.int64), "i1": np.array(draw(INTS), np.int64),
-        "f0": np.zeros(draw(st.lists(st.integers(0, 5), max_size=4)), np.float32), "f1": np.array(0.5, np.float32),
+        "i0": np.array(draw(st.lists(INTS, max_size=5)), np.int64),
+        "i1": np.array(draw(INTS), np.int64),
+        "f0": np.zeros(draw(st.lists(st.integers(0, 5), max_size=4)), np.float32),
+        "f1": np.array(0.5, np.float32),
         "w": np.zeros((16, 2), np.float32),
-    }  # fmt: skip
+    }
     names, nodes = ["x", *constants, "", "nowhere"], list[Any]()
     for number in range(draw(st.integers(1, 6))):
         inputs = draw(st.lists(st.sampled_from(names), max_size=5))
@@ -104,8 +115,27 @@ INTS = st.one_of(st.integers(-3, 6), st.sampled_from([1 << 20, 1 << 31, (1 << 63
 OPS = st.sampled_from(
     [*sorted(OPERATORS - {"If"}), *["Reshape", "Slice", "Tile", "Expand", "Pad", "Split", "Range"] * 4]
 )
-SETTINGS = ["axis", "axes", "kernel_shape", "strides", "pads", "dilations", "perm", "keepdims", "start", "end", "group",
-            "blocksize", "allowzero", "ceil_mode", "split", "value_ints", "value_int", "output_shape", "transA"]  # fmt: skip
+SETTINGS = [
+    "axis",
+    "axes",
+    "kernel_shape",
+    "strides",
+    "pads",
+    "dilations",
+    "perm",
+    "keepdims",
+    "start",
+    "end",
+    "group",
+    "blocksize",
+    "allowzero",
+    "ceil_mode",
+    "split",
+    "value_ints",
+    "value_int",
+    "output_shape",
+    "transA",
+]
 ATTRIBUTES = st.one_of(
     st.dictionaries(st.sampled_from(SETTINGS), st.one_of(INTS, st.lists(INTS, min_size=1, max_size=4)), max_size=3),
     st.fixed_dictionaries(

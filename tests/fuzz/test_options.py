@@ -22,9 +22,11 @@ from dualsmooth.runtime.triton_model import ServerOptions
 from dualsmooth.runtime.wire import open_wire
 
 PARTS = st.one_of(
-    st.integers(-2, 400).map(str), NUMBERS.map(repr), TEXTS,
+    st.integers(-2, 400).map(str),
+    NUMBERS.map(repr),
+    TEXTS,
     st.sampled_from(["", "0.5", "0.25,0.5", "1e3", "1_000", " 7 ", "٣", "inf", "nan", "9" * 5000, "0x10", "+5", "100"]),
-)  # fmt: skip
+)
 
 
 def joined(*kinds: str) -> st.SearchStrategy[str]:

@@ -53,6 +53,17 @@ def test_text_round_trip(budget: ds.Budget, rule: str) -> None:
     assert certificate.radius > 0
 
 
+def test_certificates_compare() -> None:
+    assert ds.Certificate.from_json(made().to_json()) == made()
+    assert made(all_levels=True) != made()
+
+
+def test_a_key_that_occurs_twice_is_refused() -> None:
+    text = '{"radius": 9.0, ' + made().to_json()[1:]
+    with pytest.raises(ds.CertificateError, match="a key occurs twice"):
+        ds.Certificate.from_json(text)
+
+
 def test_what_a_certificate_tells() -> None:
     certificate = made()
     data = json.loads(certificate.to_json())
@@ -70,6 +81,14 @@ TAMPERED: dict[str, Change] = {
     "radius NaN": lambda d: d.update(radius=float("nan")),
     "radius text": lambda d: d.update(radius=str(d["radius"])),
     "radius huge": lambda d: d.update(radius=10**400),
+    "sigma by a little": lambda d: d.update(sigma=d["sigma"] + 1e-6),
+    "a field of its own": lambda d: d.update(linf_radius=9.0),
+    "a field of its own in the seed": lambda d: d["seed"].update(trusted=True),
+    "a field of its own in the terms": lambda d: d["terms"].update(norm="linf"),
+    "a field of its own in the artefact": lambda d: d["artefact"].update(accuracy=1.0),
+    "artefact of numbers": lambda d: d["artefact"].update(precision=float("nan")),
+    "artefact files as pairs": lambda d: d["artefact"].update(files=[["a", "b"]]),
+    "version a number": lambda d: d.update(dualsmooth=1),
     "label": lambda d: d.update(label=0),
     "label none": lambda d: d.update(label=None),
     "label true": lambda d: d.update(label=True, guess=True),

@@ -288,3 +288,10 @@ def test_options_do_not_change_votes(tmp_path: Path) -> None:
     given = {"arena": False, "spinning": False} if PROVIDER == "cpu" else {"streams": 2}
     engine = opened(path, options=EngineOptions.of(PROVIDER, given))
     assert (engine.votes(CLASSIFIER, batch, 0.25, 3) == opened(path).votes(CLASSIFIER, batch, 0.25, 3)).all()
+
+
+@pytest.mark.parametrize("threads", [-1, 1025, 10**30, 1.5])
+def test_threads_that_no_machine_has_are_refused(tmp_path: Path, threads: Any) -> None:
+    """ONNX Runtime hangs where the system refuses to make a thread."""
+    with pytest.raises(ds.InputError, match="threads is"):
+        ds.load(make(tmp_path / "b"), threads=threads)

@@ -208,3 +208,38 @@ def test_kill_9_at_20_random_moments_loses_and_doubles_nothing(setting, tmp_path
                 file.truncate(max(0, killed.stat().st_size - int(rng.integers(1, row))))
     subprocess.run([*command, "--out", str(killed)], check=True, capture_output=True)
     assert rows(killed) == rows(whole)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": 1 << 63},
+        {"index": [1]},
+        {"index": 0.5},
+        {"true_label": "x"},
+        {"seconds": 1e300},
+        {"seconds": -1},
+        {"note": 1},
+    ],
+    ids=str,
+)
+def test_rows_that_no_evaluation_writes_are_refused(setting, tmp_path, change) -> None:
+    out = tmp_path / "o.jsonl"
+    run(setting, out, indices=range(1))
+    row = json.loads(out.read_text())
+    out.write_text(json.dumps(row | change) + "\n")
+    with pytest.raises(ds.InputError, match="line 1"):
+        read_results(out)
+    if change.keys() & {"index", "true_label"}:
+        with pytest.raises(ds.InputError, match="line 1 is not a result"):
+            run(setting, out)
+
+
+def test_a_row_without_its_label_is_not_resumed(setting, tmp_path) -> None:
+    out = tmp_path / "o.jsonl"
+    run(setting, out, indices=range(1))
+    row = json.loads(out.read_text())
+    del row["true_label"]
+    out.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ds.InputError, match="line 1 is not a result"):
+        run(setting, out)

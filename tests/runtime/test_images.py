@@ -34,3 +34,31 @@ def test_nothing_is_resized(tmp_path: Path) -> None:
     PIL.Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
     with pytest.raises(ds.InputError, match=r"has shape \[1, 4, 5\]; expected \[1, 28, 28\]"):
         read_image(tmp_path / "a.png", (1, 28, 28))
+
+
+HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n"
+
+
+def test_what_a_header_claims_takes_no_memory(tmp_path: Path) -> None:
+    raw = HEADER.encode()
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw)
+    with pytest.raises(ds.InputError, match="cannot read"):
+        read_image(tmp_path / "a.npy", (3, 4, 5))
+    PIL.Image.new("1", (10_000, 10_000)).save(tmp_path / "a.png")  # Pillow warns of a bomb
+    with pytest.raises(ds.InputError, match=r"has shape \[3, 10000, 10000\]"):
+        read_image(tmp_path / "a.png", (3, 4, 5))
+
+
+@pytest.mark.parametrize("format", ["TIFF", "GIF", "EPS", "PPM"])
+def test_only_png_and_jpeg_are_decoded(tmp_path: Path, format: str) -> None:
+    """Pillow would start Ghostscript for EPS."""
+    PIL.Image.fromarray(PIXELS.transpose(1, 2, 0)).save(tmp_path / "a.png", format)
+    with pytest.raises(ds.InputError, match="expected a PNG, JPEG or NPY file"):
+        read_image(tmp_path / "a.png", (3, 4, 5))
+
+
+@pytest.mark.parametrize("raw", [b"PK\x03\x04", b"\x80\x04.", b"\x93NUMPY\x01\x00\x02\x00(\n", b""])
+def test_other_bytes_in_an_npy_file(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "a.npy").write_bytes(raw)
+    with pytest.raises(ds.InputError, match="expected an NPY file"):
+        read_image(tmp_path / "a.npy", (3, 4, 5))

@@ -122,3 +122,12 @@ def test_columns_are_a_data_frame(results, tmp_path, log) -> None:
     frame = pandas.DataFrame(ds.read_results(log))
     assert frame[frame.correct & (frame.radius >= 0.25)]["index"].tolist() == [0, 60]
     assert frame.label.tolist() == [3, -1, 0, 0, 6, 1]
+
+
+@pytest.mark.parametrize(
+    "cell", [("0\t3\t3", f"{1 << 63}\t3\t3"), ("0:00:12.204518", " , 0:1"), ("0:00:12.204518", "-5:00:00")]
+)
+def test_odd_numbers_are_refused_with_their_line(tmp_path, cell) -> None:
+    (tmp_path / "odd.tsv").write_text(LOG.replace(*cell, 1))
+    with pytest.raises(ds.InputError, match="line 2"):
+        ds.read_results(tmp_path / "odd.tsv")

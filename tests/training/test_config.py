@@ -84,3 +84,31 @@ def test_a_toml_file_that_is_missing_or_broken_is_refused(tmp_path: Path) -> Non
     (tmp_path / "bad.toml").write_text("a = = 1")
     with pytest.raises(InputError, match="is not TOML"):
         read_toml(tmp_path / "bad.toml")
+
+
+def test_texts_that_json_leaves_and_toml_does_not_know() -> None:
+    config = Config("npz:a\x7fb\u2028😀")
+    assert config_from(tomllib.loads(config.to_toml()), "test") == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dataset": "a\ud800"},
+        {"seed": 1 << 70},
+        {"seed": 1 << 20_000},
+        {"sigma_e": 10**400},
+        {"experts": ["inf=a.onnx"]},
+    ],
+    ids=["half a character", "65 bits", "20,000 bits", "beyond floats", "infinite level"],
+)
+def test_values_that_toml_cannot_hold(values: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        config_from({"dataset": "d", **values}, "test")
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000, "x = " + "9" * 5000])
+def test_toml_that_no_reader_takes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(InputError, match="is not TOML"):
+        read_toml(tmp_path / "a.toml")

@@ -96,6 +96,12 @@ def test_gradients_are_clipped_where_it_is_asked_for(
     assert max(norms) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_a_history_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*history\.jsonl: Is a directory"):
+        append_history(tmp_path / "b.pt", 1, loss=2.0)
+
+
 def test_history_keeps_other_networks_and_survives_damage(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text('{"network": "a", "epoch": 1, "loss": 3}\n[1]\n{"network": "a", "ep')
     append_history(tmp_path / "b.pt", 1, loss=2.0)

@@ -16,7 +16,7 @@ from dualsmooth.cli import main
 from dualsmooth.runtime.bundle import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.triton import fill_repository, model_names, quoted
-from dualsmooth.runtime.triton_model import BlsEngine, ServerOptions, check_tensors, open_smoother
+from dualsmooth.runtime.triton_model import BlsEngine, ServerOptions, check_tensors, open_smoother, read_parameters
 
 
 def ensemble_bundle(path: Path) -> Path:
@@ -100,6 +100,28 @@ def test_unusable_configurations_are_refused(tmp_path: Path, toy_bundle: Path, n
     fill_repository(toy_bundle, tmp_path / "r")
     with pytest.raises(ds.InputError, match=f"config parameter {name}"):
         options_of(tmp_path / "r", **{name: "many"})
+    with pytest.raises(ds.InputError, match=f"config parameter {name}"):
+        options_of(tmp_path / "r", **{name: "9" * 5000})
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"alpha": 1e999}', '{"seed": 1, "seed": 2}'])
+def test_unusable_parameters_are_refused(text: str) -> None:
+    with pytest.raises(ds.InputError, match="request parameters"):
+        read_parameters(text)
+
+
+def test_options_of_the_provider(tmp_path: Path, toy_bundle: Path) -> None:
+    command = ["triton", str(toy_bundle), "--out", str(tmp_path / "r"), "--provider-option", "spinning=off"]
+    assert main([*command, "--provider-option", "arena=off"]) == 0
+    config = (tmp_path / "r" / "dual_smoothing" / "config.pbtxt").read_text()
+    text = config.split('key: "provider_options" value { string_value: "')[1].split('"')[0]
+    read = options_of(tmp_path / "r", provider_options=text).provider_options
+    assert (read.spinning, read.arena) == (False, False)
+    with pytest.raises(ds.InputError, match="provider cpu has no option 'speed'"):
+        options_of(tmp_path / "r", provider_options="speed=high")
+    with pytest.raises(ds.InputError, match="provider cpu has no option 'speed'"):
+        fill_repository(toy_bundle, tmp_path / "s", provider_options={"speed": "high"})
+    assert not (tmp_path / "s").exists()
 
 
 def test_another_manifest_or_file_is_refused(tmp_path: Path, toy_bundle: Path) -> None:

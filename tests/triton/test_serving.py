@@ -13,7 +13,7 @@ import toys
 import dualsmooth as ds
 from dualsmooth.runtime.noise import Seed
 from dualsmooth.runtime.selftest import check_generator
-from dualsmooth.runtime.serving import Collected, Limits, Refused, Service, Stopped
+from dualsmooth.runtime.serving import Collected, Limits, Refused, Service, Stopped, accept
 from dualsmooth.runtime.votes import Stream
 
 
@@ -145,7 +145,7 @@ def test_a_failed_batch_fails_its_own_requests_only(smoother: ds.Smoother, monke
         return real(model, batch, sigma, width)
 
     monkeypatch.setattr(smoother.engine, "votes", votes)
-    monkeypatch.setattr(smoother, "check_image", lambda image: image)
+    monkeypatch.setattr(smoother, "check_image", lambda image, noise=None: image)
     smoother.batch_size = 1  # so that no batch is shared
     service = Service(smoother)
     good, bad = Collected(), Collected()
@@ -220,3 +220,17 @@ def test_generator_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Seed, "generator", lambda self, stream: real(self, one))
     with pytest.raises(ds.EngineError, match="two streams"):
         check_generator(Seed(1))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"budget": 0}, {"budget": False}, {"mode": []}, {"mode": {}}, {"mode": None}], ids=str
+)
+def test_odd_parameters_are_bad_requests(smoother: ds.Smoother, parameters: dict[str, Any]) -> None:
+    with pytest.raises(ds.InputError):
+        accept(smoother, Limits(), IMAGE, parameters, Collected())
+
+
+def test_no_budget_is_the_usual_one(smoother: ds.Smoother) -> None:
+    ticket = accept(smoother, Limits(), IMAGE, {"budget": None}, Collected())
+    assert ticket.terms is not None
+    assert ticket.terms.budget == ds.Fixed(10_000)

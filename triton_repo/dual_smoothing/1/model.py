@@ -15,7 +15,14 @@ import triton_python_backend_utils as pb
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, one_line
 from dualsmooth.runtime.serving import CERTIFY, PING, Answer, Refused, Service, Stopped
-from dualsmooth.runtime.triton_model import METRICS, ServerOptions, check_tensors, open_smoother, outputs, read_parameters
+from dualsmooth.runtime.triton_model import (
+    METRICS,
+    ServerOptions,
+    check_tensors,
+    open_smoother,
+    outputs,
+    read_parameters,
+)
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 CANCEL_SECONDS = 0.02
