@@ -202,9 +202,9 @@ class Certificate:
             raise CertificateError(
                 f"certificate is incomplete or damaged ({type(error).__name__}: {str(error)[:80]})"
             ) from error
-        unknown = sorted((set(data) - set(fresh)) | (set(data["seed"]) - set(fresh["seed"])), key=str)
-        if unknown:
-            raise CertificateError(f"the field {str(unknown[0])[:60]!r} is not known here; its meaning is not checked")
+        odd = sorted((set(data) ^ set(fresh)) | (set(data["seed"]) - set(fresh["seed"])), key=str)
+        if odd:
+            raise CertificateError(f"the field {str(odd[0])[:60]!r} is missing, or is not known here and not checked")
         fresh["seed"] = {name: fresh["seed"][name] for name in data["seed"]}  # older ones state less
         for name, value in fresh.items():
             good = data.get(name) == value if name == "sigma" else _same(data.get(name), value)  # sigma is no radius

@@ -21,6 +21,9 @@ from dualsmooth.runtime.multiscale import multiscale_certification, settle_multi
 from dualsmooth.runtime.rules import Plan, check_rule, guess_route, make_plan, single_level
 from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Request, Stream, Tally
 
+MIN_ALPHA = 1e-100
+"""Shares of a smaller alpha would round to 0."""
+
 Requests = Generator[list[Request], None, None]
 
 
@@ -49,7 +52,7 @@ class Terms:
         budget: Budget,
     ) -> Terms:
         """Raises `InputError` for an alpha outside (0, 0.1], or an unknown rule or route."""
-        if not (isinstance(alpha, float | int) and 0 < alpha <= 0.1):
+        if not (isinstance(alpha, float | int) and MIN_ALPHA <= alpha <= 0.1):
             raise InputError(f"alpha is {alpha!r}; expected 0 < alpha <= 0.1, e.g. 0.001")
         if not isinstance(budget, Budget):
             raise InputError(f"budget is {budget!r}; expected Fixed(n), Adaptive(max_passes, tolerance) or AtRadius(r)")

@@ -18,7 +18,7 @@ import numpy as np
 from dualsmooth.runtime.budgets import Fixed, parse_budget
 from dualsmooth.runtime.certificate import Certificate, Prediction
 from dualsmooth.runtime.certification import Terms, certification
-from dualsmooth.runtime.errors import CertificateError, DualSmoothError, EngineError, InputError, ServerError, one_line
+from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, ServerError, one_line
 from dualsmooth.runtime.noise import Noise, Seed, parse_noise
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.smoother import Smoother
@@ -286,7 +286,7 @@ class Service:
     def _so_far(self, ticket: Ticket) -> Certificate | None:
         try:
             answer = ticket.answer()
-        except CertificateError:  # the rule needs votes that are still to come
+        except DualSmoothError:  # such as a rule that needs votes that are still to come
             return None
         if not isinstance(answer, Certificate):
             return None

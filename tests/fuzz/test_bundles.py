@@ -53,8 +53,8 @@ def folders(draw: st.DrawFn) -> tuple[bytes, dict[str, bytes | None], bool]:
     for name in draw(st.lists(st.sampled_from(NAMES), max_size=2, unique=True)):
         kind = draw(st.integers(0, 9))
         swapped = Real.files[NAMES[draw(st.integers(0, 3))]]
-        files[name] = None if kind == 0 else swapped if kind == 1 else draw(damaged(contents, most=3))
-    return json.dumps(manifest).encode(), files, draw(st.integers(0, 4)) > 0
+        files[name] = None if kind == 0 else swapped if kind <= 3 else draw(damaged(contents, most=3))
+    return json.dumps(manifest).encode(), files, draw(st.booleans())
 
 
 def build(case: tuple[bytes, dict[str, bytes | None], bool], path: Path) -> None:

@@ -18,7 +18,7 @@ LOG = (
     b"0\t3\t3\t1.234\t1\t0:00:02.345678\n16\t1\t-1\t0.0\t0\t1 day, 0:00:01\n"
 )
 CELLS = st.one_of(
-    st.sampled_from([str(1 << 63), str(-(1 << 64)), "-5:00:00", " , 0:1"]),
+    *[st.sampled_from([str(1 << 63), str(-(1 << 64)), "-5:00:00", " , 0:1", "nan", "inf"])] * 4,
     st.integers(-2, 9).map(str),
     st.floats().map(str),
     LEAVES.map(str),

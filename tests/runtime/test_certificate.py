@@ -82,6 +82,8 @@ TAMPERED: dict[str, Change] = {
     "radius text": lambda d: d.update(radius=str(d["radius"])),
     "radius huge": lambda d: d.update(radius=10**400),
     "sigma by a little": lambda d: d.update(sigma=d["sigma"] + 1e-6),
+    "no label": lambda d: d.pop("label"),
+    "no route radius": lambda d: d.pop("route_radius"),
     "a field of its own": lambda d: d.update(linf_radius=9.0),
     "a field of its own in the seed": lambda d: d["seed"].update(trusted=True),
     "a field of its own in the terms": lambda d: d["terms"].update(norm="linf"),
