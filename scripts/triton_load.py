@@ -26,6 +26,7 @@ from triton_server import TritonServer
 import dualsmooth as ds
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.providers import parse_options
 from dualsmooth.runtime.triton import fill_repository
 
 Images = Sequence[npt.NDArray[np.uint8]]
@@ -132,6 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--budget", default="fixed:2000")
     parser.add_argument("--threads", type=int, default=0, help="engine threads, of both sides")
+    parser.add_argument("--provider-option", action="append", default=[], metavar="NAME=VALUE", help="of the server")
     parser.add_argument("--wire", default="grpc", choices=["grpc", "http"])
     args = parser.parse_args()
     budget = ds.parse_budget(args.budget)
@@ -141,7 +143,8 @@ def main() -> None:
     each = args.seconds / args.rounds
     ratios, efforts, totals, memory = [], [], Tested(), []
     with tempfile.TemporaryDirectory() as folder:
-        fill_repository(SHIPPED_BUNDLE, Path(folder) / "repository", threads=args.threads)
+        options = parse_options(args.provider_option)
+        fill_repository(SHIPPED_BUNDLE, Path(folder) / "repository", threads=args.threads, provider_options=options)
         with TritonServer([Path(folder) / "repository"], Path(folder) / "log") as server:
             url = f"{args.wire}://127.0.0.1:{server.grpc if args.wire == 'grpc' else server.http}"
             (process,) = server.stubs("dual_smoothing")
