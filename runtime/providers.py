@@ -56,7 +56,8 @@ class EngineOptions:
     certificate: `precision`, `tf32`, `device`.
 
     - `arena` (cpu): memory is kept between calls; off, it is given back, at some cost in speed
-    - `spinning` (cpu): idle threads wait actively; off, they leave the core to others
+    - `spinning` (cpu): idle threads wait actively, ONNX Runtime's default; off, they leave the core to others, the
+      noise thread among them: measured to be as fast alone, and faster beside a server (docs/bench.md)
     - `device`: number of the GPU (cuda, tensorrt), or CPU, GPU, NPU (openvino)
     - `precision` (openvino: fp32, bf16, fp16; tensorrt: fp32, fp16): of float layers; fp32 unless another is given
     - `tf32` (cuda): allow TensorFloat-32 in float32 layers
@@ -66,7 +67,7 @@ class EngineOptions:
     """
 
     arena: bool = True
-    spinning: bool = True
+    spinning: bool = False
     device: str = ""
     precision: str = "fp32"
     tf32: bool = False

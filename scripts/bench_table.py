@@ -135,8 +135,8 @@ def choices(args: argparse.Namespace) -> list[str]:
                 loops[threads_text(threads)] = ours(
                     ds.load(path, **base | {"threads": threads}), parse_noise(args.noise)
                 )
-        still = ds.load(path, **base, provider_options={"spinning": False})
-        loops["threads that do not spin"] = ours(still, parse_noise(args.noise))
+        active = ds.load(path, **base, provider_options={"spinning": True})
+        loops["threads that spin"] = ours(active, parse_noise(args.noise))
         for size in CANDIDATES:
             if size != args.batch:
                 loops[f"batch {size}"] = ours(ds.load(path, **base | {"batch_size": size}), parse_noise(args.noise))
