@@ -57,7 +57,7 @@ def connect(
         if isinstance(error, Exception):
             raise wire.translated(error) from error
         raise
-    return RemoteSmoother(wire, {name: str(entry["string_value"]) for name, entry in parameters.items()})
+    return RemoteSmoother(wire, {name: str(entry.get("string_value", "")) for name, entry in parameters.items()})
 
 
 class RemoteEngine(Engine):

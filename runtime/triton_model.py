@@ -52,7 +52,7 @@ class ServerOptions:
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> ServerOptions:
         """From Triton's model configuration. Raises `InputError`."""
-        given = {name: str(entry["string_value"]) for name, entry in config.get("parameters", {}).items()}
+        given = {name: str(entry.get("string_value", "")) for name, entry in config.get("parameters", {}).items()}
 
         def number(name: str, low: int, high: int) -> int:
             text = given.get(name, "")
