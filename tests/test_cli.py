@@ -215,3 +215,13 @@ def test_a_file_name_need_not_be_text(bundle, tmp_path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("\\udcff: classifier_0")
+
+
+def test_what_a_refusal_quotes_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["plan", "results.jsonl", "\x1b[31m"], ["plan", "results.jsonl", "a\nb"], ["\x1b[31m"]):
+        with pytest.raises(SystemExit) as stop:
+            main(line)
+        said = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert "\x1b" not in said
+        assert len(said.strip().splitlines()) == 1

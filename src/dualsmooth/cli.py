@@ -28,7 +28,7 @@ HEAVY = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {InputError(message)}; see {self.prog} --help\n")  # what it quotes is cleaned
 
 
 def main(argv: Sequence[str] | None = None) -> int:
