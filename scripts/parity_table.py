@@ -268,7 +268,7 @@ Made by `scripts/parity_table.py` on {machine}.
 fp32: largest difference of logits between PyTorch and ONNX Runtime, relative to the largest logit where that exceeds 1,
 on uniform images under noise of every level. int8: share of noisy images with the same arg max as fp32, by batch size
 and by noise level. Speed: ratio of the times of the same batches in ONNX Runtime, taken in turns. Networks with random
-weights have no opinion, and their arg max is easily moved: agreement there is a worst case.
+weights have no opinion: their arg max is nearly always the same one, or easily moved, so agreement there says little.
 
 {table}
 """
