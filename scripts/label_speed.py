@@ -74,10 +74,10 @@ def main() -> None:
         for name, settings in (("every vote", full), ("race", raced)):
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
-                hits, passes = label_votes(Path(folder), data, index, voters, settings, threads=args.threads)
+                votes = label_votes(Path(folder), data, index, voters, settings, threads=args.threads)
                 seconds[name].append(time.perf_counter() - start)
-            best.append(label_radii(hits, passes, settings.labels, run.sigmas))
-        drawn.append(passes.mean())
+            best.append(label_radii(votes, settings.labels, run.sigmas))
+        drawn.append(votes.passes.mean())
         agree.append(np.take_along_axis(best[0], best[1].argmax(1)[:, None], 1)[:, 0] >= best[0].max(1) - 0.05)
     plain = seconds["plain PyTorch loop"]
     print(f"{args.repeats} x {args.images} images, {len(run.sigmas)} levels, N = {config.labels.votes}\n")

@@ -116,12 +116,15 @@ class ClassifierConfig:
 class LabelConfig:
     """Labels of the estimator: R_c(x, sigma_i) from `votes` passes per level, for `images` images (0: all).
 
-    `doubt` is the error probability at which a level that cannot be the best is sampled no further (0: never). With
-    `folds` >= 2 every image is labelled by classifiers that were not trained on it (cross-fitting).
+    `radii` come from "votes", bounded at `alpha` (Dual RS), or from "margins", whose mean and deviation tell in a few
+    passes what takes thousands of votes. `doubt` is the error probability at which a level that cannot be the best is
+    sampled no further (0: never). With `folds` >= 2 every image is labelled by classifiers that were not trained on it
+    (cross-fitting).
     """
 
     images: int = 20_000
     votes: int = 100
+    radii: str = "votes"
     alpha: float = 1e-3
     doubt: float = 0.1
     folds: int = 0
@@ -247,6 +250,9 @@ class Config:
         labels, estimator = self.labels, self.estimator
         _need(labels.images >= 0, f"labels.images is {labels.images}", "a number of images, 0 for all")
         _need(labels.votes >= 1 and labels.shard >= 1, "labels.votes or labels.shard is below 1", "at least 1")
+        _need(labels.radii in ("votes", "margins"), f"labels.radii is {labels.radii!r}", "votes or margins")
+        enough = labels.radii == "votes" or labels.votes >= 4
+        _need(enough, f"labels.votes is {labels.votes} with radii from margins", "at least 4")
         _need(0 <= labels.doubt < 0.5, f"labels.doubt is {labels.doubt}", "0 (draw every vote) to below 0.5")
         _need(labels.folds == 0 or labels.folds >= 2, f"labels.folds is {labels.folds}", "0 (none) or at least 2 folds")
         _need(self.rounds >= 1, f"rounds is {self.rounds}", "at least 1")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,11 @@ from dualsmooth.training.seeds import Stream, numpy_generator
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 _PASSES = 256
 _FIRST_LOOK = 8
+_DEPLOYED = 10_000, 5e-4
+"""The votes, and the share of alpha, of the certificates that labels from margins look forward to."""
 
 
 class Voter:
@@ -45,10 +49,36 @@ class Voter:
         """Votes [N,classes] over `count` noisy copies of each uint8 image [N,C,H,W], packed into full batches."""
         if count < 1 or not len(images):
             raise InputError(f"{count} votes of {len(images)} images were asked for; expected at least 1 of each")
+        totals: Counts | None = None
+        for owner, logits in self._passes(images, sigma, count, generator):
+            if totals is None:
+                totals = np.zeros((len(images), logits.shape[1]), np.int64)
+            np.add.at(totals, (owner, logits.argmax(axis=1)), 1)
+        assert totals is not None
+        return totals
+
+    def margins_of_many(
+        self, images: Images, labels: Labels, sigma: float, count: int, generator: np.random.Generator
+    ) -> Floats:
+        """Votes for the true `labels` [N] over `count` noisy copies of each image, and the sums of their margins and of
+        the squares of these [N,3]; a pass's margin is the true label's logit less the largest other one."""
+        totals = np.zeros((len(images), 3))
+        for owner, logits in self._passes(images, sigma, count, generator):
+            rows, truth = np.arange(len(owner)), labels[owner]
+            votes = logits.argmax(axis=1) == truth
+            own = logits[rows, truth].astype(np.float64)
+            logits[rows, truth] = -np.inf
+            margins = own - logits.max(axis=1)
+            np.add.at(totals, owner, np.stack([votes, margins, margins**2], axis=1))
+        return totals
+
+    def _passes(
+        self, images: Images, sigma: float, count: int, generator: np.random.Generator
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Batches of passes: whose they are [B], and their logits [B,classes]."""
         clean = images.astype(np.float32) / np.float32(255)
         noisy = np.empty((min(count * len(images), _PASSES), *images.shape[1:]), np.float32)
         feed = {"sigma": np.asarray(sigma, np.float32)} if self._conditional else {}
-        totals: Counts | None = None
         for start in range(0, count * len(images), _PASSES):
             owner = np.arange(start, min(start + _PASSES, count * len(images))) // count
             batch = noisy[: len(owner)]
@@ -56,11 +86,7 @@ class Voter:
             logits = self._session.run(["logits"], {"x": batch, **feed})[0]
             if not np.isfinite(logits).all():
                 raise EngineError("the network gave logits that are not finite; train it again with a lower lr")
-            if totals is None:
-                totals = np.zeros((len(images), logits.shape[1]), np.int64)
-            np.add.at(totals, (owner, logits.argmax(axis=1)), 1)
-        assert totals is not None
-        return totals
+            yield owner, logits
 
 
 def voter_of(network: Network, input_shape: tuple[int, int, int]) -> Voter:
@@ -79,13 +105,31 @@ def certified_radii(successes: Counts, votes: int, sigmas: Sequence[float], alph
     return np.asarray(sigmas) * np.maximum(normal_quantile(lower_bound(successes, votes, alpha)), 0.0)
 
 
-def label_radii(hits: Counts, passes: Counts, settings: LabelConfig, sigmas: Sequence[float]) -> Floats:
-    """The radii [N,K] that `settings.votes` passes would certify, were the share hits/passes right in all of them.
+class LabelVotes(NamedTuple):
+    """What was drawn for the labels, each [N,K]: votes for the true label, passes, and the sums of the passes' margins
+    and of their squares."""
 
-    Where all votes were drawn this is `certified_radii`; where the race ended early it is its extrapolation. A
-    training target, not a certificate.
+    hits: Floats
+    passes: Floats
+    margins: Floats
+    squares: Floats
+
+
+def label_radii(drawn: LabelVotes, settings: LabelConfig, sigmas: Sequence[float]) -> Floats:
+    """The radii [N,K] that the estimator learns from. Training targets, not certificates.
+
+    `settings.radii` "votes": what `settings.votes` passes would certify, were the share of hits right in all of them.
+    Where all votes were drawn this is `certified_radii`; where the race ended early it is its extrapolation.
+
+    "margins": sigma * mean / deviation of the margins, which is sigma * Phi^-1(p) where margins are Gaussian, up to
+    what 10,000 votes can certify. A few passes then tell radii apart that would take thousands of votes.
     """
-    return _radii_at(hits / passes, settings, sigmas)
+    if settings.radii == "votes":
+        return _radii_at(drawn.hits / drawn.passes, settings, sigmas)
+    mean = drawn.margins / drawn.passes
+    variance = (drawn.squares - drawn.margins * mean) / np.maximum(drawn.passes - 1, 1)
+    most = float(normal_quantile(lower_bound(_DEPLOYED[0], *_DEPLOYED)))
+    return np.asarray(sigmas) * np.clip(mean / np.sqrt(np.maximum(variance, 1e-12)), 0.0, most)
 
 
 def _radii_at(share: Floats, settings: LabelConfig, sigmas: Sequence[float]) -> Floats:
@@ -104,8 +148,8 @@ def label_indices(count: int, config: Config) -> npt.NDArray[np.int64]:
 def label_votes(
     folder: Path, data: TrainingData, index: npt.NDArray[np.int64], experts: Sequence[Voter], config: Config,
     *, key: tuple[int, ...] = (), threads: int = 2,
-) -> tuple[Counts, Counts]:  # fmt: skip
-    """Votes for the true label and passes drawn, both [N,K], of the images `index` [N] at each of the K levels.
+) -> LabelVotes:  # fmt: skip
+    """Votes for the true label, passes drawn and margins of the images `index` [N] at each of the K levels.
 
     `experts[k]` serves level k. The levels of an image race: after 8, 16, 32, … and at last `labels.votes` passes, a
     level whose radius cannot be the largest is sampled no further (each comparison errs with probability
@@ -114,12 +158,13 @@ def label_votes(
     killed run counts on from the last finished shard.
     """
 
-    def count(number: int, rows: npt.NDArray[np.int64]) -> Counts:
+    def count(number: int, rows: npt.NDArray[np.int64]) -> Floats:
         generator = numpy_generator(config.seed, Stream.LABELS, *key, number)
         return np.stack(_race(np.asarray(data.images[rows]), data.labels[rows], experts, config, generator), axis=1)
 
-    votes = _in_shards("labels", folder, index, (2, len(config.sigmas)), count, config.labels.shard, threads)
-    return votes[:, 0], votes[:, 1]
+    shape = (len(LabelVotes._fields), len(config.sigmas))
+    drawn = _in_shards("labels", folder, index, shape, np.float64, count, config.labels.shard, threads)
+    return LabelVotes(*np.moveaxis(drawn, 1, 0))
 
 
 def route_votes(folder: Path, data: TrainingData, estimator: Voter, config: Config, *, threads: int = 2) -> Counts:
@@ -129,14 +174,14 @@ def route_votes(folder: Path, data: TrainingData, estimator: Voter, config: Conf
         generator = numpy_generator(config.seed, Stream.ROUTES, number)
         return estimator.votes_of_many(np.asarray(data.images[rows]), config.sigma_e, config.finetune.votes, generator)
 
-    everything = np.arange(len(data.images), dtype=np.int64)
-    return _in_shards("routes", folder, everything, (len(config.sigmas),), count, config.labels.shard, threads)
+    everything, shape = np.arange(len(data.images), dtype=np.int64), (len(config.sigmas),)
+    return _in_shards("routes", folder, everything, shape, np.int64, count, config.labels.shard, threads)
 
 
 def _in_shards(
-    name: str, folder: Path, index: npt.NDArray[np.int64], shape: tuple[int, ...],
-    count: Callable[[int, npt.NDArray[np.int64]], Counts], size: int, threads: int,
-) -> Counts:  # fmt: skip
+    name: str, folder: Path, index: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: npt.DTypeLike,
+    count: Callable[[int, npt.NDArray[np.int64]], Array], size: int, threads: int,
+) -> Array:  # fmt: skip
     """`count(number, rows)` [rows, *shape] of each shard of `index`, from its file in `folder` where there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = [
@@ -157,31 +202,33 @@ def _in_shards(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return np.concatenate([_load_array(path, (len(rows), *shape)) for rows, path in shards])
+    return np.concatenate([_load_array(path, (len(rows), *shape), np.dtype(dtype)) for rows, path in shards])
 
 
 def _race(
     images: Images, labels: Labels, experts: Sequence[Voter], config: Config, generator: np.random.Generator
-) -> tuple[Counts, Counts]:
-    """Hits and passes [N,K] of a race of the levels of each image; see `label_votes`."""
+) -> LabelVotes:
+    """A race of the levels of each image; see `label_votes`."""
     settings = config.labels
-    hits = np.zeros((len(images), len(experts)), np.int64)
-    passes = np.zeros_like(hits)
-    racing = np.ones(hits.shape, bool)
+    drawn = LabelVotes(*np.zeros((len(LabelVotes._fields), len(images), len(experts))))
+    racing = np.ones(drawn.hits.shape, bool)
     for look in _looks(settings):
         for level, (expert, sigma) in enumerate(zip(experts, config.sigmas, strict=True)):
             rows = np.flatnonzero(racing[:, level])
             if len(rows):
-                more = look - int(passes[rows[0], level])
-                votes = expert.votes_of_many(images[rows], sigma, more, generator)
-                hits[rows, level] += votes[np.arange(len(rows)), labels[rows]]
-                passes[rows, level] = look
+                more = look - int(drawn.passes[rows[0], level])
+                totals = expert.margins_of_many(images[rows], labels[rows], sigma, more, generator)
+                for place, total in zip((drawn.hits, drawn.margins, drawn.squares), totals.T, strict=True):
+                    place[rows, level] += total
+                drawn.passes[rows, level] = look
         if settings.doubt > 0:
-            racing &= contenders(hits, passes, settings, config.sigmas)
-    return hits, passes
+            racing &= contenders(drawn.hits, drawn.passes, settings, config.sigmas)
+    return drawn
 
 
-def contenders(hits: Counts, passes: Counts, settings: LabelConfig, sigmas: Sequence[float]) -> npt.NDArray[np.bool_]:
+def contenders(
+    hits: npt.ArrayLike, passes: npt.ArrayLike, settings: LabelConfig, sigmas: Sequence[float]
+) -> npt.NDArray[np.bool_]:
     """Which levels [N,K] may still have the largest radius of their image; none where it is plain which one has.
 
     A level is out when the radius at the upper bound of its share of hits is below the radius at the lower bound of
@@ -204,17 +251,19 @@ def _looks(settings: LabelConfig) -> list[int]:
     return [*looks, settings.votes]
 
 
-def _save_array(path: Path, array: Counts) -> None:
+def _save_array(path: Path, array: Array) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_atomically(path, buffer.getvalue())
 
 
-def _load_array(path: Path, shape: tuple[int, ...]) -> Counts:
+def _load_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it and run `dualsmooth train` again") from error
-    if array.shape != shape or array.dtype != np.int64:
-        raise InputError(f"{path} holds {array.dtype} {array.shape}, expected int64 {shape}; delete it and train again")
-    return np.asarray(array, np.int64)
+    if array.shape != shape or array.dtype != dtype:
+        raise InputError(
+            f"{path} holds {array.dtype} {array.shape}, expected {dtype} {shape}; delete it and train again"
+        )
+    return np.asarray(array)

@@ -96,11 +96,11 @@ def _round(work: Work, number: int, previous: Round | None) -> Round:
         for fold, members in enumerate(cut or [index], start=bool(config.labels.folds)):
             place = np.isin(index, members)
             judges = voters if fold == 0 else _voters(families[fold], data)
-            hits, passes = label_votes(
+            drawn = label_votes(
                 folder / files.label_folder(fold), data, index[place], judges, config,
                 key=(number, fold) if number or fold else (), threads=work.threads,
             )  # fmt: skip
-            radii[place] = label_radii(hits, passes, config.labels, config.sigmas)
+            radii[place] = label_radii(drawn, config.labels, config.sigmas)
     _describe(work, prefix, radii)
     with work.stage(f"{prefix}estimator"):
         trunk = previous.estimator if previous else families[0][_nearest(config)] if families else None

@@ -13,7 +13,7 @@ from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
 from dualsmooth.training.labels import (
-    Counts,
+    LabelVotes,
     Voter,
     certified_radii,
     contenders,
@@ -48,7 +48,7 @@ def every_vote(config: Config) -> Config:
     return dataclasses.replace(config, labels=dataclasses.replace(config.labels, doubt=0.0))
 
 
-def labelled(config: Config, data: TrainingData, voter: Voter, folder: Path, threads: int = 2) -> tuple[Counts, Counts]:
+def labelled(config: Config, data: TrainingData, voter: Voter, folder: Path, threads: int = 2) -> LabelVotes:
     index = label_indices(len(data.images), config)
     return label_votes(folder, data, index, [voter, voter], config, threads=threads)
 
@@ -56,10 +56,10 @@ def labelled(config: Config, data: TrainingData, voter: Voter, folder: Path, thr
 def test_label_votes_equal_a_recount_with_torch(
     tiny: Config, data: TrainingData, network: Network, voter: Voter, tmp_path: Path
 ) -> None:
-    hits, passes = labelled(every_vote(tiny), data, voter, tmp_path / "labels")
+    drawn = labelled(every_vote(tiny), data, voter, tmp_path / "labels")
     index = label_indices(len(data.images), tiny)
-    assert hits.shape == (50, 2)
-    assert (passes == tiny.labels.votes).all()
+    assert drawn.hits.shape == (50, 2)
+    assert (drawn.passes == tiny.labels.votes).all()
     size, disagreements = tiny.labels.shard, 0
     for shard in range(3):
         generator = numpy_generator(tiny.seed, Stream.LABELS, shard)
@@ -68,9 +68,15 @@ def test_label_votes_equal_a_recount_with_torch(
             for row in rows:
                 noise = generator.standard_normal((20, 1, 8, 8), np.float32)
                 x = torch.from_numpy(data.images[index[row]] / np.float32(255) + np.float32(sigma) * noise)
+                label = int(data.labels[index[row]])
                 with torch.no_grad():
-                    recount = int((network(x).argmax(1) == int(data.labels[index[row]])).sum())
-                disagreements += abs(recount - int(hits[row, level]))
+                    logits = network(x)
+                disagreements += abs(int((logits.argmax(1) == label).sum()) - int(drawn.hits[row, level]))
+                margins = (
+                    logits[:, label] - torch.cat([logits[:, :label], logits[:, label + 1 :]], 1).amax(1)
+                ).double()
+                assert drawn.margins[row, level] == pytest.approx(float(margins.sum()), abs=1e-3)
+                assert drawn.squares[row, level] == pytest.approx(float((margins**2).sum()), rel=1e-3, abs=1e-3)
     assert disagreements <= 1  # logits that tie to the last bit may fall either way
 
 
@@ -121,7 +127,8 @@ def test_a_race_finds_the_level_that_all_votes_would_find(tiny: Config) -> None:
         more = np.where(racing, look - passes, 0)
         hits, passes = hits + generator.binomial(more, p), passes + more
         racing &= contenders(hits, passes, settings, (0.25, 0.5))
-    radii = label_radii(hits, passes, settings, (0.25, 0.5))
+    nothing = np.zeros_like(p)
+    radii = label_radii(LabelVotes(hits, passes, nothing, nothing), settings, (0.25, 0.5))
     assert (radii.argmax(axis=1) == 0).mean() > 0.85
     assert passes.mean() < 90
 
@@ -160,6 +167,19 @@ def test_radii_are_those_of_cohen() -> None:
     lower = stats.beta.ppf(0.001, 90, 11)
     assert radii[1, 0] == pytest.approx(0.25 * stats.norm.ppf(lower))
     assert radii[0, 1] == radii[1, 1] == 0.0
+
+
+def test_radii_from_margins_are_those_of_gaussian_votes(tiny: Config) -> None:
+    """Where margins are N(m, s^2), a vote is right with probability Phi(m / s): the radius is sigma * m / s."""
+    settings = dataclasses.replace(tiny.labels, votes=64, radii="margins")
+    ratios = np.array([[-0.5, 0.0], [0.5, 1.0], [2.0, 2.9], [5.0, 9.0]])
+    margins = 3 * (ratios + np.random.default_rng(2).normal(size=(4_000, *ratios.shape)))
+    votes = [(margins > 0).sum(0), np.full(ratios.shape, 4_000), margins.sum(0), (margins**2).sum(0)]
+    radii = label_radii(LabelVotes(*votes), settings, (0.25, 0.5))
+    most = stats.norm.ppf(5e-4**1e-4)  # what 10,000 votes certify at half of alpha = 0.001
+    expected = np.clip(ratios, 0.0, most) * (0.25, 0.5)
+    np.testing.assert_allclose(radii, expected, atol=0.05)
+    assert radii[3].tolist() == pytest.approx([0.25 * most, 0.5 * most])
 
 
 def test_labelled_images_are_a_sample_by_seed(tiny: Config) -> None:
