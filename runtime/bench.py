@@ -105,7 +105,7 @@ def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
 
 
 def bare(smoother: Smoother) -> Loop:
-    """The session of the same network alone, on one noisy batch again and again: what there is to reach."""
+    """The session of the same network alone, all threads on one noisy batch again and again: the engine without us."""
     bundle, engine, size = smoother.bundle, smoother.engine, smoother.batch_size
     level = len(bundle.sigmas) // 2
     name = bundle.classifiers[level].members[0]

@@ -290,6 +290,44 @@ def test_options_do_not_change_votes(tmp_path: Path) -> None:
     assert (engine.votes(CLASSIFIER, batch, 0.25, 3) == opened(path).votes(CLASSIFIER, batch, 0.25, 3)).all()
 
 
+@pytest.mark.parametrize("rows", [1, 20, 100, 256])
+def test_parts_of_a_batch_that_run_side_by_side_change_no_vote(tmp_path: Path, rows: int) -> None:
+    bundle = ds.read_bundle(make(tmp_path / "b"))
+    batch = np.random.default_rng(0).uniform(-1, 1, (rows, 1, 1, 2)).astype(np.float32)
+    expected = opened(bundle.path).votes(CLASSIFIER, batch, 0.25, 3)
+    engine = Engine(bundle, PROVIDER, threads=2)
+    seen, session = [], engine._sessions["classifier_0.onnx"]
+
+    def run(outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
+        seen.append(len(feed["x"]))
+        return session.run(outputs, feed)
+
+    engine._sessions["classifier_0.onnx"] = SimpleNamespace(run=run, get_providers=session.get_providers)
+    assert (engine.votes(CLASSIFIER, batch, 0.25, 3) == expected).all()
+    assert sum(seen) == rows
+    assert len(seen) == {1: 1, 20: 2, 100: 2, 256: 4}[rows]
+
+
+@pytest.mark.parametrize("bad", [0, 255])
+def test_a_part_that_fails_is_a_failure_of_the_batch(tmp_path: Path, bad: int) -> None:
+    replace(make(tmp_path / "b"), node_graph([FLAT, N("Log", ["f"], ["l"]), N("MatMul", ["l", "w"], ["logits"])]))
+    engine = Engine(ds.read_bundle(tmp_path / "b"), PROVIDER, threads=2)
+    batch = np.full((256, 1, 1, 2), 0.5, np.float32)
+    assert len(engine.votes(CLASSIFIER, batch, 0.25, 3)) == 256
+    batch[bad] = -1
+    with pytest.raises(ds.EngineError, match="NaN or infinite"):
+        engine.votes(CLASSIFIER, batch, 0.25, 3)
+
+
+def test_one_caller_alone_gets_all_threads(tmp_path: Path) -> None:
+    """What the bench compares with: the session as it is without us."""
+    engine = Engine(ds.read_bundle(make(tmp_path / "b")), PROVIDER, threads=2)
+    threads = [s.get_session_options().intra_op_num_threads for s in (
+        engine._sessions["classifier_0.onnx"], engine.session("classifier_0.onnx"))]  # fmt: skip
+    assert threads == [1, 2]
+    assert engine.session("classifier_0.onnx").get_providers()[0] == PROVIDERS[PROVIDER]
+
+
 @pytest.mark.parametrize("threads", [-1, 1025, 10**30, 1.5])
 def test_threads_that_no_machine_has_are_refused(tmp_path: Path, threads: Any) -> None:
     """ONNX Runtime hangs where the system refuses to make a thread."""
