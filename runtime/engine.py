@@ -67,6 +67,7 @@ class Engine:
         lanes, self._threads = lanes_and_threads(provider, options, threads)
         self._lanes = Lanes(lanes)
         self._path, self._shape = bundle.path, (batch_size, *bundle.input_shape)
+        self._precision = bundle.precision
         self._sessions: dict[str, Any] = {}
         self._takes_sigma: dict[str, bool] = {}
         for model in bundle.models():
@@ -110,6 +111,11 @@ class Engine:
                     f"({one_line(error)}); see `dualsmooth doctor`"
                 )
                 raise ProviderError(f"provider {self._where}: {reason}") from error
+            if self._precision == "bf16":
+                raise ProviderError(
+                    f"provider cpu has no bfloat16 arithmetic for {path.name} ({one_line(error)}); run the bundle on "
+                    "cuda, tensorrt or openvino, or export it in another precision"
+                ) from error
             raise BundleError(
                 f"ONNX Runtime cannot load {path} ({one_line(error)}); export the bundle again"
             ) from error

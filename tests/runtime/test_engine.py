@@ -127,6 +127,22 @@ def test_graphs_that_do_not_fit_are_refused(tmp_path: Path, graph: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_bf16_on_the_cpu_says_where_it_runs(tmp_path: Path) -> None:
+    """Not that the bundle is broken: it is fine, and made for accelerators."""
+    half = TensorProto.BFLOAT16
+    nodes = [N("Cast", ["x"], ["h"], to=half), N("Sinh", ["h"], ["s"]), N("Cast", ["s"], ["y"], to=TensorProto.FLOAT)]
+    model = onnx.load_from_string(node_graph([*nodes, N("Flatten", ["y"], ["f"]), N("MatMul", ["f", "w"], ["logits"])]))
+    model.opset_import[0].version = 22
+    path = make(tmp_path / "b")
+    replace(path, model.SerializeToString())
+    manifest = json.loads((path / "manifest.json").read_text()) | {"precision": "bf16"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        ds.ProviderError, match=r"no bfloat16 arithmetic for classifier_0\.onnx .* cuda, tensorrt or openvino"
+    ):
+        ds.load(path, "cpu")
+
+
 def test_sigma_reaches_networks_that_take_it(tmp_path: Path) -> None:
     """logits = [0, t, 2t] - sigma * [0, 1, 2]: the vote is 2 where t > sigma."""
     nodes = [
