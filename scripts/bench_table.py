@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -32,6 +32,7 @@ import dualsmooth as ds
 from dualsmooth.export import bench as networks
 from dualsmooth.runtime.batch_size import CANDIDATES, processor
 from dualsmooth.runtime.bench import BARE, OURS, PYTORCH, Comparison, Loop, bare, compare, ours, table
+from dualsmooth.runtime.certification import Requests
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.files import write_atomically
@@ -223,7 +224,7 @@ def latency(args: argparse.Namespace) -> list[str]:
 def same_looks(smoother: ds.Smoother, stated: Tally) -> float:
     """Seconds in which `smoother` draws the looks of another tally, one after the other."""
 
-    def requests() -> Iterator[list[Request]]:
+    def requests() -> Requests:
         for stream, looks in stated.looks.items():
             for look in looks:
                 yield [Request(stream, int(look.sum()))]
