@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,16 @@ from dualsmooth.export.graph import takes_sigma, to_model
 from dualsmooth.export.onnx_files import Statistics, load_onnx
 from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8
-from dualsmooth.runtime.bundle import PRECISIONS, BaseModel, Bundle, manifest_text, read_bundle
-from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.bundle import (
+    MANIFEST,
+    PRECISIONS,
+    BaseModel,
+    Bundle,
+    manifest_text,
+    parse_manifest,
+    read_bundle,
+)
+from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.files import open_to_all_but_umask, sha256_of, sync_folder, write_atomically
 
 Network = nn.Module | str | Path
@@ -81,6 +89,16 @@ def export_bundle(
     _check(root, classifiers, levels, precision, pictures, floor, input_shape)
     plan = _Plan(levels, float(sigma_e), len(classes), input_shape)
     models = plan.add("estimator", [estimator]) + plan.add("classifier", classifiers)
+    manifest: dict[str, Any] = {
+        "sigmas": levels,
+        "sigma_e": float(sigma_e),
+        "classes": tuple(classes),
+        "input_shape": input_shape,
+        "estimator": models[0],
+        "classifiers": tuple(models[1:]),
+        "precision": precision,
+    }
+    _check_manifest(manifest, plan.files)
 
     parity: dict[str, float] = {}
     graphs: dict[str, onnx.ModelProto] = {}
@@ -106,18 +124,17 @@ def export_bundle(
             "torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": version_of_engine(),
         },
     }  # fmt: skip
-    return write_bundle(
-        root,
-        files,
-        sigmas=levels,
-        sigma_e=float(sigma_e),
-        classes=tuple(classes),
-        input_shape=input_shape,
-        estimator=models[0],
-        classifiers=tuple(models[1:]),
-        precision=precision,
-        provenance=details,
-    )
+    return write_bundle(root, files, provenance=details, **manifest)
+
+
+def _check_manifest(manifest: Mapping[str, Any], files: Collection[str]) -> None:
+    """Raises `InputError` where no reader would take what is to be exported, before any work is done."""
+    hashes = dict.fromkeys(files, "0" * 64)
+    try:
+        parse_manifest(Path(), manifest_text(files=hashes, provenance={}, **manifest).encode())
+    except BundleError as error:
+        what = str(error).removeprefix(f"{MANIFEST}: ").removesuffix("; export the bundle again")
+        raise InputError(f"such a bundle cannot be made: {what}") from error
 
 
 class _Plan:
@@ -154,7 +171,13 @@ class _Plan:
 
 
 def _identity(network: Network) -> Any:
-    return id(network) if isinstance(network, nn.Module) else str(Path(network).resolve())
+    if isinstance(network, nn.Module):
+        return id(network)
+    if isinstance(network, str | Path):
+        return str(Path(network).resolve())
+    raise InputError(
+        f"a network is a {type(network).__name__}; expected an nn.Module, an ONNX file's path, or Ensemble"
+    )
 
 
 def _convert(

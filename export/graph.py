@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 import onnx
 import torch
@@ -54,10 +55,13 @@ def to_model(module: nn.Module, input_shape: tuple[int, int, int]) -> onnx.Model
                 verbose=False,
             )
     except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
+        cause: BaseException = error  # the exporter's own message only says that there is one
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = str(cause).strip().splitlines() or [""]
         raise BundleError(
             f"{type(module).__name__} cannot be exported for input [N, {', '.join(map(str, input_shape))}]: "
-            f"{type(error).__name__}: {reason[0][:200]}; it must be traceable by torch.export with a dynamic batch"
+            f"{type(cause).__name__}: {reason[0][:200]}; it must be traceable by torch.export with a dynamic batch"
         ) from error
     finally:
         module.to(device).train(training)
@@ -101,12 +105,12 @@ def _check(model: onnx.ModelProto, name: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch's exporter from talking to the user: its deprecation warnings and its log lines."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # what fails is raised
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # it prints the graph of a module that fails
             warnings.filterwarnings("ignore", module=r"(torch|onnxscript|onnx_ir|onnx|copyreg)\b")
             yield
     finally:

@@ -62,12 +62,18 @@ def compare(
             with torch.no_grad():
                 device = next((p.device for p in module.parameters()), torch.device("cpu"))
                 more = [torch.tensor(level, device=device)] if takes_sigma(module) else []
-                expected = module(torch.from_numpy(x).to(device), *more).float().cpu().numpy()
+                logits = module(torch.from_numpy(x).to(device), *more)
+            if not isinstance(logits, torch.Tensor):
+                raise BundleError(
+                    f"{name}: the PyTorch module returns a {type(logits).__name__}; expected one tensor of logits "
+                    f"[N,{outputs}]: wrap the module in one whose forward returns that"
+                )
+            expected = logits.float().cpu().numpy()
             actual = run(session, x, level, name)
-            for logits, source in ((expected, "the PyTorch module"), (actual, "ONNX Runtime")):
-                if logits.shape != (batch, outputs) or not np.isfinite(logits).all():
+            for found, source in ((expected, "the PyTorch module"), (actual, "ONNX Runtime")):
+                if found.shape != (batch, outputs) or not np.isfinite(found).all():
                     raise BundleError(
-                        f"{name}: {source} gives logits of shape {list(logits.shape)} for a batch of {batch}; expected "
+                        f"{name}: {source} gives logits of shape {list(found.shape)} for a batch of {batch}; expected "
                         f"finite values of shape {[batch, outputs]}; check classes and sigmas against the network"
                     )
             scale = max(1.0, float(np.abs(expected).max()))

@@ -95,7 +95,9 @@ def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
     rule = f"single:{bundle.sigmas[len(bundle.sigmas) // 2]!r}"
 
     def loop(passes: int) -> int:
-        terms = smoother.terms(alpha=1e-3, budget=Fixed(max(1, passes - 100)), rule=rule, route=None)
+        selection = max(1, min(100, passes // 4))
+        budget = Fixed(max(1, passes - selection), n0=selection)
+        terms = smoother.terms(alpha=1e-3, budget=budget, rule=rule, route=None)
         tally = terms.tally()
         job = Job(image, Seed.make(None, noise), tally, certification(terms, tally))
         (done,) = Sampler(bundle, smoother.engine, batch_size=smoother.batch_size, ahead=ahead).run([job])
@@ -105,7 +107,7 @@ def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
 
 
 def bare(smoother: Smoother) -> Loop:
-    """The session of the same network alone, on one noisy batch again and again: what there is to reach."""
+    """The session of the same network alone, all threads on one noisy batch again and again: the engine without us."""
     bundle, engine, size = smoother.bundle, smoother.engine, smoother.batch_size
     level = len(bundle.sigmas) // 2
     name = bundle.classifiers[level].members[0]

@@ -95,7 +95,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def engine_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs base models."""
     parser.add_argument("--provider", default="cpu", help="cpu (default), cuda, tensorrt or openvino")
-    parser.add_argument("--threads", type=int, default=0, help="engine threads (default: the engine's choice)")
+    parser.add_argument("--threads", type=int, default=0, help="engine threads (default: the cores of this process)")
     parser.add_argument(
         "--batch-size", type=_batch_size, default=256, help="passes per engine call (default 256); auto: measured once"
     )

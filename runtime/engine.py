@@ -13,12 +13,14 @@ from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.cuda import array_module, run_bound
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.lanes import Lanes
 from dualsmooth.runtime.providers import (
     CPU,
     PROVIDERS,
     EngineOptions,
     arithmetic,
     keeps_shape,
+    lanes_and_threads,
     onnxruntime_for,
     provider_options,
     why_missing,
@@ -31,13 +33,15 @@ MAX_THREADS = 1024
 class Engine:
     """Sessions for every ONNX file of a bundle on one execution provider.
 
-    Where new batch shapes are slow (GPUs), shorter batches are filled up with zeros to `batch_size`; those rows are cut
-    off before votes are read. The provider is looked at after each session is made and after every run.
+    On CPUs, parts of a batch run side by side on one session (`lanes_and_threads`). Where new batch shapes are slow
+    (GPUs), shorter batches are filled up with zeros to `batch_size`; those rows are cut off before votes are read. The
+    provider is looked at after each session is made and after every run.
     """
 
     xp: Any = np
     """The array module of batches: NumPy, or CuPy where noise is made on the device."""
     _fixed = 0
+    _lanes = Lanes(1)
 
     def __init__(
         self,
@@ -50,8 +54,8 @@ class Engine:
     ) -> None:
         """Raises `InputError` for an unknown provider, `ProviderError` where it is not there, `BundleError`."""
         if not isinstance(threads, int) or not 0 <= threads <= MAX_THREADS:
-            raise InputError(f"threads is {threads!r}; expected 0 (the engine's choice) to {MAX_THREADS}")
-        options = options or EngineOptions.of(provider, None)
+            raise InputError(f"threads is {threads!r}; expected 0 (the cores of this process) to {MAX_THREADS}")
+        self._options = options = options or EngineOptions.of(provider, None)
         self._onnxruntime = onnxruntime_for(provider)
         self.provider, self.version = provider, str(self._onnxruntime.__version__)
         how = arithmetic(provider, options)
@@ -60,24 +64,26 @@ class Engine:
         self.xp = array_module(provider, options)
         self._device = int(options.device) if options.device.isdecimal() else 0
         self._fixed = batch_size if keeps_shape(provider, options) else 0
-        settings = self._settings(threads, options)
-        given = provider_options(provider, options, threads=threads, shape=(batch_size, *bundle.input_shape))
+        lanes, self._threads = lanes_and_threads(provider, options, threads)
+        self._lanes = Lanes(lanes)
+        self._path, self._shape = bundle.path, (batch_size, *bundle.input_shape)
+        self._precision = bundle.precision
         self._sessions: dict[str, Any] = {}
         self._takes_sigma: dict[str, bool] = {}
         for model in bundle.models():
             width = len(bundle.sigmas) if model == bundle.estimator else len(bundle.classes)
             for name in model.members:
                 path = bundle.path / name
-                session = self._session(path, settings, given)
+                session = self._session(path, lanes)
                 self._takes_sigma[name] = _check_graph(session, path, bundle.input_shape, width)
                 self._sessions[name] = session
         for name, digest in bundle.files.items():  # nobody changed a file between the check and the load
             if sha256_of(bundle.path / name) != digest:
                 raise BundleError(f"{bundle.path / name} changed while it was loaded; load the bundle again")
 
-    def _settings(self, threads: int, options: EngineOptions) -> Any:
-        settings = self._onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
+    def _settings(self, lanes: int) -> Any:
+        settings, options = self._onnxruntime.SessionOptions(), self._options
+        settings.intra_op_num_threads = max(1, self._threads - lanes + 1) if self._threads else 0  # each lane is one
         settings.log_severity_level = 4  # what fails is raised
         if self.provider == CPU:
             settings.enable_cpu_mem_arena = options.arena
@@ -86,12 +92,14 @@ class Engine:
             settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return settings
 
-    def _session(self, path: Path, settings: Any, given: dict[str, str]) -> Any:
+    def _session(self, path: Path, lanes: int) -> Any:
+        """A session that `lanes` callers share, with all threads between them."""
         provider = self.provider
+        given = provider_options(provider, self._options, threads=self._threads, lanes=lanes, shape=self._shape)
         try:
             session = self._onnxruntime.InferenceSession(
                 str(path),
-                settings,
+                self._settings(lanes),
                 providers=[PROVIDERS[provider]],
                 provider_options=[given],
                 enable_fallback=0,  # else the Python wrapper tries again on the CPU
@@ -103,6 +111,11 @@ class Engine:
                     f"({one_line(error)}); see `dualsmooth doctor`"
                 )
                 raise ProviderError(f"provider {self._where}: {reason}") from error
+            if self._precision == "bf16":
+                raise ProviderError(
+                    f"provider cpu has no bfloat16 arithmetic for {path.name} ({one_line(error)}); run the bundle on "
+                    "cuda, tensorrt or openvino, or export it in another precision"
+                ) from error
             raise BundleError(
                 f"ONNX Runtime cannot load {path} ({one_line(error)}); export the bundle again"
             ) from error
@@ -123,8 +136,8 @@ class Engine:
         return any(self._takes_sigma[name] for name in model.members)
 
     def session(self, name: str) -> Any:
-        """ONNX Runtime's session of one file, for measurements beside it."""
-        return self._sessions[name]
+        """ONNX Runtime's session of one file with all threads for one caller, for measurements beside it."""
+        return self._sessions[name] if self._lanes.count == 1 else self._session(self._path / name, 1)
 
     def file_takes_sigma(self, name: str) -> bool:
         """Whether one ONNX file has the scalar input `sigma`."""
@@ -134,6 +147,11 @@ class Engine:
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
     ) -> npt.NDArray[np.int64]:
         """The arg-max class [m] of each noisy input in `batch` [m,C,H,W]. Raises `EngineError` on any failure."""
+        return self._lanes.run(len(batch), lambda rows: self._votes(model, batch[rows], sigma, width))
+
+    def _votes(
+        self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
+    ) -> npt.NDArray[np.int64]:
         if len(model.members) == 1:
             return np.asarray(self._logits(model.members[0], batch, sigma, width).argmax(1), np.int64)
         return self._ensemble(model, batch, sigma, width)

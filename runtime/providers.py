@@ -31,6 +31,10 @@ PROVIDERS = {
 WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 """Wheels with an engine. They overwrite each other's files: an environment can hold one of them."""
 
+MOST_STREAMS = 256
+MOST_LANES = 8
+"""With more cores than this, parts of a usual batch would be too small to run side by side with one thread each."""
+
 _EXTRAS = {CPU: "cpu", CUDA: "gpu", TENSORRT: "gpu", OPENVINO: "openvino"}
 _PRECISIONS = {OPENVINO: {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}, TENSORRT: {"fp32": "", "fp16": ""}}
 _TAKEN_BY: dict[str, tuple[str, ...]] = {
@@ -40,7 +44,7 @@ _TAKEN_BY: dict[str, tuple[str, ...]] = {
     "precision": (TENSORRT, OPENVINO),
     "tf32": (CUDA,),
     "memory": (CUDA,),
-    "streams": (OPENVINO,),
+    "streams": (CPU, OPENVINO),
     "cache": (TENSORRT, OPENVINO),
 }
 _LIBRARIES = {
@@ -62,7 +66,8 @@ class EngineOptions:
     - `precision` (openvino: fp32, bf16, fp16; tensorrt: fp32, fp16): of float layers; fp32 unless another is given
     - `tf32` (cuda): allow TensorFloat-32 in float32 layers
     - `memory` (cuda): most bytes of the arena, 0 for no limit
-    - `streams` (openvino): parallel inference streams, 0 for its choice
+    - `streams` (cpu, openvino): parts of a batch that run side by side and share the threads; 0: one for each thread
+      up to `MOST_LANES`, measured to be faster than all threads on one part (docs/bench.md)
     - `cache` (tensorrt, openvino): folder for compiled engines; the user's cache folder for tensorrt, none for openvino
     """
 
@@ -92,6 +97,8 @@ class EngineOptions:
             raise InputError(f"precision {options.precision!r} of provider {provider}; expected {known}")
         if provider in (CUDA, TENSORRT) and not (options.device or "0").isdecimal():
             raise InputError(f"device {options.device!r} of provider {provider}; expected a number, e.g. 0")
+        if options.streams > MOST_STREAMS:
+            raise InputError(f"option streams is {options.streams}; expected at most {MOST_STREAMS}")
         return options
 
 
@@ -118,8 +125,25 @@ def parse_options(texts: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def provider_options(provider: str, options: EngineOptions, *, threads: int, shape: tuple[int, ...]) -> dict[str, str]:
-    """ONNX Runtime's options of a provider, for batches of `shape` [N,C,H,W]."""
+def lanes_and_threads(provider: str, options: EngineOptions, threads: int) -> tuple[int, int]:
+    """How many parts of a batch run side by side, and the threads for all of them together (0: the engine's choice)."""
+    if provider != CPU and not (provider == OPENVINO and options.device in ("", "CPU")):
+        return 1, threads
+    if options.streams:
+        return options.streams, threads and max(threads, options.streams)
+    cores = threads or usable_cores()
+    return (cores, cores) if cores <= MOST_LANES else (1, threads)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def provider_options(
+    provider: str, options: EngineOptions, *, threads: int, shape: tuple[int, ...], lanes: int = 1
+) -> dict[str, str]:
+    """ONNX Runtime's options of a provider, for batches of `shape` [N,C,H,W] and `lanes` callers at once."""
     device = options.device or "0"
     if provider == CUDA:
         limit = {"gpu_mem_limit": str(options.memory)} if options.memory else {}
@@ -139,7 +163,8 @@ def provider_options(provider: str, options: EngineOptions, *, threads: int, sha
         place = options.device or "CPU"
         settings = {"INFERENCE_PRECISION_HINT": _PRECISIONS[OPENVINO][options.precision]}
         settings |= {"INFERENCE_NUM_THREADS": str(threads)} if threads and place == "CPU" else {}
-        settings |= {"NUM_STREAMS": str(options.streams)} if options.streams else {}
+        streams = lanes if place == "CPU" else options.streams
+        settings |= {"NUM_STREAMS": str(streams)} if options.streams or streams > 1 else {}
         settings |= {"CACHE_DIR": options.cache} if options.cache else {}
         return {"device_type": place, "load_config": json.dumps({place: settings})}
     return {}

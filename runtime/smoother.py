@@ -36,8 +36,9 @@ def load(
     batch_size: int | str = 256,
     provider_options: Mapping[str, Any] | None = None,
 ) -> Smoother:
-    """Read and check the bundle at `path`, and open its networks on `provider` (`threads` 0: the engine's choice).
+    """Read and check the bundle at `path`, and open its networks on `provider`.
 
+    `threads`: of the engine; 0: the cores of this process.
     `provider`: `cpu`, `cuda`, `tensorrt` or `openvino`; `provider_options`: see `EngineOptions`, e.g.
     `{"arena": False}`.
     `batch_size`: passes in one call of the engine; `auto`: measured once on this machine and remembered.

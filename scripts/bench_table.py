@@ -1,11 +1,13 @@
 """Speed, measured beside others in one run, written to docs/bench.md: throughput, choices, latency, memory.
 
-    python scripts/bench_table.py --out docs/bench.md
-    python scripts/bench_table.py --networks shipped-cnn,resnet20 --seconds 0.5 --turns 2 --passes 2000 --out /tmp/b.md
+    python scripts/bench_table.py --openvino build/venv-openvino/bin/python --out docs/bench.md
+    python scripts/bench_table.py --parts latency --images 20 --out docs/bench.md
+    python scripts/bench_table.py --parts memory --networks resnet20 --out docs/bench.md
 
-Run it on a machine that does nothing else. `--openvino build/venv-openvino/bin/python` adds OpenVINO, which cannot
-share an environment with the other engine: its turns run in that environment, in between those of the PyTorch loop. IBM
-ART takes part where it is installed (pip install adversarial-robustness-toolbox statsmodels).
+Run it on a machine that does nothing else. Each part replaces its own sections of the file and leaves the others as
+they are. `--openvino` adds OpenVINO, which cannot share an environment with the other engine: its turns run in that
+environment, in between those of the PyTorch loop. IBM ART takes part where it is installed (pip install
+adversarial-robustness-toolbox statsmodels).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,13 +32,21 @@ import dualsmooth as ds
 from dualsmooth.export import bench as networks
 from dualsmooth.runtime.batch_size import CANDIDATES, processor
 from dualsmooth.runtime.bench import BARE, OURS, PYTORCH, Comparison, Loop, bare, compare, ours, table
+from dualsmooth.runtime.certification import Requests
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.runtime.noise import Noise, parse_noise
+from dualsmooth.runtime.noise import Noise, Seed, parse_noise
+from dualsmooth.runtime.sampler import Job, Sampler
+from dualsmooth.runtime.votes import Request, Stream, Tally
 
 ART = "IBM ART"
-BUDGETS = ("fixed:10000", "adaptive:10000:0", "at-radius:0.5:10000")
+DECISION = "at-radius:0.5:10000"
+BUDGETS = ("fixed:10000", "adaptive:10000:0", DECISION)
+LARGE = 1 << 16
+"""Values in an image from which on batches are `LARGE_BATCH` and N is small: a pass takes a tenth of a second."""
+LARGE_BATCH = 16
+PARTS = ("throughput", "choices", "latency", "memory")
 PEAK = """
 import sys
 from dualsmooth.cli import main
@@ -71,15 +82,16 @@ def throughput(args: argparse.Namespace) -> tuple[list[Comparison], list[str]]:
     for name in args.networks:
         module, spec = networks.module(name), networks.SPECS[name]
         sigma = networks.SIGMAS[len(networks.SIGMAS) // 2]
-        others = {PYTORCH: networks.plain_loop(module, spec.input_shape, sigma, args.batch, args.threads)}
+        batch = batch_of(name, args)
+        others = {PYTORCH: networks.plain_loop(module, spec.input_shape, sigma, batch, args.threads)}
         try:
-            if max(spec.input_shape) <= 64:  # it holds all noisy copies in memory at once, as float64
-                others[ART] = art_loop(module, spec.input_shape, spec.outputs, sigma, args.batch)
+            if not large(name):  # it holds all noisy copies in memory at once, as float64
+                others[ART] = art_loop(module, spec.input_shape, spec.outputs, sigma, batch)
         except ImportError as error:
             notes.append(f"{ART} did not take part: {error.name} is not installed")
         for precision in args.precisions:
             path = networks.bundle(name, precision, args.work).path
-            smoother = ds.load(path, threads=args.threads, batch_size=args.batch)
+            smoother = ds.load(path, threads=args.threads, batch_size=batch)
             print(f"{name} {precision}", file=sys.stderr, flush=True)
             found.append(
                 compare(smoother, name, others, seconds=args.seconds, turns=args.turns, noise=parse_noise(args.noise))
@@ -93,11 +105,11 @@ def openvino(args: argparse.Namespace, name: str, path: Path, precision: str, pl
     """OpenVINO's turns in its own environment, in between those of the plain loop here."""
     command = [
         str(args.openvino), "-m", "dualsmooth", "bench", str(path), "--provider", "openvino", "--json", "--turns", "1",
-        "--threads", str(args.threads), "--batch-size", str(args.batch), "--seconds", str(args.seconds),
-        "--noise", args.noise,
+        "--threads", str(args.threads), "--batch-size", str(batch := batch_of(name, args)),
+        "--seconds", str(args.seconds), "--noise", args.noise,
     ]  # fmt: skip
-    plain(args.batch)
-    passes = max(2, round(timed(plain, 2 * args.batch) * args.seconds / args.batch)) * args.batch
+    plain(batch)
+    passes = max(2, round(timed(plain, 2 * batch) * args.seconds / batch)) * batch
     rates: dict[str, list[float]] = {OURS: [], BARE: [], PYTORCH: []}
     for _ in range(args.turns):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -135,8 +147,9 @@ def choices(args: argparse.Namespace) -> list[str]:
                 loops[threads_text(threads)] = ours(
                     ds.load(path, **base | {"threads": threads}), parse_noise(args.noise)
                 )
-        active = ds.load(path, **base, provider_options={"spinning": True})
-        loops["threads that spin"] = ours(active, parse_noise(args.noise))
+        for text, options in (("all threads on one part", {}), ("the same, threads that spin", {"spinning": True})):
+            together = ds.load(path, **base, provider_options={"streams": 1, **options})
+            loops[text] = ours(together, parse_noise(args.noise))
         for size in CANDIDATES:
             if size != args.batch:
                 loops[f"batch {size}"] = ours(ds.load(path, **base | {"batch_size": size}), parse_noise(args.noise))
@@ -166,10 +179,15 @@ def in_turns(loops: dict[str, Loop], args: argparse.Namespace) -> dict[str, list
     return rates
 
 
-def usable(noise: Noise) -> bool:
-    from dualsmooth.runtime.noise import Seed
-    from dualsmooth.runtime.votes import Stream
+def large(name: str) -> bool:
+    return int(np.prod(networks.SPECS[name].input_shape)) >= LARGE
 
+
+def batch_of(name: str, args: argparse.Namespace) -> int:
+    return min(args.batch, LARGE_BATCH) if large(name) else int(args.batch)
+
+
+def usable(noise: Noise) -> bool:
     try:
         Seed(0, noise=noise).generator(Stream("classifier", 0, "estimation"))
     except ds.InputError:
@@ -178,19 +196,45 @@ def usable(noise: Noise) -> bool:
 
 
 def latency(args: argparse.Namespace) -> list[str]:
-    """Milliseconds of one certificate under each budget: the shipped bundle on its own test images."""
+    """Milliseconds of one certificate: the shipped bundle on its own test images under each budget, and ResNet-20 in
+    int8 on as many votes, asked for in the same looks, as each of these decisions at a radius took."""
     smoother = ds.load(SHIPPED_BUNDLE, threads=args.threads, batch_size=args.batch)
     images = load_dataset(f"npz:{SHIPPED_IMAGES}").images[: args.images]
-    lines = ["| budget | median ms | 90 % below | median passes |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| network | budget | median ms | 90 % below | median passes |", "| --- | --- | ---: | ---: | ---: |"]
+
+    def row(network: str, text: str, times: list[float], passes: list[int]) -> None:
+        shown = f"{1000 * median(times):.1f} | {1000 * np.quantile(times, 0.9):.1f} | {median(passes):,.0f}"
+        lines.append(f"| {network} | {text} | {shown} |")
+
     for text in BUDGETS:
-        budget, times, passes = ds.parse_budget(text), [], []
+        budget, times, certificates = ds.parse_budget(text), [], []
         smoother.certify(images[0], budget=budget)
         for image in images:
             start = time.perf_counter()
-            passes.append(smoother.certify(image, budget=budget).passes)
-            times.append(1000 * (time.perf_counter() - start))
-        lines.append(f"| {text} | {median(times):.1f} | {np.quantile(times, 0.9):.1f} | {median(passes):,.0f} |")
+            certificates.append(smoother.certify(image, budget=budget))
+            times.append(time.perf_counter() - start)
+        row("shipped-cnn fp32", text, times, [certificate.passes for certificate in certificates])
+    other = ds.load(networks.bundle("resnet20", "int8", args.work).path, threads=args.threads, batch_size=args.batch)
+    same_looks(other, certificates[0].tally)
+    times = [same_looks(other, certificate.tally) for certificate in certificates]
+    row("resnet20 int8", f"the votes of {DECISION}", times, [certificate.passes for certificate in certificates])
     return lines
+
+
+def same_looks(smoother: ds.Smoother, stated: Tally) -> float:
+    """Seconds in which `smoother` draws the looks of another tally, one after the other."""
+
+    def requests() -> Requests:
+        for stream, looks in stated.looks.items():
+            for look in looks:
+                yield [Request(stream, int(look.sum()))]
+
+    bundle = smoother.bundle
+    image = np.random.default_rng(0).random(bundle.input_shape, np.float32)
+    job = Job(image, Seed.make(None), Tally(len(bundle.classes), len(bundle.sigmas)), requests())
+    start = time.perf_counter()
+    next(Sampler(bundle, smoother.engine, batch_size=smoother.batch_size).run([job]))
+    return time.perf_counter() - start
 
 
 def first_certificate(args: argparse.Namespace) -> float:
@@ -211,23 +255,29 @@ def first_certificate(args: argparse.Namespace) -> float:
 
 
 def memory(args: argparse.Namespace) -> list[str]:
-    """Peak resident memory of `evaluate` on two images, at three N."""
-    lines = ["| network | N | peak MB |", "| --- | ---: | ---: |"]
+    """Peak resident memory of `evaluate` on one image, at three N; far smaller ones for ImageNet-size networks."""
+    lines = ["| network | precision | batch | N | peak MB |", "| --- | --- | ---: | ---: | ---: |"]
     with tempfile.TemporaryDirectory() as folder:
-        for name in [n for n in args.networks if max(networks.SPECS[n].input_shape) <= 64]:
+        for name in args.networks:
             channels, height, width = networks.SPECS[name].input_shape
-            data = Path(folder) / f"{name}.npz"
-            x = np.random.default_rng(0).integers(0, 256, (2, height, width, channels), np.uint8)
-            np.savez(data, x=x, y=np.zeros(2, np.int64))
-            for passes in (args.passes // 100, args.passes // 10, args.passes):
-                out = Path(folder) / f"{name}-{passes}.jsonl"
-                bundle = networks.bundle(name, "fp32", args.work).path
-                command = [
-                    sys.executable, "-c", PEAK, "evaluate", str(bundle), "--dataset", f"npz:{data}", "--out", str(out),
-                    "--budget", f"fixed:{passes}", "--threads", str(args.threads),
-                ]  # fmt: skip
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                lines.append(f"| {name} | {passes:,} | {int(done.stderr.split()[-1]) / 1024:.0f} |")
+            data, batch = Path(folder) / f"{name}.npz", batch_of(name, args)
+            x = np.random.default_rng(0).integers(0, 256, (1, height, width, channels), np.uint8)
+            np.savez(data, x=x, y=np.zeros(1, np.int64))
+            most = args.passes // 1000 if large(name) else args.passes
+            steps = (most // 4, most // 2, most) if large(name) else (most // 100, most // 10, most)
+            for precision in args.precisions:
+                bundle = networks.bundle(name, precision, args.work).path
+                for passes in steps:
+                    print(f"memory of {name} {precision} at N = {passes:,}", file=sys.stderr, flush=True)
+                    command = [
+                        sys.executable, "-c", PEAK, "evaluate", str(bundle), "--dataset", f"npz:{data}",
+                        "--out", str(Path(folder) / f"{name}-{precision}-{passes}.jsonl"),
+                        "--budget", f"fixed:{passes}:16", "--threads", str(args.threads), "--batch-size", str(batch),
+                        "--noise", args.noise,
+                    ]  # fmt: skip
+                    done = subprocess.run(command, check=True, capture_output=True, text=True)
+                    peak = int(done.stderr.split()[-1]) / 1024
+                    lines.append(f"| {name} | {precision} | {batch} | {passes:,} | {peak:.0f} |")
     return lines
 
 
@@ -241,6 +291,12 @@ def threads_text(threads: int) -> str:
 
 def words(text: str) -> list[str]:
     return text.split(",")
+
+
+def parts_of(text: str) -> list[str]:
+    if unknown := set(words(text)) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}; expected of {', '.join(PARTS)}")
+    return words(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -257,36 +313,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=100, help="of the latency table")
     parser.add_argument("--passes", type=int, default=100_000, help="largest N of the memory table")
     parser.add_argument("--work", type=Path, default=Path("build/bench"))
-    parser.add_argument("--parts", type=words, default=["throughput", "choices", "latency", "memory"])
+    parser.add_argument("--parts", type=parts_of, default=list(PARTS), help="comma-separated: " + ", ".join(PARTS))
     parser.add_argument("--json", type=Path, help="also write the throughput as JSON lines")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
-    text = [
-        "# Speed",
-        "",
-        f"Made by `python scripts/bench_table.py` on {cores()} cores ({processor()}), {platform.platform()}; "
-        f"onnxruntime {ds.load(SHIPPED_BUNDLE).engine.version}, torch {torch.__version__}, NumPy {np.__version__}. "
-        f"Medians of {args.turns} turns of {args.seconds:g} s; ratios are within a turn. {args.threads} threads each, "
-        f"batches of {args.batch}, noise {args.noise}.",
-    ]
-    parts: dict[str, Callable[[], list[str]]] = {
-        "choices": lambda: ["", "## Choices", *choices(args)],
-        "latency": lambda: [
-            "", "## One certificate", "",
-            f"The shipped bundle, {args.images} Fashion-MNIST test images, alpha = 0.001:", "", *latency(args), "",
+    given = shlex.join(sys.argv[1:] if arguments is None else arguments)
+    how = (
+        f"`python scripts/bench_table.py {given}` on {cores()} cores ({processor()}), {platform.platform()}; "
+        f"onnxruntime {ds.load(SHIPPED_BUNDLE).engine.version}, torch {torch.__version__}, NumPy {np.__version__}; "
+        f"{args.threads} threads each, batches of {args.batch} ({LARGE_BATCH} for ImageNet-size networks), "
+        f"noise {args.noise}."
+    )
+    turns = f" Medians of {args.turns} turns of {args.seconds:g} s; ratios are within a turn."
+    parts: dict[str, tuple[str, Callable[[], list[str]]]] = {
+        "throughput": ("Throughput", lambda: [how + turns, "", *throughput_lines(args)]),
+        "choices": ("Choices", lambda: [how + turns, *choices(args)]),
+        "latency": ("One certificate", lambda: [
+            how, "", f"{args.images} Fashion-MNIST test images, alpha = 0.001:", "", *latency(args), "",
             f"From the command line to the first certificate (fixed:1000): {first_certificate(args):.2f} s.",
-        ],
-        "memory": lambda: ["", "## Memory of `evaluate`", "", *memory(args)],
+        ]),
+        "memory": ("Memory of `evaluate`", lambda: [how, "", *memory(args)]),
     }  # fmt: skip
-    if "throughput" in args.parts:
-        found, notes = throughput(args)
-        text += ["", "## Throughput", "", table(found), *(f"\n{note}." for note in notes)]
-        if args.json:
-            write_atomically(args.json, "".join(json.dumps(c.to_dict()) + "\n" for c in found))
-    for name, part in parts.items():
-        if name in args.parts:
-            text += part()
-    write_atomically(args.out, "\n".join(text) + "\n")
+    for name in args.parts:
+        title, part = parts[name]
+        lines = part()
+        known = sections(args.out.read_text("utf-8")) if args.out.exists() else {}
+        known[title] = "\n".join(lines)
+        order = [*(title for title, _ in parts.values()), *known]
+        text = "".join(f"\n## {title}\n\n{known.pop(title)}\n" for title in order if title in known)
+        write_atomically(args.out, f"# Speed\n{text}")
+
+
+def throughput_lines(args: argparse.Namespace) -> list[str]:
+    found, notes = throughput(args)
+    if args.json:
+        write_atomically(args.json, "".join(json.dumps(c.to_dict()) + "\n" for c in found))
+    return [table(found), *(f"\n{note}." for note in notes)]
+
+
+def sections(text: str) -> dict[str, str]:
+    """The sections of a page by title, without what stands before the first."""
+    found = {}
+    for part in f"\n{text}".split("\n## ")[1:]:
+        title, _, body = part.partition("\n")
+        found[title] = body.strip()
+    return found
 
 
 if __name__ == "__main__":

@@ -60,6 +60,34 @@ def test_networks_of_the_wrong_width_leave_nothing_behind(probe: Make, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("thing", [lambda x: x, None, b"file.onnx", {"state": 1}])
+def test_what_is_no_network_is_refused_with_one_line(probe: Make, tmp_path: Path, thing: Any) -> None:
+    for source in (thing, Ensemble((thing,))):
+        with pytest.raises(InputError, match=r"expected an nn\.Module, an ONNX file's path, or Ensemble"):
+            export_bundle(tmp_path / "b", estimator=probe(2), classifiers=[source] * 2, **COMMON)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigmas": (0.5, 0.25)}, "sigmas must be positive and ascending"),
+        ({"sigma_e": -1.0}, "sigma_e must be a positive number"),
+        ({"sigma_e": float("nan")}, "pass plain, finite values"),
+        ({"classes": ("a",)}, "classes must be at least 2 names"),
+        ({"classes": (1, 2, 3)}, "classes must be at least 2 names"),
+        ({"input_shape": (6, 6)}, r"input\.shape must be \[C, H, W\]"),
+    ],
+)
+def test_what_no_reader_would_take_is_refused_before_any_work(
+    probe: Make, tmp_path: Path, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "to_model", lambda *args: pytest.fail("work was done"))
+    with pytest.raises(InputError, match=f"such a bundle cannot be made: .*{message}"):
+        export_bundle(tmp_path / "b", estimator=probe(2), classifiers=[probe(3)] * 2, **(COMMON | change))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_classifier_per_level(probe: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1 classifiers for 2 sigmas"):
         export_bundle(tmp_path / "bundle", estimator=probe(2), classifiers=[probe(3)], **COMMON)

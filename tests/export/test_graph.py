@@ -73,7 +73,9 @@ class TwoOutputs(nn.Module):
 
 
 @pytest.mark.parametrize("bad", [FixedBatch(), Branching(), TwoOutputs()])
-def test_modules_that_cannot_serve_are_refused_with_one_line(bad: nn.Module) -> None:
+def test_modules_that_cannot_serve_are_refused_with_one_line(bad: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BundleError, match=type(bad).__name__) as caught:
         to_onnx(bad, SHAPE)
     assert "\n" not in str(caught.value)
+    assert "step 1/3" not in str(caught.value)  # of the exporter; the cause is what helps
+    assert capfd.readouterr() == ("", "")

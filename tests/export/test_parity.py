@@ -46,6 +46,22 @@ def test_other_weights_a_wrong_width_and_garbage_are_refused(
         check_parity(module, b"garbage", SHAPE, 3, 1.0, "a.onnx")
 
 
+class Named(nn.Module):
+    """As models of well-known libraries: a dictionary of one tensor, which the exporter takes."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.inner(x)}
+
+
+def test_a_module_that_returns_no_tensor_is_refused(module: nn.Module, data: bytes) -> None:
+    with pytest.raises(BundleError, match="returns a dict; expected one tensor of logits"):
+        check_parity(Named(module), data, SHAPE, 3, 1.0, "a.onnx")
+
+
 def test_a_fixed_batch_is_refused(module: nn.Module, data: bytes) -> None:
     model = onnx.load_from_string(data)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1

@@ -127,6 +127,22 @@ def test_graphs_that_do_not_fit_are_refused(tmp_path: Path, graph: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_bf16_on_the_cpu_says_where_it_runs(tmp_path: Path) -> None:
+    """Not that the bundle is broken: it is fine, and made for accelerators."""
+    half = TensorProto.BFLOAT16
+    nodes = [N("Cast", ["x"], ["h"], to=half), N("Sinh", ["h"], ["s"]), N("Cast", ["s"], ["y"], to=TensorProto.FLOAT)]
+    model = onnx.load_from_string(node_graph([*nodes, N("Flatten", ["y"], ["f"]), N("MatMul", ["f", "w"], ["logits"])]))
+    model.opset_import[0].version = 22
+    path = make(tmp_path / "b")
+    replace(path, model.SerializeToString())
+    manifest = json.loads((path / "manifest.json").read_text()) | {"precision": "bf16"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        ds.ProviderError, match=r"no bfloat16 arithmetic for classifier_0\.onnx .* cuda, tensorrt or openvino"
+    ):
+        ds.load(path, "cpu")
+
+
 def test_sigma_reaches_networks_that_take_it(tmp_path: Path) -> None:
     """logits = [0, t, 2t] - sigma * [0, 1, 2]: the vote is 2 where t > sigma."""
     nodes = [
@@ -288,6 +304,44 @@ def test_options_do_not_change_votes(tmp_path: Path) -> None:
     given = {"arena": False, "spinning": True} if PROVIDER == "cpu" else {"streams": 2}
     engine = opened(path, options=EngineOptions.of(PROVIDER, given))
     assert (engine.votes(CLASSIFIER, batch, 0.25, 3) == opened(path).votes(CLASSIFIER, batch, 0.25, 3)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 20, 100, 256])
+def test_parts_of_a_batch_that_run_side_by_side_change_no_vote(tmp_path: Path, rows: int) -> None:
+    bundle = ds.read_bundle(make(tmp_path / "b"))
+    batch = np.random.default_rng(0).uniform(-1, 1, (rows, 1, 1, 2)).astype(np.float32)
+    expected = opened(bundle.path).votes(CLASSIFIER, batch, 0.25, 3)
+    engine = Engine(bundle, PROVIDER, threads=2)
+    seen, session = [], engine._sessions["classifier_0.onnx"]
+
+    def run(outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
+        seen.append(len(feed["x"]))
+        return session.run(outputs, feed)
+
+    engine._sessions["classifier_0.onnx"] = SimpleNamespace(run=run, get_providers=session.get_providers)
+    assert (engine.votes(CLASSIFIER, batch, 0.25, 3) == expected).all()
+    assert sum(seen) == rows
+    assert len(seen) == {1: 1, 20: 2, 100: 2, 256: 4}[rows]
+
+
+@pytest.mark.parametrize("bad", [0, 255])
+def test_a_part_that_fails_is_a_failure_of_the_batch(tmp_path: Path, bad: int) -> None:
+    replace(make(tmp_path / "b"), node_graph([FLAT, N("Log", ["f"], ["l"]), N("MatMul", ["l", "w"], ["logits"])]))
+    engine = Engine(ds.read_bundle(tmp_path / "b"), PROVIDER, threads=2)
+    batch = np.full((256, 1, 1, 2), 0.5, np.float32)
+    assert len(engine.votes(CLASSIFIER, batch, 0.25, 3)) == 256
+    batch[bad] = -1
+    with pytest.raises(ds.EngineError, match="NaN or infinite"):
+        engine.votes(CLASSIFIER, batch, 0.25, 3)
+
+
+def test_one_caller_alone_gets_all_threads(tmp_path: Path) -> None:
+    """What the bench compares with: the session as it is without us."""
+    engine = Engine(ds.read_bundle(make(tmp_path / "b")), PROVIDER, threads=2)
+    threads = [s.get_session_options().intra_op_num_threads for s in (
+        engine._sessions["classifier_0.onnx"], engine.session("classifier_0.onnx"))]  # fmt: skip
+    assert threads == [1, 2]
+    assert engine.session("classifier_0.onnx").get_providers()[0] == PROVIDERS[PROVIDER]
 
 
 @pytest.mark.parametrize("threads", [-1, 1025, 10**30, 1.5])

@@ -22,6 +22,7 @@ from dualsmooth.runtime.providers import (
     EngineOptions,
     arithmetic,
     keeps_shape,
+    lanes_and_threads,
     parse_options,
     provider_options,
     why_missing,
@@ -67,6 +68,37 @@ def test_options_reach_the_provider() -> None:
     assert arithmetic("openvino", EngineOptions(precision="bf16")) == "CPU, float layers in bf16"
 
 
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize(
+    ("streams", "threads", "expected"),
+    [
+        (0, 1, (1, 1)),
+        (0, 2, (2, 2)),
+        (0, 8, (8, 8)),
+        (0, 9, (1, 9)),  # parts of a batch would be small
+        (0, 0, (4, 4)),  # the cores of this process
+        (1, 2, (1, 2)),
+        (1, 0, (1, 0)),
+        (2, 16, (2, 16)),
+        (4, 2, (4, 4)),
+    ],
+)
+def test_parts_of_a_batch_run_side_by_side_on_cpus(
+    provider: str, streams: int, threads: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "usable_cores", lambda: 4)
+    assert lanes_and_threads(provider, EngineOptions(streams=streams), threads) == expected
+    monkeypatch.setattr(providers, "usable_cores", lambda: 64)
+    assert lanes_and_threads(provider, EngineOptions(), 0) == (1, 0)
+
+
+def test_gpus_take_whole_batches() -> None:
+    for provider, device in (("cuda", ""), ("tensorrt", "1"), ("openvino", "GPU")):
+        assert lanes_and_threads(provider, EngineOptions(device=device), 4) == (1, 4)
+    given = provider_options("openvino", EngineOptions(), threads=4, lanes=4, shape=SHAPE)
+    assert json.loads(given["load_config"])["CPU"]["NUM_STREAMS"] == "4"
+
+
 def test_tensorrt_says_whether_tf32_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     assert arithmetic("tensorrt", EngineOptions()) == "float layers in fp32, no tf32"
@@ -84,12 +116,13 @@ def test_only_gpus_keep_one_shape() -> None:
     ("provider", "given", "message"),
     [
         ("abacus", {}, "provider 'abacus' is unknown; expected one of cpu, cuda, tensorrt, openvino"),
-        ("cpu", {"tf32": True}, "provider cpu has no option 'tf32'; expected one of arena, spinning"),
+        ("cpu", {"tf32": True}, "provider cpu has no option 'tf32'; expected one of arena, spinning, streams"),
         ("cuda", {"arena": False}, "provider cuda has no option 'arena'"),
         ("cpu", {"arena": "maybe"}, "option arena is 'maybe'; expected on or off"),
         ("cuda", {"memory": -1}, "option memory is '-1'; expected an integer from 0"),
         ("cuda", {"device": "GPU"}, "device 'GPU' of provider cuda; expected a number"),
         ("openvino", {"streams": True}, "option streams"),
+        ("cpu", {"streams": 10**30}, "expected at most 256"),
         ("openvino", {"precision": "int8"}, "precision 'int8' of provider openvino; expected fp32, bf16, fp16"),
     ],
 )

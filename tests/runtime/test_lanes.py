@@ -1,0 +1,78 @@
+"""Parts of a batch side by side: all rows, in their order, and no vote after a failure."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from dualsmooth.runtime.lanes import LEAST, Lanes
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.parametrize("rows", [1, 7, 15, 16, 100, 127, 128, 256, 1000])
+def test_parts_cover_all_rows_and_none_is_tiny(count: int, rows: int) -> None:
+    sizes = [len(range(rows)[part]) for part in Lanes(count).parts(rows)]
+    assert np.concatenate([np.arange(rows)[part] for part in Lanes(count).parts(rows)]).tolist() == list(range(rows))
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == 1 or min(sizes) >= LEAST
+    assert len(sizes) < count or len(sizes) % count == 0  # else the last ones would run alone
+
+
+def test_a_usual_batch_has_two_parts_for_each_lane() -> None:
+    assert [len(Lanes(count).parts(256)) for count in (1, 2, 3, 8)] == [1, 4, 6, 8]
+
+
+@pytest.mark.parametrize("rows", [1, 40, 256])
+def test_votes_are_in_the_order_of_the_rows(rows: int) -> None:
+    values = np.random.default_rng(0).integers(0, 100, rows)
+    lanes = Lanes(3)
+    for _ in range(20):
+        assert (lanes.run(rows, lambda part: values[part]) == values).all()
+
+
+def test_lanes_run_at_the_same_time() -> None:
+    meeting = threading.Barrier(2, timeout=10)
+
+    def votes(part: slice) -> np.ndarray:
+        meeting.wait()
+        return np.full(part.stop - part.start, threading.get_ident())
+
+    assert len(set(Lanes(2).run(32, votes).tolist())) == 2
+
+
+@pytest.mark.parametrize("bad", range(4))
+@pytest.mark.parametrize("error", [IndexError, RuntimeError, KeyboardInterrupt])
+def test_a_part_that_fails_ends_the_batch(bad: int, error: type[BaseException]) -> None:
+    lanes, running = Lanes(2), 0
+
+    def votes(part: slice) -> np.ndarray:
+        nonlocal running
+        running += 1
+        time.sleep(0.005)
+        running -= 1
+        if part.start == 64 * bad:
+            raise error("broken")
+        return np.zeros(part.stop - part.start, np.int64)
+
+    with pytest.raises(error, match="broken"):
+        lanes.run(256, votes)
+    assert running == 0
+    assert not lanes.run(256, lambda part: np.zeros(part.stop - part.start, np.int64)).any()
+
+
+def test_no_part_begins_after_a_failure() -> None:
+    begun: list[int] = []
+
+    def votes(part: slice) -> np.ndarray:
+        begun.append(part.start)
+        if part.start == 0:
+            raise RuntimeError("broken")
+        time.sleep(0.05)
+        return np.zeros(part.stop - part.start, np.int64)
+
+    with pytest.raises(RuntimeError):
+        Lanes(2).run(256, votes)
+    assert len(begun) <= 2
