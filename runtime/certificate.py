@@ -12,7 +12,7 @@ from typing import Any
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.bounds import RADIUS_STEP
 from dualsmooth.runtime.budgets import parse_budget
-from dualsmooth.runtime.certification import Outcome, Terms, settle
+from dualsmooth.runtime.certification import Outcome, Terms, check_looks, settle
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.noise import Seed
 from dualsmooth.runtime.votes import Tally
@@ -193,6 +193,7 @@ class Certificate:
                 budget=parse_budget(str(stated["budget"])),
             )
             tally = Tally.from_dict(data["votes"], classes=terms.classes, levels=len(sigmas))
+            check_looks(terms, tally)
             artefact, seed = Artefact.from_dict(data["artefact"]), Seed.from_dict(data["seed"])
             made = cls(settle(terms, tally), terms, tally, seed, artefact, str(data["dualsmooth"]))
             fresh = made.to_dict()

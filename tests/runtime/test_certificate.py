@@ -136,6 +136,13 @@ TAMPERED: dict[str, Change] = {
     "no selection votes": lambda d: d["votes"].pop("classifier/0/selection"),
     "no router votes": lambda d: d["votes"].pop("estimator/0/estimation"),
     "no votes": lambda d: d["votes"].clear(),
+    "fewer selection votes, counted": lambda d: d.update(
+        votes=d["votes"] | {"classifier/0/selection": [{"2": 19}]}, passes=d["passes"] - 1
+    ),
+    "selection votes in two looks": lambda d: d["votes"].update({"classifier/0/selection": [{"2": 9}, {"2": 20}]}),
+    "an idle stream of another size": lambda d: d.update(
+        votes=d["votes"] | {"classifier/2/selection": [{"2": 7}]}, passes=d["passes"] + 7
+    ),
     "another stream": lambda d: d["votes"].update({"classifier/9/estimation": [{"2": 300}]}),
     "too many classifier votes": lambda d: d["votes"]["classifier/0/estimation"].append({"2": 900}),
     "better classifier votes": lambda d: d["votes"].update({"classifier/0/estimation": [{"2": 300}]}),
