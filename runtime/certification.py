@@ -209,8 +209,8 @@ def settle(terms: Terms, tally: Tally) -> Outcome:
 
 
 def check_looks(terms: Terms, tally: Tally) -> None:
-    """Raises `CertificateError` unless all streams, needed or not, have the looks that the budget fixes: one of selection
-    votes, and bounded ones from the first on."""
+    """Raises `CertificateError` unless all streams, needed or not, have the looks that the budget fixes: one of
+    selection votes, and bounded ones from the first on."""
     for stream, looks in tally.looks.items():
         fixed = (terms.budget.selection,) if stream.purpose == SELECTION else terms.budget.looks
         sizes = tuple(int(counts.sum()) for counts in looks)

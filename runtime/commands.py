@@ -16,6 +16,7 @@ from dualsmooth.runtime.demo import run_demo
 from dualsmooth.runtime.describe import describe, sentences
 from dualsmooth.runtime.doctor import BAD, examine
 from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.figures import confidence, shown
 from dualsmooth.runtime.images import read_image
 from dualsmooth.runtime.noise import NOISE_FORMS, Noise, parse_noise
 from dualsmooth.runtime.providers import parse_options
@@ -172,7 +173,7 @@ def _certify(args: argparse.Namespace) -> int:
 
 
 def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
-    cost = f"{certificate.passes} passes, confidence {1 - certificate.alpha:g}"
+    cost = f"{certificate.passes} passes, confidence {confidence(certificate.alpha)}"
     budget = certificate.terms.budget
     if isinstance(budget, AtRadius):
         cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
@@ -183,9 +184,9 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
     name = smoother.bundle.classes[certificate.label]
     return (
-        f"{path}: {name} (class {certificate.label}), certified radius {certificate.radius:.4f} (sigma "
-        f"{certificate.sigma:g}, route radius {certificate.route_radius:.4f}, class radius "
-        f"{certificate.class_radius:.4f}, {cost})"
+        f"{path}: {name} (class {certificate.label}), certified radius {shown(certificate.radius, 4)} (sigma "
+        f"{certificate.sigma:g}, route radius {shown(certificate.route_radius, 4)}, class radius "
+        f"{shown(certificate.class_radius, 4)}, {cost})"
     )
 
 
@@ -257,7 +258,7 @@ def _verify(args: argparse.Namespace) -> int:
             "checked": checked, "notes": notes,
         }  # fmt: skip
         text = "; ".join([*checked, *(f"note: {note}" for note in notes)])
-        print(json.dumps(result) if args.json else f"valid: radius {certificate.radius:g}; {text}")
+        print(json.dumps(result) if args.json else f"valid: radius {shown(certificate.radius, 6)}; {text}")
     return 0
 
 

@@ -185,7 +185,7 @@ def test_another_precision_than_the_bundles_is_noticed(smoother: ds.Smoother) ->
     certificate = smoother.certify(IMAGE, budget=FIXED)
     forged = dataclasses.replace(certificate, artefact=dataclasses.replace(certificate.artefact, precision="int8"))
     for check in (smoother.verify, lambda c: smoother.replay(c, IMAGE)):
-        with pytest.raises(ds.CertificateError, match="states precision 'int8'; the bundle .* is in fp32"):
+        with pytest.raises(ds.CertificateError, match=r"states precision 'int8'; the bundle .* is in fp32"):
             check(forged)
 
 
