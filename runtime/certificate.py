@@ -262,7 +262,7 @@ def _finite(value: float) -> float | None:
 
 
 def _same(stated: Any, fresh: Any) -> bool:
-    """Equal, or radii as they are printed, off by one in the last digit (another SciPy may round a bound the other way)."""
+    """Equal, or radii as they are printed, off by one in the last digit (another SciPy may round the other way)."""
     if isinstance(fresh, list):
         return isinstance(stated, list) and len(stated) == len(fresh) and all(map(_same, stated, fresh))
     if type(fresh) is float:
