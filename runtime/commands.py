@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
 from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.certificate import Certificate
@@ -230,7 +231,7 @@ def _verify(args: argparse.Namespace) -> int:
         why = "--replay needs the bundle that drew the votes" if args.replay else "--strict checks against your bundle"
         raise InputError(f"{why}; add --bundle BUNDLE")
     try:
-        lines = [line for line in args.certificate.read_text().splitlines() if line.strip()]
+        lines = _certificates(args.certificate.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {args.certificate} ({error}); expected a JSON certificate") from error
     if not lines:
@@ -260,6 +261,15 @@ def _verify(args: argparse.Namespace) -> int:
         text = "; ".join([*checked, *(f"note: {note}" for note in notes)])
         print(json.dumps(result) if args.json else f"valid: radius {shown(certificate.radius, 6)}; {text}")
     return 0
+
+
+def _certificates(text: str) -> list[str]:
+    """One JSON object, on however many lines, or one a line."""
+    try:
+        strict_json.loads(text)
+    except ValueError:
+        return [line for line in text.splitlines() if line.strip()]
+    return [text]
 
 
 def _strict(certificate: Certificate, seen: dict[tuple[int, int], int], line: int) -> None:
