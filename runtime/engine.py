@@ -121,9 +121,10 @@ class Engine:
                 + (f": {reason}" if reason else "; see `dualsmooth doctor`")
             )
 
-    def _check_rows(self, name: str, bundle: Bundle, width: int) -> None:
+    def _check_rows(self, name: str, bundle: Bundle, width: int) -> bool:
         """Raises `BundleError` where the logits of one input depend on the others in its batch: its votes would not be
-        independent. Two batches of three that differ in the middle; a network that cannot run them says so later."""
+        independent. Two batches of three that differ in the middle; False where the network cannot run them, which it
+        will say again."""
         normals = np.random.Generator(np.random.SFC64(0)).standard_normal((3, *bundle.input_shape), np.float32)
         batch = np.float32(0.5) + np.float32(bundle.sigma_e) * normals
         try:
@@ -132,13 +133,14 @@ class Engine:
                 batch[1] = middle
                 logits.append(self._logits(name, self.xp.asarray(batch.copy()), bundle.sigma_e, width)[::2])
         except EngineError:
-            return
+            return False
         apart = float(np.abs(np.subtract(*logits, dtype=np.float64)).max())
         if apart > ROW_TOLERANCE * max(float(np.abs(rows).max()) for rows in logits):
             raise BundleError(
                 f"{bundle.path / name} lets one image of a batch change the logits of another by {apart:.3g}; export a "
                 "network that treats each row alone (in eval mode, no reduction over the batch)"
             )
+        return True
 
     def takes_sigma(self, model: BaseModel) -> bool:
         """Whether the model is conditional on the noise level (scalar input `sigma`)."""
