@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 from dualsmooth.runtime.errors import InputError
 
@@ -19,6 +19,9 @@ Array = npt.NDArray[np.float64]
 
 KT_ALPHA_MAX = 0.1
 """`kt_lower` inverts its test; up to this alpha the rejected probabilities form an interval that starts at 0."""
+
+TAIL_ERROR = 1e-10
+"""How far the computed chance that a bound fails may be above its alpha, relatively."""
 
 RADIUS_STEP = 1e-6
 """Radii are multiples of this, rounded down."""
@@ -32,10 +35,16 @@ def lower_bound(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.Arra
     al. 2019, section 3.2.2. Raises `InputError` where 0 <= successes <= trials or 0 < alpha < 1 fails.
     """
     k, n, a = _checked(successes, trials, alpha)
-    with np.errstate(all="ignore"):
-        bound = np.where(k == 0, 0.0, stats.beta.ppf(a, np.maximum(k, 1), n - k + 1))
-    bound = np.where((k == n) & (n > 0), a ** (1 / np.maximum(n, 1)), bound)
-    return np.asarray(np.clip(bound, 0.0, 1.0), np.float64)
+    some = np.maximum(k, 1)
+    bound = np.where(k == 0, 0.0, special.betaincinv(some, n - k + 1, a))
+    bound = np.clip(np.where((k == n) & (n > 0), a ** (1 / np.maximum(n, 1)), bound), 0.0, 1.0)
+    step = 1e-14
+    while True:  # SciPy's inverse may overshoot; the distribution itself is exact to 1e-12, and has the last word
+        over = (k > 0) & ~(special.betainc(some, n - k + 1, bound) <= a * (1 + TAIL_ERROR))
+        if not over.any():
+            return np.asarray(bound, np.float64)
+        bound = np.where(over, np.nan_to_num(bound) * max(0.0, 1 - step), bound)
+        step *= 4
 
 
 def upper_bound(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:

@@ -12,7 +12,7 @@ from typing import Any
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.bounds import RADIUS_STEP
 from dualsmooth.runtime.budgets import parse_budget
-from dualsmooth.runtime.certification import Outcome, Terms, settle
+from dualsmooth.runtime.certification import Outcome, Terms, check_looks, settle
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.noise import Seed
 from dualsmooth.runtime.votes import Tally
@@ -193,6 +193,7 @@ class Certificate:
                 budget=parse_budget(str(stated["budget"])),
             )
             tally = Tally.from_dict(data["votes"], classes=terms.classes, levels=len(sigmas))
+            check_looks(terms, tally)
             artefact, seed = Artefact.from_dict(data["artefact"]), Seed.from_dict(data["seed"])
             made = cls(settle(terms, tally), terms, tally, seed, artefact, str(data["dualsmooth"]))
             fresh = made.to_dict()
@@ -207,8 +208,8 @@ class Certificate:
             raise CertificateError(f"the field {str(odd[0])[:60]!r} is missing, or is not known here and not checked")
         fresh["seed"] = {name: fresh["seed"][name] for name in data["seed"]}  # older ones state less
         for name, value in fresh.items():
-            good = data.get(name) == value if name == "sigma" else _same(data.get(name), value)  # sigma is no radius
-            if not good:
+            radii = name not in ("sigma", "alpha")
+            if not (_same(data[name], value) if radii else type(data[name]) in (int, float) and data[name] == value):
                 raise CertificateError(
                     f"{name} is stated as {str(data.get(name))[:60]}, but the votes give {str(value)[:60]}"
                 )
@@ -261,11 +262,12 @@ def _finite(value: float) -> float | None:
 
 
 def _same(stated: Any, fresh: Any) -> bool:
-    """Equal, or radii that differ by the last printed digit (another SciPy may round a bound the other way)."""
+    """Equal, or radii as they are printed, off by one in the last digit (another SciPy may round the other way)."""
     if isinstance(fresh, list):
         return isinstance(stated, list) and len(stated) == len(fresh) and all(map(_same, stated, fresh))
     if type(fresh) is float:
-        return type(stated) in (int, float) and fresh - 1.5 * RADIUS_STEP <= stated <= fresh + 1.5 * RADIUS_STEP
+        near = type(stated) in (int, float) and fresh - 1.5 * RADIUS_STEP <= stated <= fresh + 1.5 * RADIUS_STEP
+        return near and stated == round(stated * 1e6) / 1e6
     return type(stated) is type(fresh) and bool(stated == fresh)
 
 

@@ -208,6 +208,19 @@ def settle(terms: Terms, tally: Tally) -> Outcome:
     )
 
 
+def check_looks(terms: Terms, tally: Tally) -> None:
+    """Raises `CertificateError` unless all streams, needed or not, have the looks that the budget fixes: one of
+    selection votes, and bounded ones from the first on."""
+    for stream, looks in tally.looks.items():
+        fixed = (terms.budget.selection,) if stream.purpose == SELECTION else terms.budget.looks
+        sizes = tuple(int(counts.sum()) for counts in looks)
+        if sizes != fixed[: len(sizes)]:
+            raise CertificateError(
+                f"the looks of {'/'.join(map(str, stream))} are at {str(sizes)[:80]} votes; the budget {terms.budget} "
+                f"fixes {str(fixed)[:80]}"
+            )
+
+
 def _shown(radius: float) -> float:
     return radius if math.isinf(radius) else round_down(radius)
 

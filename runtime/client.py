@@ -24,7 +24,7 @@ from dualsmooth.runtime.errors import CertificateError, EngineError, InputError,
 from dualsmooth.runtime.noise import Noise, Seed
 from dualsmooth.runtime.serving import PREDICT
 from dualsmooth.runtime.smoother import Smoother, image_sha256, numbered
-from dualsmooth.runtime.wire import Pixels, Tensors, Wire, open_wire, text_of
+from dualsmooth.runtime.wire import Pixels, Tensors, Wire, number_in, open_wire, text_of
 
 SCHEMES = ("grpc://", "http://")
 
@@ -198,8 +198,8 @@ class RemoteSmoother(Smoother):
             "image": certificate.artefact.image_sha256 == image_sha256(pixels),
             "terms": certificate.terms == terms,
             "seed": stated == (asked if asked.fixed else replace(asked, entropy=stated.entropy)),
-            "label": int(tensors["LABEL"][0]) == (-1 if certificate.label is None else certificate.label),
-            "radius": abs(float(tensors["RADIUS"][0]) - certificate.radius) <= 2e-6,
+            "label": number_in(tensors, "LABEL") == (-1 if certificate.label is None else certificate.label),
+            "radius": abs(number_in(tensors, "RADIUS") - certificate.radius) <= 2e-6,
         }
         for what, good in fits.items():
             if not good:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
 from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.certificate import Certificate
@@ -16,6 +17,7 @@ from dualsmooth.runtime.demo import run_demo
 from dualsmooth.runtime.describe import describe, sentences
 from dualsmooth.runtime.doctor import BAD, examine
 from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.figures import confidence, shown
 from dualsmooth.runtime.images import read_image
 from dualsmooth.runtime.noise import NOISE_FORMS, Noise, parse_noise
 from dualsmooth.runtime.providers import parse_options
@@ -172,7 +174,7 @@ def _certify(args: argparse.Namespace) -> int:
 
 
 def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
-    cost = f"{certificate.passes} passes, confidence {1 - certificate.alpha:g}"
+    cost = f"{certificate.passes} passes, confidence {confidence(certificate.alpha)}"
     budget = certificate.terms.budget
     if isinstance(budget, AtRadius):
         cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
@@ -183,9 +185,9 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
     name = smoother.bundle.classes[certificate.label]
     return (
-        f"{path}: {name} (class {certificate.label}), certified radius {certificate.radius:.4f} (sigma "
-        f"{certificate.sigma:g}, route radius {certificate.route_radius:.4f}, class radius "
-        f"{certificate.class_radius:.4f}, {cost})"
+        f"{path}: {name} (class {certificate.label}), certified radius {shown(certificate.radius, 4)} (sigma "
+        f"{certificate.sigma:g}, route radius {shown(certificate.route_radius, 4)}, class radius "
+        f"{shown(certificate.class_radius, 4)}, {cost})"
     )
 
 
@@ -229,7 +231,7 @@ def _verify(args: argparse.Namespace) -> int:
         why = "--replay needs the bundle that drew the votes" if args.replay else "--strict checks against your bundle"
         raise InputError(f"{why}; add --bundle BUNDLE")
     try:
-        lines = [line for line in args.certificate.read_text().splitlines() if line.strip()]
+        lines = _certificates(args.certificate.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {args.certificate} ({error}); expected a JSON certificate") from error
     if not lines:
@@ -257,8 +259,17 @@ def _verify(args: argparse.Namespace) -> int:
             "checked": checked, "notes": notes,
         }  # fmt: skip
         text = "; ".join([*checked, *(f"note: {note}" for note in notes)])
-        print(json.dumps(result) if args.json else f"valid: radius {certificate.radius:g}; {text}")
+        print(json.dumps(result) if args.json else f"valid: radius {shown(certificate.radius, 6)}; {text}")
     return 0
+
+
+def _certificates(text: str) -> list[str]:
+    """One JSON object, on however many lines, or one a line."""
+    try:
+        strict_json.loads(text)
+    except ValueError:
+        return [line for line in text.splitlines() if line.strip()]
+    return [text]
 
 
 def _strict(certificate: Certificate, seen: dict[tuple[int, int], int], line: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.figures import confidence, shown
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.report import Run, html_report, plot_curves
 from dualsmooth.runtime.results import Result
@@ -32,7 +33,7 @@ def run_demo(out: Path, *, count: int, engine: dict[str, Any], sampling: dict[st
     except OSError as error:
         raise InputError(f"cannot make the folder {out}: {error.strerror}; choose another with --out") from error
     print(f"{count} Fashion-MNIST test images, sigmas {smoother.bundle.sigmas}, budget {sampling['budget']}")
-    print(f"each certificate holds with probability {1 - sampling['alpha']:g}\n")
+    print(f"each certificate holds with probability {confidence(sampling['alpha'])}\n")
     head = (
         f"{'true label':<12} {'label':<12} {'sigma':>5} {'route R':>8} {'class R':>8} {'certified R':>11} {'passes':>7}"
     )
@@ -44,7 +45,8 @@ def run_demo(out: Path, *, count: int, engine: dict[str, Any], sampling: dict[st
     for index, (truth, c) in enumerate(zip(dataset.labels, certificates, strict=False)):
         label = "abstained" if c.label is None else names[c.label]
         mark = "" if c.label is None or c.label == truth else "  wrong"
-        figures = f"{c.sigma:5g} {c.route_radius:8.3f} {c.class_radius:8.3f} {c.radius:11.3f} {c.passes:7d}"
+        radii = (shown(r, 3) for r in (c.route_radius, c.class_radius, c.radius))
+        figures = "{:5g} {:>8} {:>8} {:>11} {:7d}".format(c.sigma, *radii, c.passes)
         print(f"{names[truth]:<12} {label:<12} {figures}{mark}", flush=True)
         now = time.perf_counter()
         results.append(Result(index, int(truth), "fashion-mnist", max(0.0, now - last), c))

@@ -26,6 +26,8 @@ from dualsmooth.runtime.providers import (
     why_missing,
 )
 
+ROW_TOLERANCE = 1e-3
+"""How far rounding may move the logits of an image in other company, relative to the largest one."""
 MAX_THREADS = 1024
 """ONNX Runtime waits for ever where the system cannot make as many threads as it is asked for."""
 
@@ -77,6 +79,7 @@ class Engine:
                 session = self._session(path, lanes)
                 self._takes_sigma[name] = _check_graph(session, path, bundle.input_shape, width)
                 self._sessions[name] = session
+                self._check_rows(name, bundle, width)
         for name, digest in bundle.files.items():  # nobody changed a file between the check and the load
             if sha256_of(bundle.path / name) != digest:
                 raise BundleError(f"{bundle.path / name} changed while it was loaded; load the bundle again")
@@ -130,6 +133,27 @@ class Engine:
                 f"provider {self.provider} was asked for but {runs} runs {name}"
                 + (f": {reason}" if reason else "; see `dualsmooth doctor`")
             )
+
+    def _check_rows(self, name: str, bundle: Bundle, width: int) -> bool:
+        """Raises `BundleError` where the logits of one input depend on the others in its batch: its votes would not be
+        independent. Two batches of three that differ in the middle; False where the network cannot run them, which it
+        will say again."""
+        normals = np.random.Generator(np.random.SFC64(0)).standard_normal((3, *bundle.input_shape), np.float32)
+        batch = np.float32(0.5) + np.float32(bundle.sigma_e) * normals
+        try:
+            logits = []
+            for middle in (batch[1], 4 * batch[1] + 1):
+                batch[1] = middle
+                logits.append(self._logits(name, self.xp.asarray(batch.copy()), bundle.sigma_e, width)[::2])
+        except EngineError:
+            return False
+        apart = float(np.abs(np.subtract(*logits, dtype=np.float64)).max())
+        if apart > ROW_TOLERANCE * max(float(np.abs(rows).max()) for rows in logits):
+            raise BundleError(
+                f"{bundle.path / name} lets one image of a batch change the logits of another by {apart:.3g}; export a "
+                "network that treats each row alone (in eval mode, no reduction over the batch)"
+            )
+        return True
 
     def takes_sigma(self, model: BaseModel) -> bool:
         """Whether the model is conditional on the noise level (scalar input `sigma`)."""

@@ -92,13 +92,14 @@ def evaluate(
     progress: Callable[[Result, int, int], None] | None = None,
     opened: Callable[[ResultsWriter], None] | None = None,
 ) -> ResultsWriter:
-    """Certify `dataset.images[indices]` and append each result to `out` as soon as it is there; each with confidence
-    1 - alpha of its own. Indices that `out` already holds are left alone. `progress` gets each result, how many are
-    done and how many there are; `opened` gets the writer before the first image. Returns the (closed) writer. Raises
-    `InputError`.
+    """Certify `dataset.images[indices]`, each once, and append each result to `out` as soon as it is there, with
+    confidence 1 - alpha of its own. Indices that `out` already holds are left alone. `progress` gets each result, how
+    many are done and how many there are; `opened` gets the writer before the first image. Returns the (closed) writer.
+    Raises `InputError`.
     """
     workers = Local(smoother) if isinstance(smoother, Smoother) else smoother
     bundle = workers.bundle
+    indices = list(dict.fromkeys(map(int, indices)))
     outside = [i for i in indices if not 0 <= i < len(dataset)]
     if outside:
         raise InputError(f"index {outside[0]} is outside of {dataset.name}; expected 0 to {len(dataset) - 1}")

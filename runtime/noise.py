@@ -217,6 +217,12 @@ def _shared_block(
     return block
 
 
+def float32_from_above(sigma: float) -> np.float32:
+    """The smallest float32 that is not below `sigma`: more noise than stated makes no radius too large, less would."""
+    near = np.float32(sigma)
+    return near if float(near) >= sigma else np.nextafter(near, np.float32(np.inf))
+
+
 def add_noise(
     generator: Normals,
     image: npt.NDArray[np.float32],
@@ -228,8 +234,9 @@ def add_noise(
 ) -> None:
     """Fill `out` [m,C,H,W] with `image` [C,H,W] (or an image a row, [m,C,H,W]) + sigma * standard normals.
 
-    In mode `lattice`, round(255 (image + sigma z)) / 255 with float64 normals z. `out` is contiguous, an array of `xp`
-    (NumPy or CuPy). A stream's values do not depend on how it is cut into calls.
+    In mode `float`, sigma is rounded up to float32. In mode `lattice`, round(255 (image + sigma z)) / 255 with float64
+    normals z. `out` is contiguous, an array of `xp` (NumPy or CuPy). A stream's values do not depend on how it is cut
+    into calls.
     """
     if xp is not np:
         with out.device:
@@ -253,7 +260,7 @@ def _add_noise(generator: Normals, image: npt.NDArray[np.float32], sigma: float,
         copies, clean = out[start : start + rows], images[start : start + rows]
         if drawn is None:
             generator.standard_normal(dtype=np.float32, out=copies)
-            xp.multiply(copies, np.float32(sigma), out=copies)
+            xp.multiply(copies, float32_from_above(sigma), out=copies)
             xp.add(copies, clean, out=copies)
         else:
             steps = drawn[: len(copies)]

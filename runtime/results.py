@@ -78,12 +78,14 @@ def merge_results(paths: Iterable[str | Path], out: str | Path) -> tuple[int, in
                         f"{_short(value)}; merge files of one configuration only"
                     )
             old = rows.get(result.index)
-            if old is not None and old[2] != row["certificate"]:
-                raise InputError(
-                    f"{path}, line {number}: image {result.index} has another certificate in {old[1]}; keep one of them"
-                )
+            for what in ("certificate", "true label"):
+                name = what.replace(" ", "_")
+                if old is not None and old[2][name] != row[name]:
+                    raise InputError(
+                        f"{path}, line {number}: image {result.index} has another {what} in {old[1]}; keep one of them"
+                    )
             dropped += old is not None
-            rows.setdefault(result.index, (line, path, row["certificate"]))
+            rows.setdefault(result.index, (line, path, row))
     if not rows:
         raise InputError("there are no rows to merge; expected files of `dualsmooth evaluate`")
     write_atomically(out, "".join(rows[index][0] for index in sorted(rows)))

@@ -32,6 +32,8 @@ WINDOW = 4
 ENTROPIES = 64
 """128-bit draws from the operating system that are examined."""
 
+PARTS = ("SFC64", "Philox", "Generator", "SeedSequence")
+"""Of NumPy, which normals are made of."""
 STREAMS = tuple(product((0, 1), (ESTIMATOR, CLASSIFIER), (SELECTION, ESTIMATION)))
 """Image, stage and purpose of the streams that are examined in full."""
 _KEYS = tuple(product(range(8), (ESTIMATOR, CLASSIFIER), range(4), (SELECTION, ESTIMATION)))
@@ -72,10 +74,10 @@ class Found(NamedTuple):
 def require_sound(noise: Noise, xp: Any = np) -> None:
     """Test the generator of `noise` and the entropy source, once a process for each mode, generator and array module.
 
-    Raises `EngineError`. A generator or a bit stream that is replaced later is tested again.
+    Raises `EngineError`. A generator, or a part of one, that is replaced later is tested again.
     """
     maker = GENERATORS[noise.generator]
-    key = (noise.mode == LATTICE, noise.generator, maker, np.random.SFC64, np.random.Philox, id(xp))
+    key = (noise.mode == LATTICE, noise.generator, maker, *(getattr(np.random, name) for name in PARTS), id(xp))
     with _lock:
         if key not in _passed:
             check_entropy()

@@ -178,6 +178,10 @@ class Smoother:
         if stated.manifest_sha256 != self.bundle.manifest_sha256 or dict(stated.files) != dict(self.bundle.files):
             raise CertificateError(f"the certificate is about other files than the bundle {self.bundle.path}")
         b, terms = self.bundle, certificate.terms
+        if stated.precision != b.precision:
+            raise CertificateError(
+                f"the certificate states precision {stated.precision[:20]!r}; the bundle {b.path} is in {b.precision}"
+            )
         if (terms.sigmas, terms.sigma_e, terms.classes) != (b.sigmas, b.sigma_e, len(b.classes)):
             raise CertificateError(f"the certificate states other noise levels or classes than the bundle {b.path}")
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime import strict_json
-from dualsmooth.runtime.bundle import Bundle, read_bundle
+from dualsmooth.runtime.bundle import BaseModel, Bundle, read_bundle
 from dualsmooth.runtime.engine import Engine, checked_logits, warm_up
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_line
 from dualsmooth.runtime.files import sha256_of
@@ -141,6 +141,7 @@ class BlsEngine(Engine):
     def __init__(self, bundle: Bundle, repository: Path, call: Call) -> None:
         self.provider, self.version, self.name = "triton", "", "triton onnxruntime backend"
         self._call, self._models = call, model_names(bundle)
+        self._bundle, self._untried = bundle, set(self._models)
         self._takes_sigma = {}
         for file, model in self._models.items():
             path = repository / model / "1" / "model.onnx"
@@ -149,6 +150,16 @@ class BlsEngine(Engine):
                     f"{path} is not the bundle's {file}; fill the repository again with `dualsmooth triton`"
                 )
             self._takes_sigma[file] = 'name: "sigma"' in (repository / model / "config.pbtxt").read_text()
+
+    def votes(
+        self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
+    ) -> npt.NDArray[np.int64]:
+        """As for any engine; what others check when they open a network is checked at its first votes, since Triton may
+        load it later."""
+        for name in self._untried.intersection(model.members):
+            if self._check_rows(name, self._bundle, width):
+                self._untried.remove(name)
+        return super().votes(model, batch, sigma, width)
 
     def _logits(self, name: str, batch: npt.NDArray[np.float32], sigma: float, width: int) -> npt.NDArray[np.float32]:
         inputs = {"x": batch}

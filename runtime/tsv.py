@@ -12,15 +12,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.figures import shown
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.results import Result
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
-DIGITS = Decimal("0.001")
+DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def write_log(rows: Iterable[Result], out: str | Path) -> None:
     for row in sorted(rows, key=lambda r: r.index):
         certificate = row.certificate
         label = -1 if certificate.label is None else certificate.label
-        radius = Decimal(repr(certificate.radius)).quantize(DIGITS, ROUND_FLOOR)
+        radius = shown(certificate.radius, DIGITS)
         correct = int(label == row.true_label)
         time = timedelta(seconds=max(0.0, row.seconds))
         lines.append(f"{row.index}\t{row.true_label}\t{label}\t{radius}\t{correct}\t{time}")

@@ -17,7 +17,10 @@ Counts = npt.NDArray[np.int64]
 ESTIMATOR, CLASSIFIER = "estimator", "classifier"
 SELECTION, ESTIMATION = "selection", "estimation"
 MAX_LOOKS = 200
-"""More than any budget takes; keeps a hostile file from filling the memory."""
+MAX_COUNTS = 1 << 25
+"""Looks, and counts of all looks (256 MiB): more than budgets take; keeps a hostile file from filling the memory."""
+MAX_COUNT = 1 << 40
+"""Votes of one class: no sum of so many overflows, which could make any number of votes look like the budget's."""
 
 
 class Stream(NamedTuple):
@@ -85,6 +88,7 @@ class Tally:
         tally = cls(classes, levels)
         if not isinstance(data, Mapping):
             raise CertificateError("votes must be an object that maps streams to lists of looks")
+        room = MAX_COUNTS
         for name, looks in data.items():
             stage, level, purpose = ([*str(name).split("/"), "", ""])[:3]
             known = stage in (ESTIMATOR, CLASSIFIER) and purpose in (SELECTION, ESTIMATION) and name.count("/") == 2
@@ -96,6 +100,9 @@ class Tally:
             if not isinstance(looks, list) or not 1 <= len(looks) <= MAX_LOOKS:
                 raise CertificateError(f"votes: {name} must list 1 to {MAX_LOOKS} looks")
             stream = Stream(stage, int(level), purpose)
+            room -= len(looks) * tally.width(stream)
+            if room < 0:
+                raise CertificateError(f"votes: more than {MAX_COUNTS} counts, zeros included; expected fewer looks")
             for look in looks:
                 tally.record(stream, _dense(look, tally.width(stream), name))
             totals = [int(c.sum()) for c in tally.looks[stream]]
@@ -114,7 +121,7 @@ def _dense(look: Any, width: int, name: str) -> Counts:
             isinstance(key, str) and key.isdecimal() and len(key) < 10 and int(key) < width and str(int(key)) == key
         ):
             raise CertificateError(f"votes: {name} counts class {str(key)[:20]!r}; expected 0 to {width - 1}")
-        if type(value) is not int or not 0 < value <= 1 << 48:
+        if type(value) is not int or not 0 < value <= MAX_COUNT:
             raise CertificateError(
                 f"votes: {name} has count {str(value)[:20]} for class {key}; expected a positive integer"
             )

@@ -335,8 +335,19 @@ class HttpWire(Wire):
 
 
 def text_of(tensors: Tensors) -> str:
-    """The JSON text in the output `CERTIFICATE`."""
-    return tensors["CERTIFICATE"].tobytes().decode()
+    """The JSON text in the output `CERTIFICATE`. Raises `ServerError`."""
+    try:
+        return tensors["CERTIFICATE"].tobytes().decode()
+    except (AttributeError, KeyError, UnicodeDecodeError) as error:
+        raise ServerError(f"the server answered without a CERTIFICATE of text ({one_line(error)})") from error
+
+
+def number_in(tensors: Tensors, name: str) -> float:
+    """The first value of an output. Raises `ServerError`."""
+    try:
+        return float(np.ravel(tensors[name])[0])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ServerError(f"the server answered without a number as {name} ({one_line(error)})") from error
 
 
 def _patiently(release: Callable[[], object], seconds: float = 5.0) -> None:

@@ -86,7 +86,7 @@ def _run(run: Run) -> dict[str, Any]:
         "decided": None if run.decided is None else list(run.decided),
         "index": run.index.tolist(),
         "truth": run.truth.tolist(),
-        "good": [float(f"{r:.6g}") if r > 1e-6 else (1e-9 if r > 0 else -1) for r in run.radii.tolist()],
+        "good": [r if r > 1e-6 else (1e-9 if r > 0 else -1) for r in run.radii.tolist()],
         "low": [round(float(v), 5) for v in low],
         "high": [round(float(v), 5) for v in high],
     }
@@ -120,7 +120,7 @@ def _p_lower(certificate: Certificate) -> float | None:
     """The bound on the label's probability behind the class radius; None where it is not above 1/2."""
     if certificate.class_radius <= 0:
         return None
-    return round(float(special.ndtr(certificate.class_radius / certificate.sigma)), 6)
+    return math.floor(1e6 * float(special.ndtr(certificate.class_radius / certificate.sigma))) / 1e6
 
 
 def _spent(certificate: Certificate) -> list[int]:

@@ -77,6 +77,8 @@ def test_what_a_certificate_tells() -> None:
 Change = Callable[[dict[str, Any]], Any]
 TAMPERED: dict[str, Change] = {
     "radius up": lambda d: d.update(radius=d["radius"] + 1e-4),
+    "radius up by less than a digit": lambda d: d.update(radius=d["radius"] + 1.4e-6),
+    "sigma text": lambda d: d.update(sigma="0.25"),
     "radius down": lambda d: d.update(radius=d["radius"] - 1e-4),
     "radius NaN": lambda d: d.update(radius=float("nan")),
     "radius text": lambda d: d.update(radius=str(d["radius"])),
@@ -136,6 +138,13 @@ TAMPERED: dict[str, Change] = {
     "no selection votes": lambda d: d["votes"].pop("classifier/0/selection"),
     "no router votes": lambda d: d["votes"].pop("estimator/0/estimation"),
     "no votes": lambda d: d["votes"].clear(),
+    "fewer selection votes, counted": lambda d: d.update(
+        votes=d["votes"] | {"classifier/0/selection": [{"2": 19}]}, passes=d["passes"] - 1
+    ),
+    "selection votes in two looks": lambda d: d["votes"].update({"classifier/0/selection": [{"2": 9}, {"2": 20}]}),
+    "an idle stream of another size": lambda d: d.update(
+        votes=d["votes"] | {"classifier/2/selection": [{"2": 7}]}, passes=d["passes"] + 7
+    ),
     "another stream": lambda d: d["votes"].update({"classifier/9/estimation": [{"2": 300}]}),
     "too many classifier votes": lambda d: d["votes"]["classifier/0/estimation"].append({"2": 900}),
     "better classifier votes": lambda d: d["votes"].update({"classifier/0/estimation": [{"2": 300}]}),
@@ -219,6 +228,24 @@ def test_recomputation_needs_the_votes() -> None:
         made().recompute(rule="single:1")
     with pytest.raises(ds.CertificateError, match="all-levels"):
         made().recompute(rule="multiscale")
+
+
+def test_true_is_no_noise_level() -> None:
+    data = json.loads(made(rule="single:1").to_json())
+    assert data["sigma"] == 1
+    with pytest.raises(ds.CertificateError, match="sigma is stated as True"):
+        ds.Certificate.from_dict(data | {"sigma": True})
+
+
+def test_radii_may_differ_by_one_printed_digit() -> None:
+    """Another SciPy may round a bound the other way; what is read is our own figure."""
+    data = json.loads(made().to_json())
+    for step in (-1, 1):
+        data["radius"] = round(made().radius * 1e6 + step) / 1e6
+        assert ds.Certificate.from_dict(data).radius == made().radius
+    data["radius"] = round(made().radius * 1e6 + 2) / 1e6
+    with pytest.raises(ds.CertificateError, match="radius is stated as"):
+        ds.Certificate.from_dict(data)
 
 
 def test_abstention() -> None:

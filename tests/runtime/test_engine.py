@@ -101,6 +101,31 @@ def test_a_failure_never_becomes_a_vote(tmp_path: Path, graph: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+MIXING = {
+    "normalised by the batch": [
+        N("ReduceMean", ["x", "first"], ["mean"]),
+        N("Sub", ["x", "mean"], ["c"]),
+    ],
+    "softmax over the batch": [N("Softmax", ["x"], ["c"], axis=0)],
+    "sums of the rows so far": [N("CumSum", ["x", "zero"], ["c"])],
+    "sums of the rows to come": [N("CumSum", ["x", "zero"], ["c"], reverse=1, exclusive=1)],
+}
+
+
+@pytest.mark.parametrize("graph", MIXING)
+def test_networks_that_mix_the_rows_of_a_batch_are_refused(tmp_path: Path, graph: str) -> None:
+    """Their votes are not independent: the bounds of a certificate would mean nothing."""
+    constants = [
+        N("Constant", [], ["first"], value=helper.make_tensor("f", TensorProto.INT64, [1], [0])),
+        N("Constant", [], ["zero"], value=helper.make_tensor("z", TensorProto.INT64, [], [0])),
+    ]
+    nodes = [*constants, *MIXING[graph], N("Flatten", ["c"], ["f"]), N("MatMul", ["f", "w"], ["logits"])]
+    replace(make(tmp_path / "b"), node_graph(nodes))
+    with pytest.raises(ds.BundleError, match=r"classifier_0\.onnx lets one image of a batch change") as caught:
+        opened(tmp_path / "b")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "graph",
     [

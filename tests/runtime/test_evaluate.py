@@ -118,6 +118,23 @@ def test_a_doubled_row_is_refused_everywhere(setting, tmp_path) -> None:
     assert [r.index for r in read_results(tmp_path / "m.jsonl")] == [0, 1, 2]
 
 
+def test_indices_may_be_any_integers_each_counts_once(setting, tmp_path) -> None:
+    """A file that holds an image twice could be neither read nor continued."""
+    out = tmp_path / "o.jsonl"
+    run(setting, out, indices=[3, 1, 3])
+    run(setting, out, indices=np.arange(4))
+    assert [r.index for r in read_results(out)] == [3, 1, 0, 2]
+
+
+def test_merging_two_true_labels_of_one_image_is_refused(setting, tmp_path) -> None:
+    one, two = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    run(setting, one, indices=range(1))
+    row = json.loads(one.read_text())
+    two.write_text(json.dumps(row | {"true_label": 1 - row["true_label"]}) + "\n")
+    with pytest.raises(ds.InputError, match="image 0 has another true label in"):
+        merge_results([one, two], tmp_path / "m.jsonl")
+
+
 def test_shards_are_a_partition_and_merge_to_the_whole(setting, tmp_path) -> None:
     run(setting, tmp_path / "whole.jsonl")
     parts = [tmp_path / f"part{i}.jsonl" for i in (1, 2, 3)]

@@ -139,6 +139,19 @@ def test_noise_is_added_to_the_image_at_the_right_scale() -> None:
     assert np.allclose(out.std(0), 0.25, rtol=0.04)
 
 
+@pytest.mark.parametrize("sigma", [0.12, 0.1, 0.25, 1e-46, 0.7])
+def test_no_less_noise_is_added_than_stated(sigma: float) -> None:
+    """float32(0.12) is below 0.12: radii in units of 0.12 would be too large, if by little."""
+    one, out = np.ones((1, 1, 1), np.float32), np.empty((1, 1, 1, 1), np.float32)
+
+    class Ones:
+        def standard_normal(self, *, dtype: object = None, out: np.ndarray) -> None:
+            out[...] = 1
+
+    add_noise(Ones(), 0 * one, sigma, out)
+    assert sigma <= float(out[0, 0, 0, 0]) <= sigma * (1 + 2**-23) + 2e-45
+
+
 def test_noise_goes_into_a_part_of_a_batch_only() -> None:
     batch = np.full((10, 1, 1, 1), 9, np.float32)
     add_noise(Seed(3).generator(STREAM), np.zeros((1, 1, 1), np.float32), 0.1, batch[2:5])

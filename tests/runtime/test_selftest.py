@@ -148,6 +148,26 @@ def test_a_replaced_numpy_bit_generator_is_refused(monkeypatch: pytest.MonkeyPat
     require_sound(Noise())
 
 
+def test_replaced_parts_of_numpy_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds that all become the same, normals that are too small: after a test that NumPy passed."""
+    seeds, generator = np.random.SeedSequence, np.random.Generator
+
+    class Small:
+        def __init__(self, bits: object) -> None:
+            self._real = generator(bits)
+
+        def standard_normal(self, *, dtype: object, out: np.ndarray) -> None:
+            self._real.standard_normal(dtype=dtype, out=out)
+            out *= 0.9
+
+    for name, fake in (("SeedSequence", lambda *_, **__: seeds(1)), ("Generator", Small)):
+        require_sound(Noise())
+        monkeypatch.setattr(np.random, name, fake)
+        with pytest.raises(EngineError):
+            require_sound(Noise())
+        monkeypatch.undo()
+
+
 def test_tested_once_a_process_for_each_mode_and_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     tested: list[Noise] = []
     monkeypatch.setattr(selftest, "check_generator", lambda seed: tested.append(seed.noise))

@@ -181,6 +181,14 @@ def test_replay_notices_invented_votes(smoother: ds.Smoother) -> None:
         smoother.replay(certificate, toys.image(0.7, 0.31))
 
 
+def test_another_precision_than_the_bundles_is_noticed(smoother: ds.Smoother) -> None:
+    certificate = smoother.certify(IMAGE, budget=FIXED)
+    forged = dataclasses.replace(certificate, artefact=dataclasses.replace(certificate.artefact, precision="int8"))
+    for check in (smoother.verify, lambda c: smoother.replay(c, IMAGE)):
+        with pytest.raises(ds.CertificateError, match=r"states precision 'int8'; the bundle .* is in fp32"):
+            check(forged)
+
+
 @pytest.mark.parametrize("change", [{"sigmas": (0.5, 1.0)}, {"sigma_e": 1.0}, {"classes": 3}])
 def test_terms_of_another_bundle_are_noticed(smoother: ds.Smoother, change: dict[str, Any]) -> None:
     """Larger sigmas would enlarge the radius without changing a vote."""

@@ -80,6 +80,22 @@ def test_looks_that_no_sampling_gives_are_refused(looks: object) -> None:
         read({"classifier/1/estimation": looks})
 
 
+def test_sums_of_counts_never_overflow() -> None:
+    """2^16 classes of 2^48 votes each add up to 0 in 64 bits: with 10,000 votes more, a budget of 10,000 looks kept."""
+    look = {"0": 9_999, "70000": 1} | {str(c): 1 << 48 for c in range(1, (1 << 16) + 1)}
+    with pytest.raises(CertificateError, match="has count 281474976710656"):
+        Tally.from_dict({"classifier/0/estimation": [look]}, classes=100_000, levels=1)
+    most = Tally.from_dict({"classifier/0/selection": [{str(c): 1 << 40 for c in range(1000)}]}, classes=1000, levels=1)
+    assert most.total() == 1000 << 40
+
+
+def test_a_short_text_cannot_ask_for_much_memory() -> None:
+    looks = [{"0": n + 1} for n in range(200)]
+    data = {f"classifier/{s}/{p}": looks for s in range(64) for p in ("selection", "estimation")}
+    with pytest.raises(CertificateError, match="expected fewer looks"):
+        Tally.from_dict(data, classes=100_000, levels=64)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.just("0"), inner, max_size=3),

@@ -105,6 +105,19 @@ def test_tensors_must_agree_with_the_certificate(remote: RemoteSmoother, wire: F
         remote.certify(IMAGE, seed=1, budget=FIXED)
 
 
+@pytest.mark.parametrize("name", ["LABEL", "RADIUS", "CERTIFICATE"])
+@pytest.mark.parametrize("value", [None, np.array([], np.float64), np.array([b"\xff"]), "gone"], ids=str)
+def test_tensors_that_hold_nothing_are_one_clear_line(
+    remote: RemoteSmoother, wire: Fake, name: str, value: Any
+) -> None:
+    wire.tensors = lambda t: (
+        {k: v for k, v in t.items() if k != name} | ({} if isinstance(value, str) else {name: value})
+    )
+    with pytest.raises(ds.DualSmoothError) as caught:
+        remote.certify(IMAGE, budget=FIXED)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_refusal_is_asked_again_and_a_lost_request_is_not(remote: RemoteSmoother, wire: Fake) -> None:
     wire.refusals = [Refused("full"), Refused("full")]
     assert remote.certify(IMAGE, seed=1, budget=FIXED).label == 1

@@ -156,6 +156,24 @@ def test_ensembles_through_the_server_vote_as_in_process(tmp_path: Path) -> None
     assert there.radius == here.radius > 0
 
 
+def test_networks_that_mix_rows_are_noticed_at_their_first_votes(tmp_path: Path, toy_bundle: Path) -> None:
+    fill_repository(toy_bundle, tmp_path / "r", engine="bls")
+    bundle, ready = ds.read_bundle(toy_bundle), False
+
+    def call(model: str, inputs: Any) -> np.ndarray[Any, Any]:
+        if not ready:
+            raise RuntimeError("still loading")
+        return np.asarray((inputs["x"] - inputs["x"].mean(0)).reshape(-1, 2))
+
+    engine, batch = BlsEngine(bundle, tmp_path / "r", call), np.zeros((5, 1, 1, 2), np.float32)
+    with pytest.raises(ds.EngineError, match="still loading"):
+        engine.votes(bundle.estimator, batch, 0.5, 2)
+    ready = True
+    for _ in range(2):
+        with pytest.raises(ds.BundleError, match="lets one image of a batch change"):
+            engine.votes(bundle.estimator, batch, 0.5, 2)
+
+
 def test_a_failing_base_model_never_votes(tmp_path: Path, toy_bundle: Path) -> None:
     fill_repository(toy_bundle, tmp_path / "r", engine="bls")
     bundle = ds.read_bundle(toy_bundle)

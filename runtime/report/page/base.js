@@ -27,6 +27,10 @@ const percent = (share, digits = 1) => (100 * share).toFixed(digits) + " %";
 const whole = (n) => Math.round(n).toLocaleString("en");
 const floor = (x, digits = 3) => (Math.floor(x * 10 ** digits + 1e-9) / 10 ** digits).toFixed(digits);
 const plain = (x) => String(+x.toPrecision(6));
+const certainty = (alpha) => {
+  const text = plain(100 * (1 - alpha));
+  return text !== "100" && +text <= 100 * (1 - alpha) + 1e-9 ? `${text} %` : `100 − ${plain(100 * alpha)} %`;
+};
 const mean = (values) => values.reduce((a, b) => a + b, 0) / Math.max(values.length, 1);
 function median(values) {
   const sorted = [...values].sort((a, b) => a - b);

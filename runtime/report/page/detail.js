@@ -44,7 +44,7 @@ function certificateChart(run, row) {
   return make("div", { class: "chart" }, svg);
 }
 function certificateFacts(run, row) {
-  const facts = [["noise level", sigmaName(run.sigmas[run.route[row]])], ["route radius", run.routeRadius[row] === null ? "∞ (one level)" : floor(run.routeRadius[row])], ["class radius", floor(run.classRadius[row])], ["p_A at least", run.pA[row] === null ? "not above 1/2" : floor(run.pA[row], 5)], ["passes", whole(run.passes[row])], ["confidence", `${plain(100 * (1 - run.alpha))} %`]];
+  const facts = [["noise level", sigmaName(run.sigmas[run.route[row]])], ["route radius", run.routeRadius[row] === null ? "∞ (one level)" : floor(run.routeRadius[row])], ["class radius", floor(run.classRadius[row])], ["p_A at least", run.pA[row] === null ? "not above 1/2" : floor(run.pA[row], 5)], ["passes", whole(run.passes[row])], ["confidence", certainty(run.alpha)]];
   return make("dl", {}, facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 }
 function voteTables(run, index) {
