@@ -20,7 +20,7 @@ function fill(element, attributes, children) {
   return element;
 }
 function show(id, ...children) {
-  byId(id).replaceChildren(...children.flat());
+  byId(id).replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
 const percent = (share, digits = 1) => (100 * share).toFixed(digits) + " %";

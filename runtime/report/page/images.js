@@ -28,7 +28,7 @@ function images() {
   const labels = [...new Set(runs.flatMap((r) => r.label))].filter((c) => c >= 0).sort((a, b) => a - b);
   const sigmas = [...new Set(runs.flatMap((r) => r.sigmas || []))].sort((a, b) => a - b);
   show("filters",
-    runs.length > 1 ? field("run", run) : run && null,
+    runs.length > 1 ? field("run", run) : null,
     field("outcome", options("f-outcome", "any", Object.keys(OUTCOMES), Object.keys(OUTCOMES))),
     field("true label", options("f-truth", "any", truths, truths.map(className))),
     field("prediction", options("f-label", "any", labels, labels.map(className))),

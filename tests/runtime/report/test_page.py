@@ -66,6 +66,14 @@ def column(page: Page, number: int) -> list[str]:
     return list(page.run(f"{cells}.map(c => c.textContent)"))
 
 
+@pytest.fixture(scope="module")
+def single(setting, shown: Page, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page about one results file, and nothing else."""
+    file = tmp_path_factory.mktemp("single") / "single.html"
+    file.write_text(html_report(load_runs([setting[2] / "results.jsonl"]), dataset=setting[1]))
+    return file
+
+
 @pytest.mark.slow
 class TestInABrowser:
     def test_charts_are_drawn(self, shown: Page) -> None:
@@ -157,6 +165,11 @@ class TestInABrowser:
         assert len(outside) == 1
         assert outside[0].startswith("file://")
         assert shown.errors == []
+
+    def test_a_page_about_one_run_shows_only_what_there_is(self, single: Path, shown: Page) -> None:
+        shown.open(single)
+        text = shown.run("document.body.innerText")
+        assert not re.search(r"\b(null|undefined|NaN)\b", text)
 
     def test_injected_code_would_not_run(self, setting, tmp_path: Path, shown: Page) -> None:
         """The second line of defence: even markup that got into the page is not run."""
