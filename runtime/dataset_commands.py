@@ -33,6 +33,7 @@ from dualsmooth.runtime.planner import plan
 from dualsmooth.runtime.progress import SHOWN_AT, Progress
 from dualsmooth.runtime.report import (
     Run,
+    conditions,
     csv_table,
     html_report,
     latex_table,
@@ -237,15 +238,15 @@ def _report(args: argparse.Namespace) -> int:
         shares = {name: list(certified_accuracy(r, table_at)) for name, r in curves.items()}
         print(json.dumps({"radii": table_at, "curves": shares}))
     else:
-        facts = {run.source: ", ".join(f"{k} {v}" for k, v in run.facts.items()) for run in reversed(runs)}
-        print("\n".join(f"{path}: {fact}" for path, fact in facts.items()), end="\n\n")
+        sources = dict.fromkeys(run.source for run in runs)
+        print("\n".join(f"{path}: {_facts([run for run in runs if run.source == path])}" for path in sources), end="\n\n")
         print(markdown_table(curves, table_at))
         for name, points in decided.items():
             print(f"\n{name} is decided at r = {', '.join(f'{r:g}' for r in points)} only; its ACR is a lower end")
     title = args.title or _title(runs)
     for out in outs:
         if out.suffix in (".png", ".svg"):
-            plot_curves(curves, out, title=title, decided=decided)
+            plot_curves(curves, out, title=title, note=conditions(runs), decided=decided)
         elif out.suffix == ".html":
             write_atomically(out, html_report(runs, radii, title=title, dataset=dataset))
         elif out.suffix == ".tsv":
@@ -253,6 +254,12 @@ def _report(args: argparse.Namespace) -> int:
         else:
             write_atomically(out, (csv_table if out.suffix == ".csv" else latex_table)(curves, table_at))
     return 0
+
+
+def _facts(runs: Sequence[Run]) -> str:
+    """What holds for all runs of one file; where it is shown under several rules, none of them is the file's own."""
+    first = runs[0].facts.items()
+    return ", ".join(f"{name} {value}" for name, value in first if all(r.facts.get(name) == value for r in runs))
 
 
 def _title(runs: Sequence[Run]) -> str:
