@@ -129,11 +129,12 @@ function compare() {
   };
   const last = DATA.runs.length - 1;
   pick("compare-a", last); pick("compare-b", last - 1);
-  show("compare-tools", chartTools("compare"));
+  show("compare-tools", chartTools("compare", () => [[DATA.title], ...["A", "B"].map((side) => [`${side}: ${chosen(side).name}`, { stroke: chosen(side).color }])]));
   drawComparison();
 }
+const chosen = (side) => DATA.runs[byId("compare-" + side.toLowerCase()).value];
 function drawComparison() {
-  const a = DATA.runs[byId("compare-a").value], b = DATA.runs[byId("compare-b").value];
+  const a = chosen("A"), b = chosen("B");
   const place = new Map(b.index.map((index, row) => [index, row]));
   const pairs = a.index.flatMap((index, row) => (place.has(index) && b.truth[place.get(index)] === a.truth[row] ? [[a.good[row], b.good[place.get(index)]]] : []));
   if (!pairs.length) { show("compare-chart", make("p", { class: "hint" }, "These two runs have no image in common.")); return; }

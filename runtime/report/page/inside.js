@@ -8,7 +8,7 @@ function inside() {
   select.replaceChildren(...runs.map((run) => make("option", { value: DATA.runs.indexOf(run), selected: run === chosen }, run.name)));
   byId("inside-picker").hidden = runs.length < 2;
   select.addEventListener("change", () => drawInside(DATA.runs[select.value]));
-  for (const name of ["levels", "scatter", "pa", "passes"]) show(name + "-tools", chartTools(name));
+  for (const name of ["levels", "scatter", "pa", "passes"]) show(name + "-tools", chartTools(name, () => { const run = DATA.runs[select.value]; return [[DATA.title], [`${run.name}: ${conditions(run)}`]]; }));
   drawInside(chosen);
 }
 function drawInside(run) { levels(run); scatter(run); confidence(run); spent(run); }
