@@ -143,8 +143,8 @@ def _passes(budget: Budget) -> str:
 
 def conditions(runs: Sequence[Run]) -> str:
     """Images, passes and alpha, as far as they are the same for all runs: what every figure should be read with."""
-    shared = [{f"{name} {run.facts[name]}" for run in runs if name in run.facts} for name in ("images", "passes", "alpha")]
-    return ", ".join(values.pop() for values in shared if len(values) == 1)
+    shared = [{f"{name}: {run.facts[name]}" for run in runs if name in run.facts} for name in ("images", "passes", "alpha")]
+    return "; ".join(values.pop() for values in shared if len(values) == 1)
 
 
 def _short_names(paths: Sequence[str | Path]) -> list[str]:

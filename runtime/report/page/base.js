@@ -68,7 +68,7 @@ function outcome(run, row) {
 
 // What a figure rests on: images, passes and alpha, in the words of the run's facts.
 const fact = (run, name) => (run.facts.find(([key]) => key === name) || [])[1];
-const conditions = (run) => [`${whole(run.size)} images`, fact(run, "passes"), run.alpha && `alpha = ${run.alpha}`].filter(Boolean).join(", ");
+const conditions = (run) => [`${whole(run.size)} images`, ...["passes", "alpha"].filter((name) => fact(run, name)).map((name) => `${name}: ${fact(run, name)}`)].join("; ");
 
 // Tooltip
 function tip(event, text) {

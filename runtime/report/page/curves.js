@@ -21,6 +21,11 @@ function legend() {
     onclick: () => { run.visible = !run.visible; legend(); curves(); byId("legend").children[DATA.runs.indexOf(run)].focus(); },
   }, draw("svg", { width: 26, height: 10, "aria-hidden": "true" }, draw("line", { x1: 1, x2: 25, y1: 5, y2: 5, stroke: run.color, "stroke-width": 3, "stroke-dasharray": dash(run) })), run.name)));
 }
+function curveKey() {
+  const runs = DATA.runs.filter((run) => run.visible), shared = new Set(runs.map(conditions)).size === 1;
+  return [[DATA.title], ...(shared ? [[conditions(runs[0])]] : []), ...runs.map((run) => [shared ? run.name : `${run.name} (${conditions(run)})`, { stroke: run.color, "stroke-dasharray": dash(run) }]),
+    [`Bands: ${percent(DATA.level, 0)} Clopper–Pearson at each radius`]];
+}
 const dash = (run) => (run.decided ? "2 4" : run.limit ? "6 4" : null);
 
 function curves() {

@@ -21,8 +21,7 @@ byId("band-note").textContent = `where the true share lies with ${percent(DATA.l
 summary();
 legend();
 curves();
-show("curve-tools", chartTools("curve", () => [[DATA.title], ...DATA.runs.filter((run) => run.visible).map((run) =>
-  [`${run.name}: ${conditions(run)}`, { stroke: run.color, "stroke-dasharray": dash(run) }]), [`Bands: ${percent(DATA.level, 0)} Clopper–Pearson at each radius`]]));
+show("curve-tools", chartTools("curve", curveKey));
 radiusTable();
 compare();
 inside();

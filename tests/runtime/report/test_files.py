@@ -38,9 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_plot_says_how_many_images_and_passes_and_which_alpha(folder: Path) -> None:
     assert main(["report", str(folder / "one.jsonl"), "--alpha", "0.01", "--out", str(folder / "one.svg")]) == 0
     svg = (folder / "one.svg").read_text()
-    assert f"images {COUNT} of" in svg
-    assert "passes N = 300 a stage and level" in svg
-    assert "alpha 0.01 a certificate" in svg
+    assert f"images: {COUNT} of" in svg
+    assert "passes: N = 300 a stage and level" in svg
+    assert "alpha: 0.01 a certificate" in svg
 
 
 def test_what_differs_between_runs_is_not_said_of_all(folder: Path) -> None:
@@ -48,7 +48,7 @@ def test_what_differs_between_runs_is_not_said_of_all(folder: Path) -> None:
     assert main(["report", *files, "--out", str(folder / "two.svg")]) == 0
     svg = (folder / "two.svg").read_text()
     assert "N = " not in svg
-    assert "alpha 0.001 a certificate" in svg
+    assert "alpha: 0.001 a certificate" in svg
 
 
 def test_the_line_about_a_file_names_no_rule_where_several_are_shown(folder: Path, capsys) -> None:

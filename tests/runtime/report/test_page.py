@@ -153,7 +153,7 @@ class TestInABrowser:
         assert shown.run("saved['dualsmooth-curve.svg']").startswith("<svg")
         assert "var(" not in shown.run("saved['dualsmooth-curve.svg'].replace(/style=\"[^\"]*\"/g, '')")
         assert shown.run("saved['dualsmooth-curve.png'].size") > 1000
-        for words in ("interval: 40 images, N = 500 a stage and level, alpha = 0.001", "Bands: 95 %"):
+        for words in ("interval (40 images; passes: N = 500 a stage and level; alpha: 0.001", "Bands: 95 %"):
             assert words in shown.run("saved['dualsmooth-curve.svg']")
             assert words not in shown.run("document.getElementById('curve-chart').textContent")
         assert len(list(csv.reader(io.StringIO(shown.run("saved['images.csv']"))))) == COUNT + 1
