@@ -47,6 +47,7 @@ DATA.runs.forEach((run, i) => {
   run.size = run.index.length;
   run.visible = true;
   run.limit = /(^|: )(single:|oracle)/.test(run.name);
+  run.full = Boolean(run.spent) && run.sigmas.length > 1 && run.rule !== "multiscale" && run.spent.every((row) => row.every((n) => n > 0 && n === row[0]));
   run.sorted = run.good.filter((r) => r > 0).sort((a, b) => a - b);
 });
 function certified(run, r) {
@@ -82,6 +83,10 @@ function tip(event, text) {
   box.style.top = Math.max(4, y + 18 + box.offsetHeight > innerHeight ? y - box.offsetHeight - 12 : y + 18) + "px";
 }
 const hover = (text) => ({ onpointermove: (e) => tip(e, text), onpointerleave: (e) => tip(e, "") });
+
+// A chart is as wide as its place, so that its text keeps its size in a narrow window.
+const room = (name, most) => Math.max(280, Math.min(most, byId(name + "-chart").clientWidth || most));
+const NARROW = 440;
 
 // Charts: a frame with axes; x and y map data to the drawing.
 function nice(limit, count) {
