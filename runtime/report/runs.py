@@ -143,8 +143,9 @@ def _passes(budget: Budget) -> str:
 
 def conditions(runs: Sequence[Run]) -> str:
     """Images, passes and alpha, as far as they are the same for all runs: what every figure should be read with."""
-    shared = [{f"{name}: {run.facts[name]}" for run in runs if name in run.facts} for name in ("images", "passes", "alpha")]
-    return "; ".join(values.pop() for values in shared if len(values) == 1)
+    first = runs[0].facts
+    same = [name for name in first if all(run.facts.get(name) == first[name] for run in runs)]
+    return "; ".join(f"{name}: {first[name]}" for name in ("images", "passes", "alpha") if name in same)
 
 
 def _short_names(paths: Sequence[str | Path]) -> list[str]:

@@ -29,10 +29,13 @@ const MEANINGS = [
   ["multiscale", (run) => run.rule === "multiscale", "a cascade of noise levels, the largest first that does not abstain (Jeong & Shin 2023)"],
   ["single:σ", (run) => run.rule && run.rule.startsWith("single"), "one noise level for all images, no router (Cohen et al. 2019); dashed"],
   ["oracle", (run) => !run.label, "the best single noise level of each image, picked with the true label at hand: the limit of routing, no certificate; dashed"],
-  ["log", (run) => run.label && !run.route, "another program's log, taken as it stands"],
+  [null, (run) => run.label && !run.route, "a log in the field's format, taken as it stands"],
 ];
 function meanings() {
-  show("meanings", MEANINGS.filter(([, fits]) => DATA.runs.some(fits)).flatMap(([name, , text]) => [make("dt", {}, name), make("dd", {}, text)]));
+  show("meanings", MEANINGS.flatMap(([name, fits, text]) => {
+    const runs = DATA.runs.filter(fits);
+    return runs.length ? [make("dt", {}, name || runs.map((run) => run.name).join(", ")), make("dd", {}, text)] : [];
+  }));
 }
 function curveKey() {
   const runs = DATA.runs.filter((run) => run.visible), shared = new Set(runs.map(conditions)).size === 1;
@@ -111,6 +114,7 @@ function stairs(run) {
 }
 
 function radiusTable() {
+  const same = DATA.runs.every((run) => run.size === DATA.runs[0].size && run.index.every((index, i) => index === DATA.runs[0].index[i]));
   const best = DATA.at.map((r) => Math.max(...DATA.runs.filter((run) => run.label && known(run, r)).map((run) => accuracy(run, r))));
   const head = make("tr", {}, make("th", { scope: "col" }, "certified accuracy (%) at r ="), DATA.at.map((r) => make("th", { scope: "col" }, plain(r))));
   const rows = DATA.runs.map((run) => make("tr", {},
@@ -118,12 +122,12 @@ function radiusTable() {
     DATA.at.map((r, i) => {
       if (!known(run, r)) return make("td", { title: "this run was not decided at this radius" }, "–");
       const k = certified(run, r);
-      return make("td", { class: DATA.runs.length > 1 && run.label && k / run.size === best[i] && k ? "best" : null },
+      return make("td", { class: same && DATA.runs.length > 1 && run.label && k / run.size === best[i] && k ? "best" : null },
         (100 * k / run.size).toFixed(1), make("small", {}, `${(100 * run.low[k]).toFixed(0)}–${(100 * run.high[k]).toFixed(0)}`));
     })));
   show("radius-table", make("table", {}, make("thead", {}, head), make("tbody", {}, rows)));
   const acr = DATA.runs.filter((run) => !run.decided).map((run) => `${run.name} ${mean(run.good.map((r) => Math.max(r, 0))).toFixed(3)}`);
-  byId("table-note").textContent = `Small: the ${percent(DATA.level, 0)} interval. ` + (DATA.runs.length > 1 ? "Bold: the best at that radius, the oracle aside. " : "") + (acr.length ? `Average certified radius, a footnote because few large radii dominate it: ${acr.join("; ")}.` : "");
+  byId("table-note").textContent = `Small: the ${percent(DATA.level, 0)} interval. ` + (DATA.runs.length < 2 ? "" : same ? "Bold: the best at that radius, the oracle aside. " : "The runs are about different images, so part of what differs is chance; images in common are compared below. ") + (acr.length ? `Average certified radius, a footnote because few large radii dominate it: ${acr.join("; ")}.` : "");
   const cells = (run) => DATA.at.map((r) => (known(run, r) ? (100 * accuracy(run, r)).toFixed(1) : "--"));
   show("table-tools",
     make("button", { type: "button", onclick: () => save("certified-accuracy.csv", csv([["curve", "radius", "images", "certified", "accuracy", "low", "high"],

@@ -61,6 +61,13 @@ def test_the_line_about_a_file_names_no_rule_where_several_are_shown(folder: Pat
     assert "rule interval, route by median" in capsys.readouterr().out.splitlines()[0]
 
 
+def test_what_a_log_does_not_say_is_not_said_of_it(folder: Path) -> None:
+    one, log = folder / "one.jsonl", folder / "log.tsv"
+    assert main(["report", str(one), "--out", str(log)]) == 0
+    assert main(["report", str(one), str(log), "--out", str(folder / "log.svg")]) == 0
+    assert "alpha" not in (folder / "log.svg").read_text()
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".csv", ".tex", ".html"])
 def test_odd_names_of_files_and_data_sets_are_plain_text(folder: Path, suffix: str) -> None:
     files = [str(folder / f"{name}.jsonl") for name in ("one", ODD)]

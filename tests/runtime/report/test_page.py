@@ -183,6 +183,8 @@ class TestInABrowser:
         shown.open(setting[2] / "report.html")
         named = shown.run("[...document.querySelectorAll('#meanings dt')].map(d => d.textContent)")
         assert named == ["interval", "paper", "single:σ", "oracle", "log"]
+        assert "different images" in shown.run("document.getElementById('table-note').innerText")
+        assert shown.run("document.querySelectorAll('#radius-table .best').length") == 0
 
     def test_what_all_runs_share_is_said_once(self, setting, tmp_path: Path, shown: Page) -> None:
         page = tmp_path / "rules.html"
@@ -191,6 +193,8 @@ class TestInABrowser:
         terms = shown.run("[...document.querySelectorAll('#facts dt')].map(d => d.textContent)")
         assert terms.count("alpha") == terms.count("file") == 1
         assert terms.count("rule") == 2
+        assert "Bold: the best" in shown.run("document.getElementById('table-note').innerText")
+        assert shown.run("document.querySelectorAll('#radius-table .best').length") > 0
         assert shown.run("document.querySelectorAll('#images-table thead th').length") == len(
             shown.run("[...document.querySelectorAll('#images-table thead button')].map(b => b.textContent)")
         )  # no column for pictures that are not there
