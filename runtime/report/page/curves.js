@@ -114,7 +114,7 @@ function stairs(run) {
 }
 
 function radiusTable() {
-  const same = DATA.runs.every((run) => run.size === DATA.runs[0].size && run.index.every((index, i) => index === DATA.runs[0].index[i]));
+  const first = new Set(DATA.runs[0].index), same = DATA.runs.every((run) => run.size === first.size && run.index.every((index) => first.has(index)));
   const best = DATA.at.map((r) => Math.max(...DATA.runs.filter((run) => run.label && known(run, r)).map((run) => accuracy(run, r))));
   const head = make("tr", {}, make("th", { scope: "col" }, "certified accuracy (%) at r ="), DATA.at.map((r) => make("th", { scope: "col" }, plain(r))));
   const rows = DATA.runs.map((run) => make("tr", {},
