@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
+from dualsmooth.runtime.client import is_url
 from dualsmooth.runtime.commands import (
     SOURCE,
     engine_of,
@@ -69,11 +70,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="one noise for all images and levels: faster; each certificate holds as before, failures are correlated",
     )
     run.add_argument("--engine", choices=("local", "ray"), default="local", help="where to compute (default local)")
+    run.set_defaults(**RAY_DEFAULTS)
     run.add_argument("--ray-address", help="a Ray cluster (default: RAY_ADDRESS, else one is started here)")
-    run.add_argument("--workers", type=int, default=0, help="Ray actors (default: as many as there is room for)")
-    run.add_argument("--cpus-per-worker", type=int, default=1, help="cores of a Ray actor (default 1)")
-    run.add_argument("--gpus-per-worker", type=float, default=0.0, help="GPUs of a Ray actor, fractions share one")
-    run.add_argument("--block", type=int, default=8, help="images a Ray task (default 8)")
+    run.add_argument("--workers", type=int, help="Ray actors (default: as many as there is room for)")
+    run.add_argument("--cpus-per-worker", type=int, help="cores of a Ray actor (default 1)")
+    run.add_argument("--gpus-per-worker", type=float, help="GPUs of a Ray actor, fractions share one")
+    run.add_argument("--block", type=int, help="images a Ray task (default 8)")
     engine_options(run)
     sampling_options(run, DEFAULT)
     run.set_defaults(run=_evaluate)
@@ -124,6 +126,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     shard = _shard(args.shard)
     dataset = _dataset(args)
     wanted = None if args.indices is None else _numbers("--indices", args.indices, int)
+    if wanted is not None and (args.skip, args.max) != (1, None):
+        raise InputError(f"--indices with --skip {args.skip} --max {args.max}; give the indices, or a range of them")
     indices = choose_indices(len(dataset), skip=args.skip, most=args.max, indices=wanted, shard=shard)
     lines: list[Progress] = []
 
@@ -157,9 +161,25 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+RAY_DEFAULTS: dict[str, Any] = {
+    "ray_address": None,
+    "workers": 0,
+    "cpus_per_worker": 1,
+    "gpus_per_worker": 0.0,
+    "block": 8,
+}
+
+
 def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:
     if args.engine == "local":
+        for name, usual in RAY_DEFAULTS.items():
+            if (given := getattr(args, name)) != usual:
+                raise InputError(f"--{name.replace('_', '-')} {given} is for Ray workers; add --engine ray, or drop it")
         return nullcontext(Local(open_smoother(args)))
+    if is_url(args.bundle):
+        raise InputError(
+            f"--engine ray with {args.bundle}; workers hold the networks themselves: pass a bundle, or drop --engine ray"
+        )
     from dualsmooth.runtime.ray_engine import RayWorkers
 
     return RayWorkers(
