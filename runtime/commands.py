@@ -100,7 +100,9 @@ def engine_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(**ENGINE_DEFAULTS)
     parser.add_argument("--provider", help="cpu (default), cuda, tensorrt or openvino")
     parser.add_argument("--threads", type=int, help="engine threads (default: the engine's choice)")
-    parser.add_argument("--batch-size", type=_batch_size, help="passes per engine call (default 256); auto: measured once")
+    parser.add_argument(
+        "--batch-size", type=_batch_size, help="passes per engine call (default 256); auto: measured once"
+    )
     parser.add_argument(
         "--provider-option", action="append", default=[], metavar="NAME=VALUE", help="see docs/engines.md; repeatable"
     )

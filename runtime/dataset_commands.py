@@ -178,7 +178,8 @@ def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:
         return nullcontext(Local(open_smoother(args)))
     if is_url(args.bundle):
         raise InputError(
-            f"--engine ray with {args.bundle}; workers hold the networks themselves: pass a bundle, or drop --engine ray"
+            f"--engine ray with {args.bundle}; workers hold the networks themselves: pass a bundle, or drop "
+            "--engine ray"
         )
     from dualsmooth.runtime.ray_engine import RayWorkers
 
@@ -259,7 +260,9 @@ def _report(args: argparse.Namespace) -> int:
         print(json.dumps({"radii": table_at, "curves": shares}))
     else:
         sources = dict.fromkeys(run.source for run in runs)
-        print("\n".join(f"{path}: {_facts([run for run in runs if run.source == path])}" for path in sources), end="\n\n")
+        print(
+            "\n".join(f"{path}: {_facts([run for run in runs if run.source == path])}" for path in sources), end="\n\n"
+        )
         print(markdown_table(curves, table_at))
         for name, points in decided.items():
             print(f"\n{name} is decided at r = {', '.join(f'{r:g}' for r in points)} only; its ACR is a lower end")

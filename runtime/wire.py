@@ -306,12 +306,12 @@ class HttpWire(Wire):
     def _client(self, timeout: float) -> Any:
         """A connection of this thread: the HTTP client must not be shared between threads. It has one time-out for all
         that it asks, so each time-out has a connection of its own."""
-        clients: dict[float, Any] = self._local.__dict__
-        if timeout not in clients:
-            clients[timeout] = self.module.InferenceServerClient(
+        clients, key = self._local.__dict__, f"{timeout:g} s"
+        if key not in clients:
+            clients[key] = self.module.InferenceServerClient(
                 self.address, connection_timeout=min(30.0, timeout), network_timeout=timeout
             )
-        return clients[timeout]
+        return clients[key]
 
     def config(self) -> dict[str, Any]:
         return dict(self._client(self.timeout).get_model_config(self.model).get("parameters", {}))

@@ -59,8 +59,8 @@ def plot_curves(
     axes.set_xlim(0, limit)
     axes.grid(alpha=0.3)
     legend = axes.legend(title=f"bands: {LEVEL:.0%} Clopper–Pearson", title_fontsize="small")
-    for text in legend.get_texts():  # names of files are text, whatever dollar signs they hold
-        text.set_parse_math(False)
+    for words in legend.get_texts():  # names of files are text, whatever dollar signs they hold
+        words.set_parse_math(False)
     svg = path is None or Path(path).suffix == ".svg"
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg" if svg else "png", dpi=130)

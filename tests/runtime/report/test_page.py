@@ -208,7 +208,7 @@ class TestInABrowser:
         for name in ("curve", "levels", "scatter", "pa", "passes"):
             svg = f"document.querySelector('#{name}-chart svg')"
             assert shown.run(f"{svg}.getBoundingClientRect().width / {svg}.viewBox.baseVal.width") > 0.95, name
-            inside = f"(b => t => (r => r.left > b.left - 2 && r.right < b.right + 2)(t.getBoundingClientRect()))"
+            inside = "(b => t => (r => r.left > b.left - 2 && r.right < b.right + 2)(t.getBoundingClientRect()))"
             cut = f"[...{svg}.querySelectorAll('text')].filter(t => !{inside}({svg}.getBoundingClientRect())(t))"
             assert shown.run(f"{cut}.map(t => t.textContent)") == [], name
         shown.click("#images-table tbody tr td:nth-child(2) button")
