@@ -54,6 +54,11 @@ def connect(
         parameters = wire.config()
     except BaseException as error:
         wire.close()
+        if isinstance(error, InputError) or "decoupled" in str(error):
+            raise ServerError(
+                f"{url}: model {model} does not answer as dual_smoothing does ({error}); connect to dual_smoothing, "
+                "which streams as well"
+            ) from error
         if isinstance(error, Exception):
             raise wire.translated(error) from error
         raise

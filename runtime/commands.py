@@ -94,12 +94,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verify.set_defaults(run=_verify)
 
 
+ENGINE_DEFAULTS: dict[str, Any] = {"provider": "cpu", "threads": 0, "batch_size": 256}
+
+
 def engine_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs base models."""
-    parser.add_argument("--provider", default="cpu", help="cpu (default), cuda, tensorrt or openvino")
-    parser.add_argument("--threads", type=int, default=0, help="engine threads (default: the cores of this process)")
+    parser.set_defaults(**ENGINE_DEFAULTS)
+    parser.add_argument("--provider", help="cpu (default), cuda, tensorrt or openvino")
+    parser.add_argument("--threads", type=int, help="engine threads (default: the cores of this process)")
     parser.add_argument(
-        "--batch-size", type=_batch_size, default=256, help="passes per engine call (default 256); auto: measured once"
+        "--batch-size", type=_batch_size, help="passes per engine call (default 256); auto: measured once"
     )
     parser.add_argument(
         "--provider-option", action="append", default=[], metavar="NAME=VALUE", help="see docs/engines.md; repeatable"
@@ -142,7 +146,15 @@ def source(text: str) -> Path | str:
 
 
 def open_smoother(args: argparse.Namespace) -> Smoother:
+    """The bundle's networks here, or a server's; what is asked of the engine is never silently left out."""
     if is_url(args.bundle):
+        for name, usual in (*ENGINE_DEFAULTS.items(), ("provider_option", [])):
+            if (given := getattr(args, name)) != usual:
+                raise InputError(
+                    f"--{name.replace('_', '-')} {' '.join(given) if isinstance(given, list) else given} with "
+                    f"{args.bundle}, whose networks run as the server's config.pbtxt says; set it there with "
+                    "`dualsmooth triton`, or pass a bundle"
+                )
         return connect(args.bundle)
     return load(args.bundle, **engine_of(args))
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
+from dualsmooth.runtime.client import is_url
 from dualsmooth.runtime.commands import (
     SOURCE,
     engine_of,
@@ -33,6 +34,7 @@ from dualsmooth.runtime.planner import plan
 from dualsmooth.runtime.progress import SHOWN_AT, Progress
 from dualsmooth.runtime.report import (
     Run,
+    conditions,
     csv_table,
     html_report,
     latex_table,
@@ -68,11 +70,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="one noise for all images and levels: faster; each certificate holds as before, failures are correlated",
     )
     run.add_argument("--engine", choices=("local", "ray"), default="local", help="where to compute (default local)")
+    run.set_defaults(**RAY_DEFAULTS)
     run.add_argument("--ray-address", help="a Ray cluster (default: RAY_ADDRESS, else one is started here)")
-    run.add_argument("--workers", type=int, default=0, help="Ray actors (default: as many as there is room for)")
-    run.add_argument("--cpus-per-worker", type=int, default=1, help="cores of a Ray actor (default 1)")
-    run.add_argument("--gpus-per-worker", type=float, default=0.0, help="GPUs of a Ray actor, fractions share one")
-    run.add_argument("--block", type=int, default=8, help="images a Ray task (default 8)")
+    run.add_argument("--workers", type=int, help="Ray actors (default: as many as there is room for)")
+    run.add_argument("--cpus-per-worker", type=int, help="cores of a Ray actor (default 1)")
+    run.add_argument("--gpus-per-worker", type=float, help="GPUs of a Ray actor, fractions share one")
+    run.add_argument("--block", type=int, help="images a Ray task (default 8)")
     engine_options(run)
     sampling_options(run, DEFAULT)
     run.set_defaults(run=_evaluate)
@@ -123,6 +126,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     shard = _shard(args.shard)
     dataset = _dataset(args)
     wanted = None if args.indices is None else _numbers("--indices", args.indices, int)
+    if wanted is not None and (args.skip, args.max) != (1, None):
+        raise InputError(f"--indices with --skip {args.skip} --max {args.max}; give the indices, or a range of them")
     indices = choose_indices(len(dataset), skip=args.skip, most=args.max, indices=wanted, shard=shard)
     lines: list[Progress] = []
 
@@ -156,9 +161,26 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+RAY_DEFAULTS: dict[str, Any] = {
+    "ray_address": None,
+    "workers": 0,
+    "cpus_per_worker": 1,
+    "gpus_per_worker": 0.0,
+    "block": 8,
+}
+
+
 def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:
     if args.engine == "local":
+        for name, usual in RAY_DEFAULTS.items():
+            if (given := getattr(args, name)) != usual:
+                raise InputError(f"--{name.replace('_', '-')} {given} is for Ray workers; add --engine ray, or drop it")
         return nullcontext(Local(open_smoother(args)))
+    if is_url(args.bundle):
+        raise InputError(
+            f"--engine ray with {args.bundle}; workers hold the networks themselves: pass a bundle, or drop "
+            "--engine ray"
+        )
     from dualsmooth.runtime.ray_engine import RayWorkers
 
     return RayWorkers(
@@ -237,15 +259,17 @@ def _report(args: argparse.Namespace) -> int:
         shares = {name: list(certified_accuracy(r, table_at)) for name, r in curves.items()}
         print(json.dumps({"radii": table_at, "curves": shares}))
     else:
-        facts = {run.source: ", ".join(f"{k} {v}" for k, v in run.facts.items()) for run in reversed(runs)}
-        print("\n".join(f"{path}: {fact}" for path, fact in facts.items()), end="\n\n")
+        sources = dict.fromkeys(run.source for run in runs)
+        print(
+            "\n".join(f"{path}: {_facts([run for run in runs if run.source == path])}" for path in sources), end="\n\n"
+        )
         print(markdown_table(curves, table_at))
         for name, points in decided.items():
             print(f"\n{name} is decided at r = {', '.join(f'{r:g}' for r in points)} only; its ACR is a lower end")
     title = args.title or _title(runs)
     for out in outs:
         if out.suffix in (".png", ".svg"):
-            plot_curves(curves, out, title=title, decided=decided)
+            plot_curves(curves, out, title=title, note=conditions(runs), decided=decided)
         elif out.suffix == ".html":
             write_atomically(out, html_report(runs, radii, title=title, dataset=dataset))
         elif out.suffix == ".tsv":
@@ -253,6 +277,12 @@ def _report(args: argparse.Namespace) -> int:
         else:
             write_atomically(out, (csv_table if out.suffix == ".csv" else latex_table)(curves, table_at))
     return 0
+
+
+def _facts(runs: Sequence[Run]) -> str:
+    """What holds for all runs of one file; where it is shown under several rules, none of them is the file's own."""
+    first = runs[0].facts.items()
+    return ", ".join(f"{name} {value}" for name, value in first if all(r.facts.get(name) == value for r in runs))
 
 
 def _title(runs: Sequence[Run]) -> str:

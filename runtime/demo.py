@@ -12,7 +12,7 @@ from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.figures import confidence, shown
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.runtime.report import Run, html_report, plot_curves
+from dualsmooth.runtime.report import Run, conditions, html_report, plot_curves
 from dualsmooth.runtime.results import Result
 from dualsmooth.runtime.smoother import load
 
@@ -54,7 +54,10 @@ def run_demo(out: Path, *, count: int, engine: dict[str, Any], sampling: dict[st
     seconds = time.perf_counter() - start
     run = Run.of(results, name=sampling["rule"], source="the demo's images, shipped with the package")
     plot = plot_curves(
-        {run.name: run.radii}, out / "certified-accuracy.png", title=f"Fashion-MNIST, {count} test images"
+        {run.name: run.radii},
+        out / "certified-accuracy.png",
+        title=f"Fashion-MNIST, {count} test images",
+        note=conditions([run]),
     )
     page = html_report([run], title=f"Fashion-MNIST, {count} test images", dataset=dataset, classes=names)
     write_atomically(out / "report.html", page)

@@ -15,7 +15,7 @@ from dualsmooth.runtime.certification import Terms
 from dualsmooth.runtime.datasets import Dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise import Noise, Seed
-from dualsmooth.runtime.results import Result, ResultsWriter
+from dualsmooth.runtime.results import Result, ResultsWriter, sampled_levels
 from dualsmooth.runtime.smoother import Smoother
 
 
@@ -147,6 +147,7 @@ def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> di
         "provider": workers.provider,
         "seed": Seed.make(seed).to_dict()["entropy"] if seed is not None else None,
         "noise": str(settings.noise),
+        "levels": sampled_levels(len(bundle.sigmas), None if settings.all_levels else ()),
     }
 
 

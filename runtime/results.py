@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -200,7 +200,8 @@ class ResultsWriter:
 
 
 def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
-    """What must not change within one file: data set, terms, alpha, the artefact, and a fixed seed if there is one."""
+    """What must not change within one file: data set, terms, alpha, the artefact, a fixed seed if there is one, and
+    which levels were sampled (rules can be compared where all were)."""
     certificate = row["certificate"]
     artefact, seed = certificate["artefact"], certificate["seed"]
     return {
@@ -211,7 +212,18 @@ def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
         "provider": artefact["provider"],
         "seed": seed["entropy"] if seed["fixed"] else None,
         "noise": str(Seed.from_dict(seed).noise),
+        "levels": sampled_levels(len(certificate["terms"]["sigmas"]), certificate["votes"]),
     }
+
+
+def sampled_levels(levels: int, votes: Container[str] | None) -> str:
+    """Whether all of `levels` were sampled whatever the rule needed, by the streams that have votes (None: all have).
+
+    Only then both stages have selection votes at every level; a rule by itself asks for less.
+    """
+    every = ["estimator/0/selection", *(f"classifier/{level}/selection" for level in range(levels))]
+    full = levels == 1 or votes is None or all(stream in votes for stream in every)
+    return "all (--all-levels)" if full else "as needed"
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -303,19 +303,21 @@ class HttpWire(Wire):
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(64, thread_name_prefix="dualsmooth-http")
 
-    def _client(self) -> Any:
-        """A connection of this thread: the HTTP client must not be shared between threads."""
-        if not hasattr(self._local, "client"):
-            self._local.client = self.module.InferenceServerClient(
-                self.address, connection_timeout=min(30.0, self.timeout), network_timeout=self.timeout
+    def _client(self, timeout: float) -> Any:
+        """A connection of this thread: the HTTP client must not be shared between threads. It has one time-out for all
+        that it asks, so each time-out has a connection of its own."""
+        clients, key = self._local.__dict__, f"{timeout:g} s"
+        if key not in clients:
+            clients[key] = self.module.InferenceServerClient(
+                self.address, connection_timeout=min(30.0, timeout), network_timeout=timeout
             )
-        return self._local.client
+        return clients[key]
 
     def config(self) -> dict[str, Any]:
-        return dict(self._client().get_model_config(self.model).get("parameters", {}))
+        return dict(self._client(self.timeout).get_model_config(self.model).get("parameters", {}))
 
     def _infer(self, pixels: Pixels, parameters: Mapping[str, Any], timeout: float) -> Tensors:
-        client = self._client()
+        client = self._client(timeout)
         with contextlib.ExitStack() as held:
             small = not self.shared_memory or parameters.get("mode") == PING
             inputs = self._inputs(pixels) if small else held.enter_context(self._shared(client, pixels))
@@ -330,8 +332,8 @@ class HttpWire(Wire):
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if hasattr(self._local, "client"):
-            self._local.client.close()
+        for client in self._local.__dict__.values():
+            client.close()
 
 
 def text_of(tensors: Tensors) -> str:

@@ -151,6 +151,27 @@ def test_evaluate_report_and_plan(bundle, tmp_path, capsys) -> None:
         (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "no/such/o"], "cannot write"),
         (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--indices", "7"], "outside"),
         (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--indices", "a"], "integers"),
+        (
+            ["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--indices", "1", "--skip", "2"],
+            "--indices with",
+        ),
+        (
+            ["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--ray-address", "auto"],
+            "add --engine ray",
+        ),
+        (
+            ["evaluate", "grpc://h:1", "--dataset", "npz:data.npz", "--out", "o", "--engine", "ray"],
+            "ray with grpc://h:1",
+        ),
+        (
+            ["evaluate", "grpc://h:1", "--dataset", "npz:data.npz", "--out", "o", "--threads", "2"],
+            "--threads 2 with grpc",
+        ),
+        (["certify", "grpc://h:1", "good.png", "--provider", "cuda"], "--provider cuda with grpc://h:1"),
+        (
+            ["predict", "grpc://h:1", "good.png", "--provider-option", "arena=off"],
+            "--provider-option arena=off with grpc",
+        ),
         (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--skip", "0"], "positive"),
         (["report", "gone.jsonl"], "cannot read"),
         (["report", "text.png"], "line 1"),

@@ -2,7 +2,17 @@
 
 from dualsmooth.runtime.report.page import html_report
 from dualsmooth.runtime.report.plot import plot_curves
-from dualsmooth.runtime.report.runs import Run, load_runs
+from dualsmooth.runtime.report.runs import Run, conditions, load_runs
 from dualsmooth.runtime.report.tables import Curves, csv_table, latex_table, markdown_table
 
-__all__ = ["Curves", "Run", "csv_table", "html_report", "latex_table", "load_runs", "markdown_table", "plot_curves"]
+__all__ = [
+    "Curves",
+    "Run",
+    "conditions",
+    "csv_table",
+    "html_report",
+    "latex_table",
+    "load_runs",
+    "markdown_table",
+    "plot_curves",
+]

@@ -20,10 +20,12 @@ def plot_curves(
     path: str | Path | None = None,
     *,
     title: str = "",
+    note: str = "",
     decided: Mapping[str, Sequence[float]] | None = None,
 ) -> str:
     """Draw certified accuracy against radius, each with its band; write a PNG or SVG to `path` (by its suffix), or
-    return the SVG's text where it is None. Curves named in `decided` are known at those radii only.
+    return the SVG's text where it is None. `note` says under the axis what the figures rest on (images, N, alpha).
+    Curves named in `decided` are known at those radii only.
     """
     try:
         import matplotlib
@@ -38,22 +40,27 @@ def plot_curves(
     for name, radii in curves.items():
         single = name.split(": ")[-1].startswith(("single", "oracle"))
         points = (decided or {}).get(name)
+        label = f" {name}" if name.startswith("_") else name  # Matplotlib leaves labels with an underscore out
         grid = np.concatenate([[0.0], np.linspace(1e-6, limit, 600)]) if points is None else np.array(points)
         shares = certified_accuracy(radii, list(grid))
         low, high = accuracy_band(np.round(shares * len(radii)), len(radii))
         if points is not None:
             ends = 100 * np.maximum(np.stack([shares - low, high - shares]), 0.0)
-            axes.errorbar(grid, 100 * shares, ends, fmt="o:", capsize=3, label=f"{name} (decided at the dots)")
+            axes.errorbar(grid, 100 * shares, ends, fmt="o:", capsize=3, label=f"{label} (decided at the dots)")
             continue
-        (line,) = axes.step(grid, 100 * shares, "--" if single else "-", where="post", label=name)
+        (line,) = axes.step(grid, 100 * shares, "--" if single else "-", where="post", label=label)
         if not single:
             color = line.get_color()
             axes.fill_between(grid, 100 * low, 100 * high, step="post", color=color, alpha=0.12, linewidth=0)
-    axes.set(xlabel="L2 radius (pixels in [0, 1])", ylabel="certified accuracy (%)", title=title)
+    axes.set(ylabel="certified accuracy (%)")
+    axes.set_xlabel("L2 radius (pixels in [0, 1])" + (f"\n{note}" if note else ""), parse_math=False)
+    axes.set_title(title, parse_math=False)
     axes.set_ylim(0, 100)
     axes.set_xlim(0, limit)
     axes.grid(alpha=0.3)
-    axes.legend(title=f"bands: {LEVEL:.0%} Clopper–Pearson", title_fontsize="small")
+    legend = axes.legend(title=f"bands: {LEVEL:.0%} Clopper–Pearson", title_fontsize="small")
+    for words in legend.get_texts():  # names of files are text, whatever dollar signs they hold
+        words.set_parse_math(False)
     svg = path is None or Path(path).suffix == ".svg"
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg" if svg else "png", dpi=130)

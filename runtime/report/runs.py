@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.budgets import AtRadii, AtRadius
+from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed
 from dualsmooth.runtime.curves import certified_radii, expand_rules
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.results import Result, read_results
@@ -128,11 +128,24 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
         "rule": f"{terms.rule}, route by {terms.route_kind}",
         "noise levels": f"{', '.join(f'{s:g}' for s in terms.sigmas)}; estimator {terms.sigma_e:g}",
         "budget": str(terms.budget),
+        "passes": _passes(terms.budget),
         "alpha": f"{terms.alpha:g} a certificate",
         "engine": f"{artefact.engine}, provider {artefact.provider}, {artefact.precision}",
         "bundle": f"manifest {artefact.manifest_sha256[:16]}…",
         "seeds": f"chosen by a person for {fixed:,} images" if fixed else "from the operating system's entropy",
     }
+
+
+def _passes(budget: Budget) -> str:
+    most = budget.looks[-1]
+    return f"N = {most:,} a stage and level" if isinstance(budget, Fixed) else f"at most {most:,} a stage and level"
+
+
+def conditions(runs: Sequence[Run]) -> str:
+    """Images, passes and alpha, as far as they are the same for all runs: what every figure should be read with."""
+    first = runs[0].facts
+    same = [name for name in first if all(run.facts.get(name) == first[name] for run in runs)]
+    return "; ".join(f"{name}: {first[name]}" for name in ("images", "passes", "alpha") if name in same)
 
 
 def _short_names(paths: Sequence[str | Path]) -> list[str]:

@@ -78,12 +78,25 @@ def test_the_command_passes_the_noise_on(setting, tmp_path) -> None:
         ({"noise": ds.Noise("lattice")}, "noise"),
         ({"noise": ds.Noise("float", "Philox")}, "noise"),
         ({"noise": ds.Noise(shared=True)}, "noise"),
+        ({"all_levels": True}, "levels"),
     ],
 )
 def test_two_configurations_are_not_mixed(setting, tmp_path, options, name) -> None:
     run(setting, tmp_path / "o.jsonl", indices=range(2))
     with pytest.raises(ds.InputError, match=f"holds results with {name}"):
         run(setting, tmp_path / "o.jsonl", **options)
+
+
+@pytest.mark.parametrize("rule", ["interval", "paper", "single:0.5", "multiscale"])
+def test_levels_that_a_rule_needs_are_not_mixed_with_all_of_them(setting, tmp_path, rule) -> None:
+    run(setting, tmp_path / "all.jsonl", rule=rule, all_levels=True)
+    run(setting, tmp_path / "all.jsonl", rule=rule, all_levels=True, indices=range(12))
+    with pytest.raises(ds.InputError, match=r"with levels all \(--all-levels\), not as needed"):
+        run(setting, tmp_path / "all.jsonl", rule=rule, indices=range(20))
+    run(setting, tmp_path / "few.jsonl", rule=rule)
+    run(setting, tmp_path / "few.jsonl", rule=rule, indices=range(12))
+    with pytest.raises(ds.InputError, match="results with levels"):
+        merge_results([tmp_path / "all.jsonl", tmp_path / "few.jsonl"], tmp_path / "m.jsonl")
 
 
 def test_reading_recomputes_and_refuses_an_altered_row(setting, tmp_path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,20 @@ def test_nobody_there(url: str) -> None:
     with pytest.raises(ds.ServerError, match="cannot be reached") as caught:
         ds.connect(url, retries=1, timeout=5)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_server_that_hangs_is_seen_long_before_a_certificate_times_out(scheme: str) -> None:
+    """Somebody listens and never answers: pings, and so health checks, have a time-out of their own."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        wire = open_wire(
+            f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", "m", timeout=25, retries=0, shared_memory=False
+        )
+        start = time.monotonic()
+        with pytest.raises(ds.ServerError):
+            wire.ping(1.0)
+        assert time.monotonic() - start < 15
+        wire.close()
 
 
 def test_without_tritonclient_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

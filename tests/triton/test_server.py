@@ -125,6 +125,12 @@ def test_streaming(grpc_url: str, local: ds.Smoother) -> None:
     assert made[-1].to_json() == local.certify(IMAGES[5], budget=budget, seed=4).to_json()
 
 
+@pytest.mark.parametrize("model", ["classifier_0", "dual_smoothing_stream"])
+def test_only_a_model_that_certifies_is_connected_to(url: str, model: str) -> None:
+    with pytest.raises(ds.ServerError, match=f"model {model} does not answer as dual_smoothing does .*; connect to"):
+        ds.connect(url, model=model)
+
+
 def test_streaming_needs_grpc(server: TritonServer) -> None:
     with (
         ds.connect(f"http://127.0.0.1:{server.http}") as remote,

@@ -20,7 +20,7 @@ function fill(element, attributes, children) {
   return element;
 }
 function show(id, ...children) {
-  byId(id).replaceChildren(...children.flat());
+  byId(id).replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
 const percent = (share, digits = 1) => (100 * share).toFixed(digits) + " %";
@@ -51,6 +51,7 @@ DATA.runs.forEach((run, i) => {
   run.size = run.index.length;
   run.visible = true;
   run.limit = /(^|: )(single:|oracle)/.test(run.name);
+  run.full = Boolean(run.spent) && run.sigmas.length > 1 && run.rule !== "multiscale" && run.spent.every((row) => row.every((n) => n > 0 && n === row[0]));
   run.sorted = run.good.filter((r) => r > 0).sort((a, b) => a - b);
 });
 function certified(run, r) {
@@ -70,6 +71,10 @@ function outcome(run, row) {
   return run.label && run.label[row] >= 0 ? "wrong" : "abstained";
 }
 
+// What a figure rests on: images, passes and alpha, in the words of the run's facts.
+const fact = (run, name) => (run.facts.find(([key]) => key === name) || [])[1];
+const conditions = (run) => [`${whole(run.size)} images`, ...["passes", "alpha"].filter((name) => fact(run, name)).map((name) => `${name}: ${fact(run, name)}`)].join("; ");
+
 // Tooltip
 function tip(event, text) {
   const box = byId("tip");
@@ -82,6 +87,10 @@ function tip(event, text) {
   box.style.top = Math.max(4, y + 18 + box.offsetHeight > innerHeight ? y - box.offsetHeight - 12 : y + 18) + "px";
 }
 const hover = (text) => ({ onpointermove: (e) => tip(e, text), onpointerleave: (e) => tip(e, "") });
+
+// A chart is as wide as its place, so that its text keeps its size in a narrow window.
+const room = (name, most) => Math.max(280, Math.min(most, byId(name + "-chart").clientWidth || most));
+const NARROW = 440;
 
 // Charts: a frame with axes; x and y map data to the drawing.
 function nice(limit, count) {
@@ -112,7 +121,13 @@ function save(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 const STYLED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "fill-opacity", "font-size", "font-family", "font-weight", "text-anchor"];
-function standalone(svg) {
+// The chart as a file of its own: with its key, since the page's legend and words stay behind. `key` holds [text, line].
+function standalone(svg, key = []) {
+  const { width, height } = svg.viewBox.baseVal, tall = height + 18 * key.length + (key.length ? 8 : 0);
+  const words = draw("g", {}, key.map(([text, line], i) => [
+    line ? draw("line", { x1: 12, x2: 38, y1: height + 14 + 18 * i, y2: height + 14 + 18 * i, "stroke-width": 3, ...line }) : null,
+    draw("text", { class: "strong", x: line ? 46 : 12, y: height + 18 + 18 * i }, text)]).flat());
+  svg.append(words);
   const copy = svg.cloneNode(true);
   const from = [svg, ...svg.querySelectorAll("*")], to = [copy, ...copy.querySelectorAll("*")];
   from.forEach((element, i) => {
@@ -120,27 +135,28 @@ function standalone(svg) {
     for (const name of STYLED) to[i].setAttribute(name, computed.getPropertyValue(name));
     to[i].removeAttribute("tabindex");
   });
-  const box = svg.viewBox.baseVal;
-  copy.setAttribute("width", box.width);
-  copy.setAttribute("height", box.height);
-  copy.prepend(draw("rect", { width: box.width, height: box.height, fill: getComputedStyle(document.documentElement).getPropertyValue("--card").trim() }));
+  words.remove();
+  copy.setAttribute("viewBox", `0 0 ${width} ${tall}`);
+  copy.setAttribute("width", width);
+  copy.setAttribute("height", tall);
+  copy.prepend(draw("rect", { width, height: tall, fill: getComputedStyle(document.documentElement).getPropertyValue("--card").trim() }));
   return new XMLSerializer().serializeToString(copy);
 }
-function savePng(svg, name) {
-  const picture = new Image(), box = svg.viewBox.baseVal;
+function savePng(text, name) {
+  const picture = new Image();
   picture.onload = () => {
-    const canvas = make("canvas", { width: 2 * box.width, height: 2 * box.height });
+    const canvas = make("canvas", { width: 2 * picture.width, height: 2 * picture.height });
     canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
     canvas.toBlob((blob) => save(name, blob));
   };
-  picture.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(standalone(svg));
+  picture.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
 }
-function chartTools(name) {
-  const find = () => byId(name + "-chart").querySelector("svg");
-  const tool = (text, run) => make("button", { type: "button", "aria-label": `Save this chart as ${text}`, onclick: run }, text);
+function chartTools(name, key) {
+  const find = () => byId(name + "-chart").querySelector("svg"), chart = () => standalone(find(), key());
+  const tool = (text, run) => make("button", { type: "button", "aria-label": `Save this chart as ${text}`, onclick: () => { if (find()) run(); } }, text);
   return [
-    tool("SVG", () => save(`dualsmooth-${name}.svg`, standalone(find()), "image/svg+xml")),
-    tool("PNG", () => savePng(find(), `dualsmooth-${name}.png`)),
+    tool("SVG", () => save(`dualsmooth-${name}.svg`, chart(), "image/svg+xml")),
+    tool("PNG", () => savePng(chart(), `dualsmooth-${name}.png`)),
   ];
 }
 function csv(rows) {

@@ -1,18 +1,19 @@
 // Key figures, curves with their bands, the table at the standard radii, and the comparison of two runs.
 function summary() {
   const run = DATA.runs.find((r) => /interval/.test(r.name) && r.label) || DATA.runs.find((r) => r.label) || DATA.runs[0];
-  const tile = (value, text) => make("div", { class: "tile" }, make("b", {}, value), make("span", {}, text));
+  const tile = (value, text, range) => make("div", { class: "tile" }, make("b", {}, value), make("span", {}, text), range ? make("span", { class: "range" }, range) : null);
   const at = [0, 0.25, 0.5, 1].filter((r) => known(run, r) && DATA.at.some((a) => Math.abs(a - r) < 1e-9));
   const radii = at.length ? at : DATA.at.slice(0, 4);
   const tiles = radii.filter((r) => known(run, r)).slice(0, 4).map((r) => {
     const k = certified(run, r);
-    const text = r === 0 ? "correct, with some certificate (r > 0)" : `correct and certified at r = ${plain(r)}`;
-    return tile(percent(k / run.size), `${text}; ${percent(run.low[k], 0)} to ${percent(run.high[k], 0)}`);
+    const text = r === 0 ? "correct, with some certificate (r\u00a0>\u00a00)" : `correct and certified at r\u00a0=\u00a0${plain(r)}`;
+    return tile(percent(k / run.size), text, `${(100 * run.low[k]).toFixed(0)} to ${percent(run.high[k], 0)}`);
   });
-  if (!run.decided && run.sorted.length) tiles.push(tile(floor(median(run.sorted)), "median certified radius of the correct images"));
-  if (run.passes) tiles.push(tile(whole(mean(run.passes)), "passes an image, on average"));
+  if (!run.decided && run.sorted.length) tiles.push(tile(floor(median(run.sorted)), "median certified radius (L2) of the correct images"));
+  if (run.passes) tiles.push(tile(whole(mean(run.passes)), run.full ? "passes an image: every level was sampled, to compare rules" : "passes an image, on average"));
   show("summary", tiles);
-  byId("summary-note").textContent = `${whole(run.size)} images` + (DATA.runs.length > 1 ? `; key figures of the run “${run.name}”, ${DATA.runs.length} runs below` : "") + `. Ranges: ${percent(DATA.level, 0)} intervals.`;
+  byId("summary-note").textContent = (DATA.runs.length > 1 ? `Key figures of the run “${run.name}”; all ${DATA.runs.length} runs are below. ` : "") + conditions(run) +
+    `. Ranges: ${percent(DATA.level, 0)} intervals for the share of all such images.`;
 }
 
 function legend() {
@@ -21,12 +22,32 @@ function legend() {
     onclick: () => { run.visible = !run.visible; legend(); curves(); byId("legend").children[DATA.runs.indexOf(run)].focus(); },
   }, draw("svg", { width: 26, height: 10, "aria-hidden": "true" }, draw("line", { x1: 1, x2: 25, y1: 5, y2: 5, stroke: run.color, "stroke-width": 3, "stroke-dasharray": dash(run) })), run.name)));
 }
+// What the names in the legend stand for, so that a reader need not know them.
+const MEANINGS = [
+  ["interval", (run) => run.rule === "interval", "certified as far as every noise level that the router might choose there gives the same label"],
+  ["paper", (run) => run.rule === "paper", "certified as far as the chosen noise level and the label at it both stay (Sun et al. 2026)"],
+  ["multiscale", (run) => run.rule === "multiscale", "a cascade of noise levels, the largest first that does not abstain (Jeong & Shin 2023)"],
+  ["single:σ", (run) => run.rule && run.rule.startsWith("single"), "one noise level for all images, no router (Cohen et al. 2019); dashed"],
+  ["oracle", (run) => !run.label, "the best single noise level of each image, picked with the true label at hand: the limit of routing, no certificate; dashed"],
+  [null, (run) => run.label && !run.route, "a log in the field's format, taken as it stands"],
+];
+function meanings() {
+  show("meanings", MEANINGS.flatMap(([name, fits, text]) => {
+    const runs = DATA.runs.filter(fits);
+    return runs.length ? [make("dt", {}, name || runs.map((run) => run.name).join(", ")), make("dd", {}, text)] : [];
+  }));
+}
+function curveKey() {
+  const runs = DATA.runs.filter((run) => run.visible), shared = new Set(runs.map(conditions)).size === 1;
+  return [[DATA.title], ...(shared ? [[conditions(runs[0])]] : []), ...runs.map((run) => [shared ? run.name : `${run.name} (${conditions(run)})`, { stroke: run.color, "stroke-dasharray": dash(run) }]),
+    [`Bands: ${percent(DATA.level, 0)} Clopper–Pearson at each radius`]];
+}
 const dash = (run) => (run.decided ? "2 4" : run.limit ? "6 4" : null);
 
 function curves() {
   const runs = DATA.runs.filter((run) => run.visible);
   const far = Math.max(0.25, ...DATA.runs.map((run) => Math.max(run.sorted.at(-1) || 0, ...(run.decided || [0])))) * 1.03;
-  const wide = Math.max(380, byId("curve-chart").clientWidth || 960);
+  const wide = room("curve", 1200);
   const f = frame({ width: wide, height: Math.max(280, Math.round(0.38 * wide)), xMax: far, yMax: 100, xTitle: wide < 600 ? "radius r (L2)" : "radius r: size of the change, L2 norm (pixels from 0 to 1)", xTicks: nice(far, wide < 600 ? 5 : 8),
     yTitle: "certified accuracy (%)", label: "Certified accuracy against radius, a curve for each run; the table below holds the same figures" });
   const line = (points) => points.map(([r, v], i) => `${i ? "L" : "M"}${f.x(r).toFixed(1)} ${f.y(v).toFixed(1)}`).join("");
@@ -93,6 +114,7 @@ function stairs(run) {
 }
 
 function radiusTable() {
+  const first = new Set(DATA.runs[0].index), same = DATA.runs.every((run) => run.size === first.size && run.index.every((index) => first.has(index)));
   const best = DATA.at.map((r) => Math.max(...DATA.runs.filter((run) => run.label && known(run, r)).map((run) => accuracy(run, r))));
   const head = make("tr", {}, make("th", { scope: "col" }, "certified accuracy (%) at r ="), DATA.at.map((r) => make("th", { scope: "col" }, plain(r))));
   const rows = DATA.runs.map((run) => make("tr", {},
@@ -100,12 +122,12 @@ function radiusTable() {
     DATA.at.map((r, i) => {
       if (!known(run, r)) return make("td", { title: "this run was not decided at this radius" }, "–");
       const k = certified(run, r);
-      return make("td", { class: DATA.runs.length > 1 && run.label && k / run.size === best[i] && k ? "best" : null },
+      return make("td", { class: same && DATA.runs.length > 1 && run.label && k / run.size === best[i] && k ? "best" : null },
         (100 * k / run.size).toFixed(1), make("small", {}, `${(100 * run.low[k]).toFixed(0)}–${(100 * run.high[k]).toFixed(0)}`));
     })));
   show("radius-table", make("table", {}, make("thead", {}, head), make("tbody", {}, rows)));
   const acr = DATA.runs.filter((run) => !run.decided).map((run) => `${run.name} ${mean(run.good.map((r) => Math.max(r, 0))).toFixed(3)}`);
-  byId("table-note").textContent = `Small: the ${percent(DATA.level, 0)} interval. ` + (acr.length ? `Average certified radius, a footnote because few large radii dominate it: ${acr.join("; ")}.` : "");
+  byId("table-note").textContent = `Small: the ${percent(DATA.level, 0)} interval. ` + (DATA.runs.length < 2 ? "" : same ? "Bold: the best at that radius, the oracle aside. " : "The runs are about different images, so part of what differs is chance; images in common are compared below. ") + (acr.length ? `Average certified radius, a footnote because few large radii dominate it: ${acr.join("; ")}.` : "");
   const cells = (run) => DATA.at.map((r) => (known(run, r) ? (100 * accuracy(run, r)).toFixed(1) : "--"));
   show("table-tools",
     make("button", { type: "button", onclick: () => save("certified-accuracy.csv", csv([["curve", "radius", "images", "certified", "accuracy", "low", "high"],
@@ -129,11 +151,12 @@ function compare() {
   };
   const last = DATA.runs.length - 1;
   pick("compare-a", last); pick("compare-b", last - 1);
-  show("compare-tools", chartTools("compare"));
+  show("compare-tools", chartTools("compare", () => [[DATA.title], ...["A", "B"].map((side) => [`${side}: ${chosen(side).name}`, { stroke: chosen(side).color }])]));
   drawComparison();
 }
+const chosen = (side) => DATA.runs[byId("compare-" + side.toLowerCase()).value];
 function drawComparison() {
-  const a = DATA.runs[byId("compare-a").value], b = DATA.runs[byId("compare-b").value];
+  const a = chosen("A"), b = chosen("B");
   const place = new Map(b.index.map((index, row) => [index, row]));
   const pairs = a.index.flatMap((index, row) => (place.has(index) && b.truth[place.get(index)] === a.truth[row] ? [[a.good[row], b.good[place.get(index)]]] : []));
   if (!pairs.length) { show("compare-chart", make("p", { class: "hint" }, "These two runs have no image in common.")); return; }
@@ -143,10 +166,10 @@ function drawComparison() {
     return { r, a: yes.filter(([x, y]) => x && !y).length, b: yes.filter(([x, y]) => y && !x).length, both: yes.filter(([x, y]) => x && y).length };
   });
   const most = Math.max(1, ...counts.map((c) => Math.max(c.a, c.b)));
-  const width = Math.max(380, byId("compare-chart").clientWidth || 960);
+  const width = room("compare", 1200), tag = (side) => (chosen(side).name.length * 7 < width / 2 - 120 ? chosen(side).name : side);
   const row = 30, middle = Math.round(0.52 * width), span = middle - 150 > 60 ? Math.min(middle - 150, width - middle - 100) : 60, height = 52 + row * counts.length;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Images certified by one of the two runs only: ${counts.map((c) => `at ${plain(c.r)}, ${c.a} by A only, ${c.b} by B only`).join("; ")}` });
-  svg.append(draw("text", { class: "strong", x: middle - 10, y: 18, "text-anchor": "end" }, "only A ◂"), draw("text", { class: "strong", x: middle + 10, y: 18 }, "▸ only B"),
+  svg.append(draw("text", { class: "strong", x: middle - 10, y: 18, "text-anchor": "end" }, `only ${tag("A")} ◂`), draw("text", { class: "strong", x: middle + 10, y: 18 }, `▸ only ${tag("B")}`),
     draw("text", { x: 4, y: 18 }, "radius"), draw("text", { x: width - 10, y: 18, "text-anchor": "end" }, "both"));
   counts.forEach((c, i) => {
     const y = 32 + row * i, wide = (n) => (span * n) / most;

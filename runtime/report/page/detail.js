@@ -17,7 +17,7 @@ function fillDetail() {
   const close = make("button", { type: "button", onclick: () => byId("detail").close() }, "Close");
   const head = make("div", { class: "bar" }, make("h2", { id: "detail-title" }, `Image ${index}: ${className(run.truth[row])}`),
     make("span", { class: "tools" }, make("button", { type: "button", onclick: () => step(-1), "aria-label": "Previous image" }, "‹"), make("button", { type: "button", onclick: () => step(1), "aria-label": "Next image" }, "›"), close));
-  const words = { correct: ["Predicted ", `, and no change smaller than ${floor(run.radius[row])} can alter that.`], wrong: ["Predicted ", `: wrong, yet certified up to ${floor(run.radius[row])}.`], abstained: ["", run.label && run.label[row] < 0 ? "No certificate: the votes do not settle the label." : ""] }[kind];
+  const words = { correct: ["Predicted ", `, and no change smaller than ${floor(run.radius[row])} (L2) can alter that${run.alpha ? `, with confidence ${plain(100 * (1 - run.alpha))} %` : ""}.`], wrong: ["Predicted ", `: wrong, yet certified up to ${floor(run.radius[row])}.`], abstained: ["", run.label && run.label[row] < 0 ? "No certificate: the votes do not settle the label." : ""] }[kind];
   const verdict = make("p", { class: "verdict" }, make("span", { class: "tag " + OUTCOMES[kind][1] }, kind), " ", words[0], kind === "abstained" ? "" : make("b", {}, className(run.label[row])), words[1]);
   const left = make("div", {}, url ? make("img", { class: "picture", src: url, alt: `Image ${index}, ${className(run.truth[row])}` }) : make("p", { class: "hint" }, "No picture: pass the data set to the report with --dataset."));
   if (url && run.sigmas) left.append(...noisyCopies(url));
@@ -27,20 +27,26 @@ function fillDetail() {
 }
 
 function certificateChart(run, row) {
-  const levels = run.sigmas.length, width = 600, left = 74, height = 52 + 50 * levels;
+  const levels = run.sigmas.length, width = Math.max(280, Math.min(600, innerWidth - 84)), small = width < 520, left = 74, bottom = 26 + 50 * levels, height = bottom + (small ? 64 : 28);
   const exclusion = run.exclusion[row], classes = run.classRadii[row], finite = [...exclusion.filter((e) => e !== null), ...classes, run.radius[row]];
   if (!exclusion.length) return make("p", { class: "hint" }, "");
-  const most = Math.max(0.05, ...finite) * 1.1, x = (v) => left + ((width - left - 20) * v) / most;
+  const most = Math.max(0.05, ...finite) * 1.16, x = (v) => left + ((width - left - 20) * v) / most;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Per level: exclusion radius and class radius; certified radius ${floor(run.radius[row])}` });
   run.sigmas.forEach((s, level) => {
     const y = 26 + 50 * level, e = exclusion[level], a = classes[level], chosen = level === run.route[row];
     svg.append(draw("text", { class: chosen ? "strong" : "", x: left - 8, y: y + 22, "text-anchor": "end" }, (chosen ? "▸ " : "") + sigmaName(s)));
     svg.append(draw("rect", { x: left, y, width: Math.max(e === null ? width - left - 20 : x(e) - left, 1), height: 15, rx: 2, fill: "var(--s1)", "fill-opacity": e === null ? 0.25 : 0.85, ...hover(e === null ? "this level is never the route" : `excluded as a route up to ${floor(e)}`) }));
     svg.append(draw("rect", { x: left, y: y + 18, width: Math.max(x(a) - left, 1), height: 15, rx: 2, fill: "var(--s0)", "fill-opacity": 0.85, ...hover(`same label at this level up to ${floor(a)}`) }));
+    for (const [value, down] of [[e, 12], [a, 30]]) if (value !== null) svg.append(draw("text", { class: "tiny", x: Math.max(x(value), x(run.radius[row])) + 5, y: y + down }, floor(value)));
   });
   const r = run.radius[row];
-  svg.append(draw("line", { x1: x(r), x2: x(r), y1: 20, y2: height - 26, stroke: "var(--ink)", "stroke-width": 2 }), draw("text", { class: "strong", x: Math.min(x(r), width - 70), y: 14, "text-anchor": x(r) > width - 90 ? "end" : "middle" }, "R = " + floor(r)));
-  svg.append(draw("rect", { x: left, y: height - 15, width: 11, height: 11, rx: 2, fill: "var(--s1)" }), draw("text", { x: left + 16, y: height - 5 }, "never the route within"), draw("rect", { x: left + 170, y: height - 15, width: 11, height: 11, rx: 2, fill: "var(--s0)" }), draw("text", { x: left + 186, y: height - 5 }, "same label within"), draw("text", { x: left + 305, y: height - 5 }, run.rule === "interval" ? "R: the shortest of the longer bars" : ""));
+  svg.append(draw("line", { x1: x(r), x2: x(r), y1: 20, y2: bottom, stroke: "var(--ink)", "stroke-width": 2 }), draw("text", { class: "strong", x: Math.min(x(r), width - 70), y: 14, "text-anchor": x(r) > width - 90 ? "end" : "middle" }, "R = " + floor(r)));
+  const key = [["never the route within", "s1"], ["same label within", "s0"], ...(run.rule === "interval" ? [["R: the shortest of the longer bars", null]] : [])];
+  key.forEach(([text, color], i) => {
+    const kx = small ? 4 : left + [0, 170, 305][i], ky = bottom + 22 + (small ? 18 * i : 0);
+    if (color) svg.append(draw("rect", { x: kx, y: ky - 10, width: 11, height: 11, rx: 2, fill: `var(--${color})` }));
+    svg.append(draw("text", { x: kx + (color ? 16 : 0), y: ky }, text));
+  });
   return make("div", { class: "chart" }, svg);
 }
 function certificateFacts(run, row) {
@@ -51,11 +57,11 @@ function voteTables(run, index) {
   const votes = DATA.votes[run.source] && DATA.votes[run.source][index];
   if (!votes) return [];
   const rows = Object.entries(votes).sort().map(([stream, [passes, top, purpose]]) => {
-    const name = stream === "route" ? "estimator" : sigmaName(run.sigmas[stream]);
+    const name = stream === "route" ? "estimator" : "classifier, " + sigmaName(run.sigmas[stream]);
     return make("tr", {}, make("td", {}, name, purpose === "selection" ? make("small", {}, "selection only") : null), make("td", { class: "words" }, top.slice(0, 3).map(([c, n]) => {
       const meter = make("span", { class: "meter", "aria-hidden": "true" });
       meter.style.width = Math.max(2, (140 * n) / passes) + "px";
-      return make("div", {}, meter, `${stream === "route" ? sigmaName(run.sigmas[c]) : className(c)} ${percent(n / passes)}`);
+      return make("div", {}, meter, `${stream === "route" ? sigmaName(run.sigmas[c]) : className(c)}: ${percent(n / passes)}`);
     })), make("td", {}, whole(passes)));
   });
   return [make("h3", { class: "gap" }, "Votes"), make("table", { class: "votes" }, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "base model"), make("th", { scope: "col", class: "words" }, "most voted"), make("th", { scope: "col" }, "passes"))), make("tbody", {}, rows))];

@@ -28,7 +28,7 @@ function images() {
   const labels = [...new Set(runs.flatMap((r) => r.label))].filter((c) => c >= 0).sort((a, b) => a - b);
   const sigmas = [...new Set(runs.flatMap((r) => r.sigmas || []))].sort((a, b) => a - b);
   show("filters",
-    runs.length > 1 ? field("run", run) : run && null,
+    runs.length > 1 ? field("run", run) : null,
     field("outcome", options("f-outcome", "any", Object.keys(OUTCOMES), Object.keys(OUTCOMES))),
     field("true label", options("f-truth", "any", truths, truths.map(className))),
     field("prediction", options("f-label", "any", labels, labels.map(className))),
@@ -68,11 +68,11 @@ function fillTable() {
   table.page = Math.min(table.page, pages - 1);
   const here = table.rows.slice(table.page * PAGE, (table.page + 1) * PAGE);
   const sortBy = (key) => { table.down = table.sort === key ? !table.down : false; table.sort = key; table.page = 0; fillTable(); byId("images-table").querySelector("th[aria-sort] button").focus(); };
-  const head = make("tr", {}, make("th", {}, make("span", { hidden: true }, "picture")), shown.map((c) => make("th", {
+  const head = make("tr", {}, DATA.pictures ? make("th", {}, make("span", { hidden: true }, "picture")) : null, shown.map((c) => make("th", {
     scope: "col", class: c.words ? "words" : null, "aria-sort": table.sort === c.key ? (table.down ? "descending" : "ascending") : null,
   }, make("button", { type: "button", onclick: () => sortBy(c.key) }, c.name + (table.sort === c.key ? (table.down ? " ▾" : " ▴") : "")))));
   const body = here.map((i) => make("tr", { "data-index": run.index[i], onclick: () => openDetail(run, i) },
-    make("td", {}, thumbnail(run.index[i]) || make("button", { type: "button", "aria-label": `Open image ${run.index[i]}` }, "open")),
+    DATA.pictures ? make("td", {}, thumbnail(run.index[i])) : null,
     shown.map((c) => {
       const v = c.value(run, i);
       if (c.key === "index") return make("td", {}, make("button", { type: "button", "aria-label": `Open image ${v}` }, v));

@@ -1,7 +1,12 @@
 // Put the page together.
 function method() {
-  show("facts", DATA.runs.map((run) => make("div", {}, make("h3", {}, swatch(run.color), run.name),
-    make("dl", {}, [["file", run.source], ...run.facts].flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])))));
+  const facts = (run) => [["file", run.source], ...run.facts];
+  const shared = DATA.runs.length > 1 ? facts(DATA.runs[0]).filter(([name, value]) => DATA.runs.every((run) => facts(run).some(([n, v]) => n === name && v === value))) : [];
+  const list = (pairs) => make("dl", {}, pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+  show("facts", shared.length ? make("div", { class: "whole" }, make("h3", {}, "All runs"), list(shared)) : null, DATA.runs.map((run) => {
+    const own = facts(run).filter(([name]) => !shared.some(([n]) => n === name));
+    return own.length ? make("div", {}, make("h3", {}, swatch(run.color), run.name), list(own)) : null;
+  }));
   const level = percent(DATA.level, 0);
   const notes = [
     "An image counts at r when its predicted label is correct and its certified radius is at least r (and above 0). Wrong predictions and abstentions never count.",
@@ -10,7 +15,6 @@ function method() {
     "Radii are rounded down. p_A, route radius and class radius are proved lower bounds, not estimates.",
   ];
   if (DATA.runs.some((run) => run.decided)) notes.push("Dotted curves come from decisions: the run settled “certified at r?” at the dots only, at a fraction of the passes; the dotted line between them is a guide for the eye.");
-  if (DATA.runs.some((run) => !run.label)) notes.push("The oracle knows the labels and picks the best noise level of each image: the limit of routing, no certificate.");
   if (DATA.runs.some((run) => run.label && !run.route)) notes.push("Logs of the field are taken as they stand: radius ≥ r and correct, by their own columns. Their radii may be rounded.");
   show("reading", notes.map((note) => make("li", {}, note)));
 }
@@ -20,8 +24,9 @@ document.title = DATA.title + " · dualsmooth report";
 byId("band-note").textContent = `where the true share lies with ${percent(DATA.level, 0)} confidence at each radius, given this many images`;
 summary();
 legend();
+meanings();
 curves();
-show("curve-tools", chartTools("curve"));
+show("curve-tools", chartTools("curve", curveKey));
 radiusTable();
 compare();
 inside();
@@ -39,5 +44,7 @@ addEventListener("resize", () => {
   drawnFor = innerWidth;
   curves();
   if (DATA.runs.length > 1) drawComparison();
+  if (!byId("inside").hidden) drawInside(DATA.runs[byId("inside-run").value]);
+  if (byId("detail").open) fillDetail();
 });
 document.documentElement.dataset.ready = "yes";

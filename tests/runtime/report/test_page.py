@@ -66,6 +66,14 @@ def column(page: Page, number: int) -> list[str]:
     return list(page.run(f"{cells}.map(c => c.textContent)"))
 
 
+@pytest.fixture(scope="module")
+def single(setting, shown: Page, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page about one results file, and nothing else."""
+    file = tmp_path_factory.mktemp("single") / "single.html"
+    file.write_text(html_report(load_runs([setting[2] / "results.jsonl"]), dataset=setting[1]))
+    return file
+
+
 @pytest.mark.slow
 class TestInABrowser:
     def test_charts_are_drawn(self, shown: Page) -> None:
@@ -145,6 +153,9 @@ class TestInABrowser:
         assert shown.run("saved['dualsmooth-curve.svg']").startswith("<svg")
         assert "var(" not in shown.run("saved['dualsmooth-curve.svg'].replace(/style=\"[^\"]*\"/g, '')")
         assert shown.run("saved['dualsmooth-curve.png'].size") > 1000
+        for words in ("interval (40 images; passes: N = 500 a stage and level; alpha: 0.001", "Bands: 95 %"):
+            assert words in shown.run("saved['dualsmooth-curve.svg']")
+            assert words not in shown.run("document.getElementById('curve-chart').textContent")
         assert len(list(csv.reader(io.StringIO(shown.run("saved['images.csv']"))))) == COUNT + 1
 
     def test_hostile_text_is_only_text(self, shown: Page) -> None:
@@ -157,6 +168,53 @@ class TestInABrowser:
         assert len(outside) == 1
         assert outside[0].startswith("file://")
         assert shown.errors == []
+
+    def test_a_page_about_one_run_shows_only_what_there_is(self, single: Path, shown: Page) -> None:
+        shown.open(single)
+        text = shown.run("document.body.innerText")
+        assert not re.search(r"\b(null|undefined|NaN)\b", text)
+
+    def test_a_stranger_is_told_what_the_figures_rest_on(self, single: Path, shown: Page, setting) -> None:
+        shown.open(single)
+        note = shown.run("document.getElementById('summary-note').innerText")
+        assert "40 images; passes: N = 500 a stage and level; alpha: 0.001 a certificate" in note
+        assert shown.run("document.getElementById('meanings').innerText").startswith("interval\n")
+        assert "Every level was sampled in full" in shown.run("document.getElementById('passes-note').innerText")
+        shown.open(setting[2] / "report.html")
+        named = shown.run("[...document.querySelectorAll('#meanings dt')].map(d => d.textContent)")
+        assert named == ["interval", "paper", "single:σ", "oracle", "log"]
+        assert "different images" in shown.run("document.getElementById('table-note').innerText")
+        assert shown.run("document.querySelectorAll('#radius-table .best').length") == 0
+
+    def test_what_all_runs_share_is_said_once(self, setting, tmp_path: Path, shown: Page) -> None:
+        page = tmp_path / "rules.html"
+        paper, interval = load_runs([setting[2] / "results.jsonl"], rules=["paper", "interval"])
+        mixed = Run.of(paper.results[::-1], name="paper", source=paper.source)  # as a cluster finishes them
+        page.write_text(html_report([mixed, interval]))
+        shown.open(page)
+        terms = shown.run("[...document.querySelectorAll('#facts dt')].map(d => d.textContent)")
+        assert terms.count("alpha") == terms.count("file") == 1
+        assert terms.count("rule") == 2
+        assert "Bold: the best" in shown.run("document.getElementById('table-note').innerText")
+        assert shown.run("document.querySelectorAll('#radius-table .best').length") > 0
+        assert shown.run("document.querySelectorAll('#images-table thead th').length") == len(
+            shown.run("[...document.querySelectorAll('#images-table thead button')].map(b => b.textContent)")
+        )  # no column for pictures that are not there
+
+    def test_a_narrow_window(self, single: Path, shown: Page) -> None:
+        """Nothing is cut off, and text in charts keeps its size."""
+        shown.open(single, width=390, height=844)
+        assert shown.run("document.documentElement.scrollWidth") == 390
+        for name in ("curve", "levels", "scatter", "pa", "passes"):
+            svg = f"document.querySelector('#{name}-chart svg')"
+            assert shown.run(f"{svg}.getBoundingClientRect().width / {svg}.viewBox.baseVal.width") > 0.95, name
+            inside = "(b => t => (r => r.left > b.left - 2 && r.right < b.right + 2)(t.getBoundingClientRect()))"
+            cut = f"[...{svg}.querySelectorAll('text')].filter(t => !{inside}({svg}.getBoundingClientRect())(t))"
+            assert shown.run(f"{cut}.map(t => t.textContent)") == [], name
+        shown.click("#images-table tbody tr td:nth-child(2) button")
+        shown.wait("document.querySelectorAll('.noisy canvas').length === 6")
+        assert shown.run("(d => d.scrollWidth - d.clientWidth)(document.getElementById('detail'))") == 0
+        shown.press("Escape")
 
     def test_injected_code_would_not_run(self, setting, tmp_path: Path, shown: Page) -> None:
         """The second line of defence: even markup that got into the page is not run."""
