@@ -54,7 +54,7 @@ HEAD = """# What each choice of the recipe is worth
 
 Certified accuracy (%) of the interval rule on {settings} a stage and level, alpha = 0.001, for short runs of
 `configs/fashion-mnist.toml`: fewer epochs and labels (`SHORT` in the script), one seed. Fewer votes certify smaller
-radii than in the README. The envelope is the best single sigma of the same run's classifiers at each radius; "…" stands for
+radii than in the README. The envelope is the best single sigma of the same run at each radius; "…" stands for
 "without the interval term". Written by `python scripts/ablations.py`.
 
 """
