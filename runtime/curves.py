@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.results import Result
+from dualsmooth.runtime.rules import single_rule
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
 
@@ -24,7 +25,7 @@ def certified_radii(
     """
     if rule == "oracle":
         sigmas = results[0].certificate.terms.sigmas
-        single = [certified_radii(results, rule=f"single:{s}", alpha=alpha) for s in sigmas]
+        single = [certified_radii(results, rule=single_rule(s), alpha=alpha) for s in sigmas]
         return np.asarray(np.stack(single).max(axis=0))
     radii = []
     for result in results:
@@ -50,4 +51,4 @@ def average_certified_radius(radii: npt.NDArray[np.float64]) -> float:
 
 def expand_rules(rules: Sequence[str], sigmas: Sequence[float]) -> list[str]:
     """`single` stands for every `single:SIGMA`."""
-    return [name for rule in rules for name in ([f"single:{s:g}" for s in sigmas] if rule == "single" else [rule])]
+    return [name for rule in rules for name in ([single_rule(s) for s in sigmas] if rule == "single" else [rule])]

@@ -103,13 +103,18 @@ def check_rule(rule: str, route_kind: str | None, sigmas: tuple[float, ...]) -> 
     return rule, route_kind
 
 
+def single_rule(sigma: float) -> str:
+    """The rule that certifies at one level alone, e.g. `single:0.5`; `single_level` reads the same number back."""
+    return f"single:{sigma:g}" if float(f"{sigma:g}") == sigma else f"single:{sigma!r}"
+
+
 def single_level(rule: str, sigmas: tuple[float, ...]) -> int:
     """The level of `single:SIGMA`, e.g. 1 for `single:0.5` and sigmas (0.25, 0.5, 1.0)."""
     text = rule.removeprefix("single:")
     try:
         return sigmas.index(float(text))
     except ValueError:
-        known = ", ".join(f"{s:g}" for s in sigmas)
+        known = ", ".join(single_rule(s).removeprefix("single:") for s in sigmas)
         raise InputError(f"rule {rule!r} names a sigma that the bundle lacks; expected one of {known}") from None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dualsmooth.runtime.budgets import Fixed
 from dualsmooth.runtime.certification import Terms, settle
-from dualsmooth.runtime.rules import MEDIAN, MODE, guess_route
+from dualsmooth.runtime.rules import MEDIAN, MODE, guess_route, single_rule
 from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training import seeds
 from dualsmooth.training.config import Config
@@ -45,7 +45,7 @@ def measure(
         guesses = [guess_route(t.counts(Stream(ESTIMATOR, 0, ESTIMATION)), kind) for t in tallies]
         routes[kind] = (np.bincount(guesses, minlength=len(levels)) / len(images)).tolist()
     certified = {}
-    for rule in ("interval", "paper", *(f"single:{s:g}" for s in config.sigmas)):
+    for rule in ("interval", "paper", *map(single_rule, config.sigmas)):
         terms = Terms.checked(
             config.sigmas, config.sigma_e, len(data.classes), alpha=ALPHA, rule=rule, route=None,
             budget=Fixed(votes, _SELECTION),

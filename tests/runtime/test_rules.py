@@ -9,7 +9,7 @@ import pytest
 from lines import Line, Steps
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.rules import Plan, check_rule, guess_route, make_plan
+from dualsmooth.runtime.rules import Plan, check_rule, guess_route, make_plan, single_level, single_rule
 
 ROUTES, RULES = ("median", "mode"), ("interval", "paper")
 SIDES = np.concatenate([-np.linspace(1, 0, 300, endpoint=False), np.linspace(0, 1, 301)])
@@ -163,3 +163,8 @@ def test_default_routes() -> None:
 def test_unknown_rules_and_routes_are_refused(rule: str, route: str | None) -> None:
     with pytest.raises(InputError, match="expected"):
         check_rule(rule, route, (0.25, 0.5))
+
+
+@pytest.mark.parametrize("sigma", [0.25, 1.0, 0.1234567, 1 / 3, 1e-7])
+def test_a_single_rule_names_its_level_exactly(sigma: float) -> None:
+    assert single_level(single_rule(sigma), (sigma / 2, sigma, sigma * 2)) == 1
