@@ -117,8 +117,8 @@ def test_labels_that_are_there_are_not_counted_again(tmp_path: Path, age: float)
         return rows[:, None] + number
 
     index = np.arange(10)
-    first = _in_shards("labels", tmp_path, index, (1,), count, 4, 1)
+    first = _in_shards("labels", tmp_path, index, (1,), np.int64, count, 4, 1)
     for path in tmp_path.iterdir():
         os.utime(path, (time.time() + age,) * 2)
-    assert np.array_equal(_in_shards("labels", tmp_path, index, (1,), count, 4, 1), first)
+    assert np.array_equal(_in_shards("labels", tmp_path, index, (1,), np.int64, count, 4, 1), first)
     assert counted == [0, 1, 2]
