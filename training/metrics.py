@@ -14,28 +14,33 @@ from dualsmooth.runtime.rules import MEDIAN, MODE, guess_route, single_rule
 from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training import seeds
 from dualsmooth.training.config import Config
-from dualsmooth.training.data import TrainingData
+from dualsmooth.training.data import Labels, TrainingData
 from dualsmooth.training.labels import Voter
 from dualsmooth.training.progress import Progress
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
 ALPHA = 1e-3
-_SELECTION = 100
+SELECTED = 100
 
 
 def measure(
     data: TrainingData, classifiers: Sequence[Voter], estimator: Voter, config: Config, *, threads: int = 2
 ) -> dict[str, Any]:
-    """Noisy accuracy per level, routes, and certified accuracy per rule on the validation split.
+    """The `summary` of the validation split. The votes of `metrics.votes` passes make certified accuracies smaller than
+    a full evaluation would."""
+    tallies = collect(data, classifiers, estimator, config, threads=threads)
+    return summary(tallies, data.validation_labels[: len(tallies)], config)
+
+
+def summary(tallies: Sequence[Tally], labels: Labels, config: Config) -> dict[str, Any]:
+    """Noisy accuracy per level, routes, and certified accuracy per rule, of images with true `labels` [N].
 
     `noisy_accuracy` is the share of single passes that are right at each level; `routes` the share of images per
     level; `certified_accuracy` the share of images whose certificate at alpha = 0.001 is right and reaches each of
-    `radii`. The votes of `metrics.votes` passes make these smaller than a full evaluation would.
+    `radii`.
     """
-    images = data.validation_images[: config.metrics.images]
-    labels = data.validation_labels[: config.metrics.images]
-    tallies = collect(data, classifiers, estimator, config, threads=threads)
-    votes, levels = config.metrics.votes, range(len(config.sigmas))
+    levels = range(len(config.sigmas))
+    votes = tallies[0].passes(Stream(ESTIMATOR, 0, ESTIMATION))
 
     def share(stream: Stream) -> float:
         return float(np.mean([t.counts(stream)[y] for t, y in zip(tallies, labels, strict=True)])) / votes
@@ -43,19 +48,19 @@ def measure(
     routes = {}
     for kind in (MEDIAN, MODE):
         guesses = [guess_route(t.counts(Stream(ESTIMATOR, 0, ESTIMATION)), kind) for t in tallies]
-        routes[kind] = (np.bincount(guesses, minlength=len(levels)) / len(images)).tolist()
+        routes[kind] = (np.bincount(guesses, minlength=len(levels)) / len(tallies)).tolist()
     certified = {}
     for rule in ("interval", "paper", *map(single_rule, config.sigmas)):
         terms = Terms.checked(
-            config.sigmas, config.sigma_e, len(data.classes), alpha=ALPHA, rule=rule, route=None,
-            budget=Fixed(votes, _SELECTION),
+            config.sigmas, config.sigma_e, tallies[0].classes, alpha=ALPHA, rule=rule, route=None,
+            budget=Fixed(votes, SELECTED),
         )  # fmt: skip
         outcomes = [settle(terms, tally) for tally in tallies]
         radii = np.array([o.radius if o.label == y else -1.0 for o, y in zip(outcomes, labels, strict=True)])
         certified[rule] = [round(float(np.mean(radii >= max(r, 1e-9))), 4) for r in RADII]
     accuracy = {f"{s:g}": round(share(Stream(CLASSIFIER, k, ESTIMATION)), 4) for k, s in enumerate(config.sigmas)}
     return {
-        "images": len(images),
+        "images": len(tallies),
         "votes": votes,
         "alpha": ALPHA,
         "noisy_accuracy": accuracy,
@@ -72,14 +77,14 @@ def collect(
     images = data.validation_images[: config.metrics.images]
     served = enumerate(zip(classifiers, config.sigmas, strict=True))
     sources = [(estimator, ESTIMATOR, 0, config.sigma_e), *((voter, CLASSIFIER, k, s) for k, (voter, s) in served)]
-    passes = len(sources) * (config.metrics.votes + _SELECTION)
+    passes = len(sources) * (config.metrics.votes + SELECTED)
     progress = Progress("metrics", passes * len(images), "passes")
 
     def tally(number: int) -> Tally:
         generator = seeds.numpy_generator(config.seed, seeds.Stream.METRICS, number)
         result = Tally(len(data.classes), len(config.sigmas))
         for voter, stage, level, sigma in sources:
-            for purpose, count in ((SELECTION, _SELECTION), (ESTIMATION, config.metrics.votes)):
+            for purpose, count in ((SELECTION, SELECTED), (ESTIMATION, config.metrics.votes)):
                 votes = voter.votes(images[number], sigma, count, generator)
                 result.record(Stream(stage, level, purpose), votes)
         progress.advance(passes)
