@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.report.bands import LEVEL, accuracy_band
 from dualsmooth.runtime.report.tables import Curves
+
+NOTE_WIDTH = 110
+"""Characters in a line under the axis."""
 
 
 def plot_curves(
@@ -53,7 +57,9 @@ def plot_curves(
             color = line.get_color()
             axes.fill_between(grid, 100 * low, 100 * high, step="post", color=color, alpha=0.12, linewidth=0)
     axes.set(ylabel="certified accuracy (%)")
-    axes.set_xlabel("L2 radius (pixels in [0, 1])" + (f"\n{note}" if note else ""), parse_math=False)
+    axes.set_xlabel("L2 radius (pixels in [0, 1])")
+    if note:
+        figure.supxlabel(textwrap.fill(note, NOTE_WIDTH), fontsize="x-small", parse_math=False)
     axes.set_title(title, parse_math=False)
     axes.set_ylim(0, 100)
     axes.set_xlim(0, limit)
