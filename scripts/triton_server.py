@@ -258,7 +258,7 @@ def _shipped(build: Path) -> Path:
 
 
 def _example(path: Path) -> None:
-    """The first shipped test image, as an NPY file."""
+    """One of the shipped test images, as an NPY file."""
     import numpy as np
 
     from dualsmooth.runtime.datasets import load_dataset
