@@ -40,9 +40,7 @@ VOTES = {"labels.radii": "votes", "labels.doubt": 0.1}
 PLAIN = {"estimator.interval": 0.0}  # the paper's loss: what the rows that change it are compared with
 ROWS: dict[str, dict[str, Any]] = {
     "the recipe, short": {},
-    "labels from 100 votes, not margins": {**VOTES, "labels.votes": 100},
-    "labels from 25 votes": {**VOTES, "labels.votes": 25},
-    "labels from 400 votes": {**VOTES, "labels.votes": 400},
+    "narrow steps in the interval term (0.15)": {"estimator.softness": 0.15},
     "without the interval term": PLAIN,
     "… hard labels": {**PLAIN, "estimator.targets": "hard"},
     "… soft labels, T = 0.2": {**PLAIN, "estimator.temperature": 0.2},
@@ -52,10 +50,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "… no regret weights": {**PLAIN, "estimator.regret": 0.0},
     "… no regret weights, rebalancing (1/q)^0.5": {**PLAIN, "estimator.regret": 0.0, "estimator.balance": 0.5},
     "… no regret weights, rebalancing 1/q": {**PLAIN, "estimator.regret": 0.0, "estimator.balance": 1.0},
+    "labels from 100 votes, not margins": {**VOTES, "labels.votes": 100},
+    "labels from 25 votes": {**VOTES, "labels.votes": 25},
     "levels 0.25, 1": {"sigmas": [0.25, 1.0]},
-    "levels 0.25, 0.35, 0.5, 0.7, 1": {"sigmas": [0.25, 0.35, 0.5, 0.7, 1.0]},
-    "two rounds": {"rounds": 2},
     "one classifier for all levels": {"classifier.experts": False},
+    "two rounds": {"rounds": 2},
+    "levels 0.25, 0.35, 0.5, 0.7, 1": {"sigmas": [0.25, 0.35, 0.5, 0.7, 1.0]},
+    "labels from 400 votes": {**VOTES, "labels.votes": 400},
 }
 
 
