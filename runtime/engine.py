@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Engine:
         self.xp = array_module(provider, options)
         self._device = int(options.device) if options.device.isdecimal() else 0
         self._fixed = batch_size if keeps_shape(provider, options) else 0
-        lanes, self._threads = lanes_and_threads(provider, options, threads)
+        lanes, self._threads = lanes_and_threads(provider, options, threads, math.prod(bundle.input_shape))
         self._lanes = Lanes(lanes)
         self._path, self._shape = bundle.path, (batch_size, *bundle.input_shape)
         self._precision = bundle.precision

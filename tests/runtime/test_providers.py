@@ -87,14 +87,22 @@ def test_parts_of_a_batch_run_side_by_side_on_cpus(
     provider: str, streams: int, threads: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(providers, "usable_cores", lambda: 4)
-    assert lanes_and_threads(provider, EngineOptions(streams=streams), threads) == expected
+    assert lanes_and_threads(provider, EngineOptions(streams=streams), threads, 784) == expected
     monkeypatch.setattr(providers, "usable_cores", lambda: 64)
-    assert lanes_and_threads(provider, EngineOptions(), 0) == (1, 0)
+    assert lanes_and_threads(provider, EngineOptions(), 0, 784) == (1, 0)
+
+
+def test_large_inputs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "usable_cores", lambda: 4)
+    assert lanes_and_threads("cpu", EngineOptions(), 0, 3 * 64 * 64) == (4, 4)
+    assert lanes_and_threads("cpu", EngineOptions(), 0, 3 * 224 * 224) == (1, 0)
+    assert lanes_and_threads("cpu", EngineOptions(), 2, 3 * 224 * 224) == (1, 2)
+    assert lanes_and_threads("cpu", EngineOptions(streams=2), 2, 3 * 224 * 224) == (2, 2)
 
 
 def test_gpus_take_whole_batches() -> None:
     for provider, device in (("cuda", ""), ("tensorrt", "1"), ("openvino", "GPU")):
-        assert lanes_and_threads(provider, EngineOptions(device=device), 4) == (1, 4)
+        assert lanes_and_threads(provider, EngineOptions(device=device), 4, 784) == (1, 4)
     given = provider_options("openvino", EngineOptions(), threads=4, lanes=4, shape=SHAPE)
     assert json.loads(given["load_config"])["CPU"]["NUM_STREAMS"] == "4"
 
