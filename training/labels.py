@@ -47,8 +47,6 @@ class Voter:
 
     def votes_of_many(self, images: Images, sigma: float, count: int, generator: np.random.Generator) -> Counts:
         """Votes [N,classes] over `count` noisy copies of each uint8 image [N,C,H,W], packed into full batches."""
-        if count < 1 or not len(images):
-            raise InputError(f"{count} votes of {len(images)} images were asked for; expected at least 1 of each")
         totals: Counts | None = None
         for owner, logits in self._passes(images, sigma, count, generator):
             if totals is None:
@@ -76,6 +74,8 @@ class Voter:
         self, images: Images, sigma: float, count: int, generator: np.random.Generator
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """Batches of passes: whose they are [B], and their logits [B,classes]."""
+        if count < 1 or not len(images):
+            raise InputError(f"{count} votes of {len(images)} images were asked for; expected at least 1 of each")
         clean = images.astype(np.float32) / np.float32(255)
         noisy = np.empty((min(count * len(images), _PASSES), *images.shape[1:]), np.float32)
         feed = {"sigma": np.asarray(sigma, np.float32)} if self._conditional else {}
