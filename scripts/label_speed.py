@@ -26,7 +26,7 @@ from dualsmooth.training.models import Network
 from dualsmooth.training.record import load_run
 from dualsmooth.training.run import saved_config
 
-VOTES, MARGINS, REFERENCE = 100, 32, 2_000
+VOTES, MARGINS, REFERENCE = 100, (8, 12, 32), 2_000
 PAGE = """# The estimator's labels: how fast, and how good
 
 {repeats} x {images} Fashion-MNIST training images, {levels} levels, the networks of a run of
@@ -84,8 +84,9 @@ def main() -> None:
     ways = {
         f"every one of {VOTES} votes": LabelConfig(votes=VOTES, doubt=0.0, shard=shard),
         f"race, at most {VOTES} votes": LabelConfig(votes=VOTES, shard=shard),
-        f"margins of {MARGINS} passes": LabelConfig(votes=MARGINS, radii="margins", doubt=0.0, shard=shard),
     }
+    for passes in MARGINS:
+        ways[f"margins of {passes} passes"] = LabelConfig(votes=passes, radii="margins", doubt=0.0, shard=shard)
     reference = LabelConfig(votes=REFERENCE, alpha=0.5, doubt=0.0, shard=shard)
     loop = f"plain PyTorch loop, {VOTES} votes"
     seconds: dict[str, list[float]] = {loop: [], **{name: [] for name in ways}}
