@@ -4,7 +4,8 @@ Certifies Fashion-MNIST test images (below 8,000) with the shipped bundle twice,
 `Fixed(N)`, and with `AtRadii(radii, 2 N)`, which stops as soon as "certified at r?" is settled for every r: most images
 take a few thousand passes, so that the few that are close to one of the radii may take more than N. Resumable.
 
-    python scripts/at_radii.py --results build/at-radii --step 80 --out docs/at-radii.md
+    python scripts/at_radii.py --results build/at-radii --step 16 --noise float:mkl --out docs/at-radii.md
+    python scripts/at_radii.py --results build/at-radii-int8 --bundle build/int8/int8 --step 80
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.evaluate import evaluate
 from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.noise import parse_noise
 from dualsmooth.runtime.results import Result, read_results
 
 
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table here as well")
     parser.add_argument("--step", type=int, default=80, help="every STEP-th test image")
     parser.add_argument("--below", type=int, default=8000, help="only images with a smaller index")
+    parser.add_argument("--noise", type=parse_noise, default=ds.Noise())
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=20261122)
     args = parser.parse_args()
@@ -52,7 +55,9 @@ def main() -> None:
 
         out = args.results / f"{name}.jsonl"
         indices = range(0, min(args.below, 8000), args.step)
-        evaluate(smoother, dataset, out, indices=indices, budget=budget, seed=args.seed, progress=progress)
+        evaluate(
+            smoother, dataset, out, indices=indices, budget=budget, seed=args.seed, noise=args.noise, progress=progress
+        )
         wanted = set(indices)
         runs[name] = [r for r in read_results(out) if r.index in wanted]
     passes = {name: np.mean([r.certificate.passes for r in results]) for name, results in runs.items()}
@@ -66,7 +71,8 @@ def main() -> None:
         [
             "# The curve by decisions only",
             "",
-            f"{len(runs['full'])} Fashion-MNIST test images, the shipped bundle, alpha = 0.001:",
+            f"{len(runs['full'])} Fashion-MNIST test images, the shipped bundle ({smoother.bundle.precision}), "
+            "alpha = 0.001:",
             f"`{budgets['full']}` against `{budgets['decisions']}`. Written by `python scripts/at_radii.py`.",
             "",
             "| certified accuracy (%) at r = | " + " | ".join(f"{r:g}" for r in RADII) + " | passes an image |",

@@ -19,6 +19,7 @@ import dualsmooth as ds
 from dualsmooth.runtime.curves import RADII, certified_radii, expand_rules
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluate import evaluate
 from dualsmooth.runtime.report import markdown_table, plot_curves
 from dualsmooth.runtime.results import Result, read_results
@@ -43,6 +44,15 @@ points, each with the 95 % interval of a paired bootstrap over the images (the b
 {paper}
 {interval}
 
+The same against classifiers that were trained for one sigma by Gaussian augmentation alone (Cohen et al. 2019), with
+the networks, images, N and alpha of the others ({rivals_name}):
+
+{rivals}
+
+{head}
+{line}
+{gaussian}
+
 ## What limits the interval rule
 
 Images (in points) that the envelope's sigma certifies at r and the interval rule does not, by reason: the classifier at
@@ -53,21 +63,27 @@ those that the interval rule certifies and the envelope's sigma does not.
 {line}
 {limits}
 """
+GAUSSIAN = Path(__file__).parent.parent / "docs" / "results" / "fashion-mnist-gaussian-experts.jsonl"
 RULES = ("single", "oracle", "multiscale", "paper", "interval")
 
 
-def against_envelope(results: list[Result], rule: str, resamples: int = 4_000) -> str:
-    """Certified accuracy of `rule` minus the envelope's (the best single sigma at each radius), in points.
+def against_envelope(results: list[Result], rule: str, rivals: list[Result], resamples: int = 4_000) -> str:
+    """Certified accuracy of `rule` minus that of the envelope of `rivals`, the best single sigma at each radius, in
+    points. `rivals` are the same results, or those of other classifiers on the same images.
 
     Each with the 95 % interval of a paired bootstrap: images are resampled, the best sigma of each radius anew.
     """
-    sigmas = results[0].certificate.terms.sigmas
-    radii = {name: certified_radii(results, rule=name) for name in [rule, *expand_rules(["single"], sigmas)]}
-    hit = {name: np.stack([(r >= at) & (r > 0) for at in RADII]).astype(np.float64) for name, r in radii.items()}
-    ours = hit.pop(rule)
+    if [r.index for r in rivals] != [r.index for r in results]:
+        raise InputError("the results to compare with are of other images; evaluate both on the same ones")
+    sigmas = rivals[0].certificate.terms.sigmas
+    hits = [certified_radii(rivals, rule=name) for name in expand_rules(["single"], sigmas)]
+    ours, *hit = (
+        np.stack([(r >= at) & (r > 0) for at in RADII]).astype(np.float64)
+        for r in (certified_radii(results, rule=rule), *hits)
+    )
     draws = np.random.default_rng(0).multinomial(len(results), np.full(len(results), 1 / len(results)), resamples)
     weights = np.vstack([np.ones(len(results)), draws]).T / len(results)
-    envelope = np.max([h @ weights for h in hit.values()], axis=0)
+    envelope = np.max([h @ weights for h in hit], axis=0)
     difference = 100 * (ours @ weights - envelope)
     low, high = np.percentile(difference[:, 1:], [2.5, 97.5], axis=1)
     cells = [f"{d:+.1f} ({a:+.1f} … {b:+.1f})" for d, a, b in zip(difference[:, 0], low, high, strict=True)]
@@ -106,6 +122,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=16)
     parser.add_argument("--seed", type=int, default=20261122)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--rivals", type=Path, default=GAUSSIAN, help="results of classifiers to compare with as well")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--page", type=Path, help="write the tables there, as Markdown")
     args = parser.parse_args()
@@ -125,12 +142,11 @@ def main() -> None:
         all_levels=True,
         progress=progress,
     )
-    results = read_results(args.results)
+    results, rivals = read_results(args.results), read_results(args.rivals)
+    sigmas = rivals[0].certificate.terms.sigmas
     rules = expand_rules(RULES, smoother.bundle.sigmas)
     curves = {rule: certified_radii(results, rule=rule) for rule in rules}
     curves["interval, mode route"] = certified_radii(results, rule="interval", route="mode")
-    passes = sum(r.certificate.passes for r in results)
-    seconds = sum(r.seconds for r in results)
     passes, seconds = sum(r.certificate.passes for r in results), sum(r.seconds for r in results)
     print(f"{passes / seconds:,.0f} passes a second\n")
     page = PAGE.format(
@@ -140,8 +156,11 @@ def main() -> None:
         table=markdown_table(curves),
         head=_row("at r =", map("{:g}".format, RADII)),
         line="| --- |" + " ---: |" * len(RADII),
-        paper=against_envelope(results, "paper"),
-        interval=against_envelope(results, "interval"),
+        paper=against_envelope(results, "paper", results),
+        interval=against_envelope(results, "interval", results),
+        gaussian=against_envelope(results, "interval", rivals),
+        rivals_name=args.rivals.name,
+        rivals=markdown_table({name: certified_radii(rivals, rule=name) for name in expand_rules(["single"], sigmas)}),
         limits=what_limits(results),
     )
     print(page)
