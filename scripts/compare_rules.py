@@ -34,6 +34,8 @@ known: the limit of routing, which no one can issue.
 
 {table}
 
+The router of the interval rule sends images to {levels}.
+
 ## Against the envelope
 
 The envelope is the best single sigma at each radius, which no single classifier reaches everywhere. Differences in
@@ -110,6 +112,14 @@ def what_limits(results: list[Result]) -> str:
     return "\n".join(_row(name, [f"{100 * v:+.1f}" for v in values]) for name, values in rows.items())
 
 
+def levels_used(results: list[Result]) -> str:
+    """The share of images at each level, as the interval rule guesses the median route."""
+    terms = results[0].certificate.terms
+    used = [result.certificate.recompute(rule="interval").outcome.route for result in results]
+    shares = np.bincount(used, minlength=len(terms.sigmas)) / len(results)
+    return ", ".join(f"sigma {s:g} for {100 * share:.1f} %" for s, share in zip(terms.sigmas, shares, strict=True))
+
+
 def _row(name: str, cells: Iterable[object]) -> str:
     return f"| {name} | " + " | ".join(map(str, cells)) + " |"
 
@@ -154,6 +164,7 @@ def main() -> None:
         step=args.step,
         passes=args.passes,
         table=markdown_table(curves),
+        levels=levels_used(results),
         head=_row("at r =", map("{:g}".format, RADII)),
         line="| --- |" + " ---: |" * len(RADII),
         paper=against_envelope(results, "paper", results),
