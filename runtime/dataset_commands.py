@@ -46,6 +46,8 @@ from dualsmooth.runtime.results import Result, ResultsWriter, merge_results, rea
 from dualsmooth.runtime.tsv import write_log
 
 DEFAULT = Fixed(10_000)
+DECIDED_ON = 200
+"""Selection votes under --at-radii: fewer would miss the label of images that are certified at r = 0 only just."""
 N = TypeVar("N", int, float)
 FORMATS = (".html", ".png", ".svg", ".csv", ".tex", ".tsv")
 
@@ -201,7 +203,7 @@ def _budget(args: argparse.Namespace) -> Budget:
         raise InputError(f"--at-radii with --budget {args.budget}; give one, e.g. --budget at-radii:0.5,1:20000")
     if args.all_levels:
         raise InputError("--at-radii with --all-levels; sampling every level in full is what --at-radii saves")
-    return AtRadii(tuple(sorted(set(_numbers("--at-radii", args.at_radii, float)))))
+    return AtRadii(tuple(sorted(set(_numbers("--at-radii", args.at_radii, float)))), n0=DECIDED_ON)
 
 
 def _shown(budget: Budget) -> Sequence[float]:

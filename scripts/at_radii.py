@@ -1,8 +1,8 @@
 """The curve of certified accuracy by decisions only, against the full run: the same points from how many fewer passes?
 
 Certifies Fashion-MNIST test images (below 8,000) with the shipped bundle twice, on the same noise streams: with
-`Fixed(N)`, and with `AtRadii(radii, 2 N)`, which stops as soon as "certified at r?" is settled for every r: most images
-take a few thousand passes, so that the few that are close to one of the radii may take more than N. Resumable.
+`Fixed(N)`, and with `AtRadii(radii, 2 N, 200)`, which stops as soon as "certified at r?" is settled for every r: most
+images take a few thousand passes, so that the few that are close to one of the radii may take more than N. Resumable.
 
     python scripts/at_radii.py --results build/at-radii --step 16 --noise float:mkl --out docs/at-radii.md
     python scripts/at_radii.py --results build/at-radii-int8 --bundle build/int8/int8 --step 80
@@ -18,6 +18,7 @@ import numpy as np
 
 import dualsmooth as ds
 from dualsmooth.runtime.curves import RADII, certified_accuracy, certified_radii
+from dualsmooth.runtime.dataset_commands import DECIDED_ON
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.evaluate import evaluate
@@ -43,7 +44,7 @@ def main() -> None:
     smoother = ds.load(args.bundle, threads=args.threads)
     dataset = load_dataset("fashion-mnist")
     budgets: dict[str, ds.Budget] = {
-        "decisions": ds.AtRadii(RADII, args.cap or 2 * args.passes),
+        "decisions": ds.AtRadii(RADII, args.cap or 2 * args.passes, DECIDED_ON),
         "full": ds.Fixed(args.passes),
     }
     runs: dict[str, list[Result]] = {}
