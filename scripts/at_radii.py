@@ -4,8 +4,9 @@ Certifies Fashion-MNIST test images (below 8,000) with the shipped bundle twice,
 `Fixed(N)`, and with `AtRadii(radii, 2 N, 200)`, which stops as soon as "certified at r?" is settled for every r: most
 images take a few thousand passes, so that the few that are close to one of the radii may take more than N. Resumable.
 
-    python scripts/at_radii.py --results build/at-radii --step 16 --noise float:mkl --out docs/at-radii.md
-    python scripts/at_radii.py --results build/at-radii-int8 --bundle build/int8/int8 --step 80
+    python scripts/int8_accuracy.py --work build/int8
+    python scripts/at_radii.py --bundle build/int8/int8 --noise float:mkl --step 32 --results build/at-radii \\
+        --out docs/at-radii.md
 """
 
 from __future__ import annotations
