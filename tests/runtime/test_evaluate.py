@@ -212,6 +212,7 @@ def test_the_command_says_how_far_it_is(setting, tmp_path, capsys) -> None:
     assert main([*command, "--max", "6", "--shard", "1/2", "--at-radii", "0.5,0.1"]) == 0
     assert "torn last line was cut off" in capsys.readouterr().err
     assert [r.index for r in read_results(out)] == [0, 1, 2, 4]
+    assert {str(r.certificate.terms.budget) for r in read_results(out)} == {"at-radii:0.1,0.5:100000:200"}
     assert main([*command, "--at-radii", "0.1", "--budget", "fixed:100"]) == 2
     assert main([*command, "--at-radii", "0.1", "--all-levels"]) == 2
     assert main([*command, "--shard", "3"]) == 2
