@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="write the table there, as Markdown")
     args = parser.parse_args()
     base = changed(read_toml(args.config), SHORT)
+    recipe = config_from(base, str(args.config))
     names = args.only.split(";") if args.only else list(ROWS)
     lines = []
     for name in names:
@@ -135,13 +136,11 @@ def main() -> None:
         first = args.out / "the-recipe--short"
         source = first if folder != first and (first / "run.json").is_file() else args.reuse
         config = config_from(changed(base, ROWS[name]), name)
-        shares = source if config.classifier == config_from(base, "the recipe").classifier else None
+        shares = source if config.classifier == recipe.classifier else None
         train(config, folder, threads=args.threads, reuse=shares, command="scripts/ablations.py")
         found = measured(folder, config, args.out / "votes")
-        certified, routes = (
-            found["certified_accuracy"],
-            " / ".join(f"{100 * share:.0f}" for share in found["routes"][MEDIAN]),
-        )
+        certified = found["certified_accuracy"]
+        routes = " / ".join(f"{100 * share:.0f}" for share in found["routes"][MEDIAN])
         singles = [curve for rule, curve in certified.items() if rule.startswith("single")]
         envelope = [max(values) for values in zip(*singles, strict=True)]
         gap = sum(a - b for a, b in zip(certified["interval"], envelope, strict=True)) / len(envelope)

@@ -75,17 +75,13 @@ def against_envelope(results: list[Result], rule: str, rivals: list[Result], res
 
     Each with the 95 % interval of a paired bootstrap: images are resampled, the best sigma of each radius anew.
     """
-    if [r.index for r in rivals] != [r.index for r in results]:
-        raise InputError("the results to compare with are of other images; evaluate both on the same ones")
     sigmas = rivals[0].certificate.terms.sigmas
-    hits = [certified_radii(rivals, rule=name) for name in expand_rules(["single"], sigmas)]
-    ours, *hit = (
-        np.stack([(r >= at) & (r > 0) for at in RADII]).astype(np.float64)
-        for r in (certified_radii(results, rule=rule), *hits)
-    )
+    radii = [certified_radii(rivals, rule=name) for name in expand_rules(["single"], sigmas)]
+    radii.append(certified_radii(results, rule=rule))
+    *singles, ours = (np.stack([(r >= at) & (r > 0) for at in RADII]).astype(np.float64) for r in radii)
     draws = np.random.default_rng(0).multinomial(len(results), np.full(len(results), 1 / len(results)), resamples)
     weights = np.vstack([np.ones(len(results)), draws]).T / len(results)
-    envelope = np.max([h @ weights for h in hit], axis=0)
+    envelope = np.max([single @ weights for single in singles], axis=0)
     difference = 100 * (ours @ weights - envelope)
     low, high = np.percentile(difference[:, 1:], [2.5, 97.5], axis=1)
     cells = [f"{d:+.1f} ({a:+.1f} … {b:+.1f})" for d, a, b in zip(difference[:, 0], low, high, strict=True)]
@@ -136,6 +132,11 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--page", type=Path, help="write the tables there, as Markdown")
     args = parser.parse_args()
+    indices = range(0, 8000, args.step)
+    known = {result.index: result for result in read_results(args.rivals)}
+    if missing := set(indices) - set(known):
+        raise InputError(f"{args.rivals} lacks image {min(missing)}; pass a --step that it covers, or other --rivals")
+    rivals = [known[index] for index in indices]
     smoother = ds.load(args.bundle, threads=args.threads)
 
     def progress(result: Result, done: int, total: int) -> None:
@@ -146,13 +147,13 @@ def main() -> None:
         smoother,
         load_dataset("fashion-mnist"),
         args.results,
-        indices=range(0, 8000, args.step),
+        indices=indices,
         budget=ds.Fixed(args.passes),
         seed=args.seed,
         all_levels=True,
         progress=progress,
     )
-    results, rivals = read_results(args.results), read_results(args.rivals)
+    results = read_results(args.results)
     sigmas = rivals[0].certificate.terms.sigmas
     rules = expand_rules(RULES, smoother.bundle.sigmas)
     curves = {rule: certified_radii(results, rule=rule) for rule in rules}
