@@ -14,7 +14,7 @@ from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.cuda import array_module, run_bound
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.lanes import Lanes
+from dualsmooth.runtime.lanes import Lanes, Started
 from dualsmooth.runtime.providers import (
     CPU,
     PROVIDERS,
@@ -172,7 +172,11 @@ class Engine:
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
     ) -> npt.NDArray[np.int64]:
         """The arg-max class [m] of each noisy input in `batch` [m,C,H,W]. Raises `EngineError` on any failure."""
-        return self._lanes.run(len(batch), lambda rows: self._votes(model, batch[rows], sigma, width))
+        return self.start(model, batch, sigma, width).result()
+
+    def start(self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int) -> Started:
+        """`votes` on their way, so that a next batch can be started before these are there."""
+        return self._lanes.start(len(batch), lambda rows: self._votes(model, batch[rows], sigma, width))
 
     def _votes(
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int

@@ -1,14 +1,13 @@
-"""Parts of a batch side by side: as many single-threaded runs do more than one run that all threads share.
+"""Parts of batches side by side: as many single-threaded runs do more than one run that all threads share.
 
-Threads that share a run wait for each other in every layer; parts of a batch wait for each other once, at its end.
-There are more parts than lanes, so that a lane that the noise thread holds up takes fewer of them.
+Threads that share a run wait for each other in every layer. Lanes take the parts of all started batches in turn, so a
+lane that has no part of a batch left begins the next batch.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +15,49 @@ import numpy.typing as npt
 LEAST = 8
 """Fewest rows in a part: a call of the engine costs as much as a few rows do."""
 PARTS = 2
-"""Parts for each lane, if these have at least `ENOUGH` rows; else one."""
+"""Parts for each lane, if these have at least `ENOUGH` rows, so that a lane which is held up takes fewer; else one."""
 ENOUGH = 32
+
+Votes = Callable[[slice], npt.NDArray[np.int64]]
+
+
+class Started:
+    """The votes of a batch, on their way."""
+
+    def __init__(self, rows: int, votes: Votes, parts: list[slice], pool: ThreadPoolExecutor | None) -> None:
+        self._rows, self._votes, self._failed = rows, votes, False
+        self._found = np.empty(rows, np.int64)
+        self._futures: list[Future[None]] = [pool.submit(self._run, part) for part in parts] if pool else []
+
+    def _run(self, part: slice) -> None:
+        if self._failed:
+            return
+        try:
+            self._found[part] = self._votes(part)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def result(self) -> npt.NDArray[np.int64]:
+        """The votes [rows]. Raises what a part raises, when no part is running any more."""
+        if not self._futures:
+            return self._votes(slice(0, self._rows))
+        try:
+            for part in wait(self._futures, return_when=FIRST_EXCEPTION).done:
+                part.result()
+        finally:
+            self.cancel()
+        return self._found
+
+    def cancel(self) -> None:
+        """Run no further part, and wait for those that are running: the batch may be overwritten then."""
+        for part in self._futures:
+            part.cancel()
+        wait(self._futures)
 
 
 class Lanes:
-    """Runs parts of a batch on `count` threads, the caller's among them."""
+    """Runs parts of batches on `count` threads. One lane, or one part, is run by who asks for its votes."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -33,32 +69,11 @@ class Lanes:
         number = max(1, min(wanted, rows // LEAST)) if self.count > 1 else 1
         return [slice(rows * i // number, rows * (i + 1) // number) for i in range(number)]
 
-    def run(self, rows: int, votes: Callable[[slice], npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-        """The votes [rows] of all parts. Raises what a part raises, when no part is running any more."""
+    def start(self, rows: int, votes: Votes) -> Started:
+        """Have the `votes` of all parts of a batch taken, after those of the batches that were started before."""
         parts = self.parts(rows)
         if len(parts) == 1:
-            return votes(parts[0])
-        left, found = deque(parts), np.empty(rows, np.int64)
-
-        def lane() -> None:
-            try:
-                while True:
-                    try:
-                        part = left.popleft()
-                    except IndexError:
-                        return
-                    found[part] = votes(part)
-            except BaseException:
-                left.clear()
-                raise
-
+            return Started(rows, votes, parts, None)
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.count - 1, thread_name_prefix="dualsmooth-lane")
-        others = [self._pool.submit(lane) for _ in range(min(self.count, len(parts)) - 1)]
-        try:
-            lane()
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
-        return found
+            self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="dualsmooth-lane")
+        return Started(rows, votes, parts, self._pool)

@@ -1,8 +1,9 @@
 """The driver: many images in flight, their requests packed into full batches for each base model.
 
-While the engine runs a batch, a worker thread makes the noise of the next one (ONNX Runtime and NumPy both release
-Python's lock). Only passes that are certainly wanted are made ahead, each stream draws from its own generator in order,
-and one thread at a time draws: counts are the same as without the worker, whatever the packing.
+While the engine runs a batch, a worker thread makes the noise of the next one and starts it (ONNX Runtime and NumPy
+both release Python's lock): the engine never waits for noise, nor for votes to be counted. Only passes that are
+certainly wanted are made ahead, each stream draws from its own generator in order, and one thread at a time draws:
+counts are the same as without the worker, whatever the packing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certification import Requests
+from dualsmooth.runtime.lanes import Started
 from dualsmooth.runtime.noise import Normals, Seed, add_noise
 from dualsmooth.runtime.votes import ESTIMATOR, Counts, Stream, Tally
 from dualsmooth.runtime.watch import sound_stream
@@ -33,9 +35,7 @@ class Voter(Protocol):
 
     def takes_sigma(self, model: BaseModel) -> bool: ...
 
-    def votes(
-        self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
-    ) -> npt.NDArray[np.int64]: ...
+    def start(self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int) -> Started: ...
 
 
 @dataclass(eq=False)
@@ -103,7 +103,7 @@ class Sampler:
         )
         self._passed: dict[_Group, int] = {}
         self._queues: dict[_Group, deque[_Work]] = {}
-        self._ahead: tuple[_Batch, Future[None]] | None = None
+        self._ahead: tuple[_Batch, Future[Started]] | None = None
         self._worker: ThreadPoolExecutor | None = None
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
@@ -118,10 +118,12 @@ class Sampler:
     def close(self) -> None:
         """Forget all jobs and end the worker thread. The sampler can be used again."""
         self._queues.clear()
-        self._ahead = None
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
             self._worker = None
+        if self._ahead is not None:
+            _stop(self._ahead[1])
+            self._ahead = None
 
     def _run(self, jobs: Iterable[Job]) -> Iterator[Job]:
         source = iter(jobs)
@@ -154,18 +156,14 @@ class Sampler:
 
     def step(self) -> None:
         """Run one batch of the added jobs. Where it raises, `batch_jobs` lack its votes: drop them."""
-        batch, made = self._ahead or (self._planned(), None)
+        batch, begun = self._ahead or (self._planned(), None)
         self._ahead = None
         self.batch_jobs, self.batch_passes = [work.job for work, _, _ in batch.parts], batch.filled
-        if made is None:
-            self._make(batch)
+        started = self._begin(batch) if begun is None else begun
         self._look_ahead()
-        if made is not None:
-            made.result()
-        first, width = batch.parts[0][0], len(batch.parts[0][0].counts)
-        votes = self.engine.votes(batch.group.model, batch.buffer[: batch.filled], first.sigma, width)
+        votes = (started.result() if isinstance(started, Future) else started).result()
         for work, start, stop in batch.parts:
-            work.counts += np.bincount(votes[start:stop], minlength=width)
+            work.counts += np.bincount(votes[start:stop], minlength=len(work.counts))
             work.due -= stop - start
             if work.due == 0:
                 work.job.tally.record(work.stream, work.counts)
@@ -182,11 +180,11 @@ class Sampler:
             else:
                 del self._queues[group]
         if self._ahead is not None:
-            batch, made = self._ahead
+            batch, begun = self._ahead
             alive = [part for part in batch.parts if part[0].job is not job]
-            self._ahead = (batch._replace(parts=alive), made) if alive else None
+            self._ahead = (batch._replace(parts=alive), begun) if alive else None
             if not alive:
-                made.exception()  # its buffer is free when the worker has left it
+                _stop(begun)
 
     def _advance(self, job: Job) -> None:
         """Resume the job's process and queue what it asks for next; it is finished when nothing is open."""
@@ -208,7 +206,7 @@ class Sampler:
                 job.open += 1
 
     def _look_ahead(self) -> None:
-        """Have the next batch made if it is full: a shorter one may still be joined by what the votes to come ask."""
+        """Have the next batch begun if it is full: a shorter one may still be joined by what the votes to come ask."""
         if not (self._makes_ahead and self._queues):
             return
         group, passed = self._turn()
@@ -217,7 +215,7 @@ class Sampler:
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="dualsmooth-noise")
         batch = self._planned(group, passed)
-        self._ahead = batch, self._worker.submit(self._make, batch)
+        self._ahead = batch, self._worker.submit(self._begin, batch)
 
     def _waiting(self, group: _Group) -> int:
         """Passes of a group that are in no batch yet, up to a full batch."""
@@ -257,8 +255,8 @@ class Sampler:
         self._buffers.rotate()
         return _Batch(group, parts, self._buffers[0], filled)
 
-    def _make(self, batch: _Batch) -> None:
-        """Noisy copies for every row of a batch."""
+    def _begin(self, batch: _Batch) -> Started:
+        """Make noisy copies for every row of a batch and start it."""
         for work, start, stop in batch.parts:
             job = work.job
             generator = job.generators.get(work.stream)
@@ -266,3 +264,11 @@ class Sampler:
                 generator = job.generators[work.stream] = sound_stream(job.seed, work.stream, self.engine.xp)
             out = batch.buffer[start:stop]
             add_noise(generator, job.image, work.sigma, out, job.seed.noise.mode, xp=self.engine.xp)
+        first, rows = batch.parts[0][0], batch.buffer[: batch.filled]
+        return self.engine.start(batch.group.model, rows, first.sigma, len(first.counts))
+
+
+def _stop(begun: Future[Started]) -> None:
+    """Wait until nobody uses the buffer of a batch whose votes are not wanted any more."""
+    if not begun.cancelled() and begun.exception() is None:
+        begun.result().cancel()

@@ -151,7 +151,7 @@ class BlsEngine(Engine):
                 )
             self._takes_sigma[file] = 'name: "sigma"' in (repository / model / "config.pbtxt").read_text()
 
-    def votes(
+    def _votes(
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
     ) -> npt.NDArray[np.int64]:
         """As for any engine; what others check when they open a network is checked at its first votes, since Triton may
@@ -159,7 +159,7 @@ class BlsEngine(Engine):
         for name in self._untried.intersection(model.members):
             if self._check_rows(name, self._bundle, width):
                 self._untried.remove(name)
-        return super().votes(model, batch, sigma, width)
+        return super()._votes(model, batch, sigma, width)
 
     def _logits(self, name: str, batch: npt.NDArray[np.float32], sigma: float, width: int) -> npt.NDArray[np.float32]:
         inputs = {"x": batch}

@@ -33,6 +33,7 @@ from dualsmooth.runtime import noise as noise_module
 from dualsmooth.runtime.bounds import Array, lower_bound
 from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certification import Terms, certification, settle
+from dualsmooth.runtime.lanes import Lanes, Started
 from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
 from dualsmooth.runtime.rules import MAIN_SHARE
 from dualsmooth.runtime.sampler import Job, Sampler, Voter
@@ -142,6 +143,9 @@ class ClosedForm:
     ) -> npt.NDArray[np.int64]:
         axis, cuts = self._cuts[model]
         return np.asarray(np.searchsorted(cuts, batch[:, 0, 0, axis], side="right"), np.int64)
+
+    def start(self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int) -> Started:
+        return Lanes(1).start(len(batch), lambda rows: self.votes(model, batch[rows], sigma, width))
 
 
 def modes() -> list[Mode]:

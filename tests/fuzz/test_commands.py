@@ -38,7 +38,7 @@ class Real:
 
 def limited(engine: Any) -> Callable[..., Any]:
     """The engine's votes, up to `PASSES` of one input."""
-    real = engine.votes
+    real = engine._votes
 
     def votes(self: Any, model: Any, batch: Any, sigma: float, width: int) -> Any:
         Real.passes += len(batch)  # type: ignore[attr-defined]
@@ -75,7 +75,7 @@ def real(folder: Path) -> Any:
     Real.parsers = dict(chosen.choices)
     found = doctor.examine()
     patch = pytest.MonkeyPatch()
-    patch.setattr(engine.Engine, "votes", limited(engine.Engine))
+    patch.setattr(engine.Engine, "_votes", limited(engine.Engine))
     patch.setattr(commands, "examine", lambda: found)
     patch.setattr(commands, "run_demo", lambda out, **_: None)
     patch.setattr(dataset_commands, "plot_curves", lambda curves, out, **_: out)

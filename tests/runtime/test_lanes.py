@@ -1,4 +1,4 @@
-"""Parts of a batch side by side: all rows, in their order, and no vote after a failure."""
+"""Parts of batches side by side: all rows, in their order, no idle lane, and no vote after a failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_votes_are_in_the_order_of_the_rows(rows: int) -> None:
     values = np.random.default_rng(0).integers(0, 100, rows)
     lanes = Lanes(3)
     for _ in range(20):
-        assert (lanes.run(rows, lambda part: values[part]) == values).all()
+        assert (lanes.start(rows, lambda part: values[part]).result() == values).all()
 
 
 def test_lanes_run_at_the_same_time() -> None:
@@ -40,7 +40,44 @@ def test_lanes_run_at_the_same_time() -> None:
         meeting.wait()
         return np.full(part.stop - part.start, threading.get_ident())
 
-    assert len(set(Lanes(2).run(32, votes).tolist())) == 2
+    assert len(set(Lanes(2).start(32, votes).result().tolist())) == 2
+
+
+def test_a_lane_that_has_no_part_left_begins_the_next_batch() -> None:
+    """The last part of the first batch waits for a part of the second, which is started before the first has ended."""
+    lanes, begun = Lanes(2), threading.Event()
+
+    def first(part: slice) -> np.ndarray:
+        assert part.start < 192 or begun.wait(10)
+        return np.zeros(part.stop - part.start, np.int64)
+
+    def second(part: slice) -> np.ndarray:
+        begun.set()
+        return np.ones(part.stop - part.start, np.int64)
+
+    batches = [lanes.start(256, first), lanes.start(256, second)]
+    assert [started.result().tolist() for started in batches] == [[0] * 256, [1] * 256]
+
+
+def test_a_cancelled_batch_has_no_part_running_and_begins_none() -> None:
+    lanes, running, begun = Lanes(2), 0, 0
+
+    def votes(part: slice) -> np.ndarray:
+        nonlocal running, begun
+        begun += 1
+        running += 1
+        time.sleep(0.05)
+        running -= 1
+        return np.zeros(part.stop - part.start, np.int64)
+
+    started = lanes.start(256, votes)
+    while not begun:
+        time.sleep(0.001)
+    started.cancel()
+    assert running == 0
+    assert begun <= 2
+    time.sleep(0.1)
+    assert begun <= 2
 
 
 @pytest.mark.parametrize("bad", range(4))
@@ -58,9 +95,9 @@ def test_a_part_that_fails_ends_the_batch(bad: int, error: type[BaseException]) 
         return np.zeros(part.stop - part.start, np.int64)
 
     with pytest.raises(error, match="broken"):
-        lanes.run(256, votes)
+        lanes.start(256, votes).result()
     assert running == 0
-    assert not lanes.run(256, lambda part: np.zeros(part.stop - part.start, np.int64)).any()
+    assert not lanes.start(256, lambda part: np.zeros(part.stop - part.start, np.int64)).result().any()
 
 
 def test_no_part_begins_after_a_failure() -> None:
@@ -74,5 +111,5 @@ def test_no_part_begins_after_a_failure() -> None:
         return np.zeros(part.stop - part.start, np.int64)
 
     with pytest.raises(RuntimeError):
-        Lanes(2).run(256, votes)
+        Lanes(2).start(256, votes).result()
     assert len(begun) <= 2

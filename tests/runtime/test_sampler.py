@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certificate import Artefact, Certificate
 from dualsmooth.runtime.certification import Requests, Terms, certification, settle
 from dualsmooth.runtime.errors import EngineError
+from dualsmooth.runtime.lanes import Lanes, Started
 from dualsmooth.runtime.noise import Noise, Seed, add_noise
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.votes import Request, Stream, Tally
@@ -38,8 +40,8 @@ PURPOSES = ("selection", "estimation")
 class FakeEngine:
     """Votes 0 or 1 by the sign of the first pixel minus the second; keeps a copy of every batch."""
 
-    def __init__(self, conditional: bool = False, fail_at: int = -1) -> None:
-        self.xp = np
+    def __init__(self, conditional: bool = False, fail_at: int = -1, lanes: int = 1) -> None:
+        self.xp, self.lanes = np, Lanes(lanes)
         self.conditional, self.fail_at = conditional, fail_at
         self.batches: list[tuple[BaseModel, np.ndarray, float]] = []
 
@@ -51,6 +53,9 @@ class FakeEngine:
             raise EngineError("broken")
         self.batches.append((model, batch.copy(), sigma))
         return (batch[:, 0, 0, 0] > batch[:, 0, 0, 1]).astype(np.int64)
+
+    def start(self, model: BaseModel, batch: np.ndarray, sigma: float, width: int) -> Started:
+        return self.lanes.start(len(batch), lambda rows: self.votes(model, batch[rows], sigma, width))
 
 
 def image(i: int) -> np.ndarray:
@@ -226,8 +231,9 @@ def test_certificates_are_those_of_the_sequential_reference(case: int) -> None:
         one_by_one(job)
     wanted = [text(job, budget) for job in expected]
     size, in_flight = int(rng.integers(1, 200)), int(rng.integers(1, 9))
-    for ahead in (True, False):
-        sampler = Sampler(BUNDLE, FakeEngine(case % 4 == 0), batch_size=size, in_flight=in_flight, ahead=ahead)
+    for ahead, lanes in product((True, False), (1, 3)):
+        engine = FakeEngine(case % 4 == 0, lanes=lanes)
+        sampler = Sampler(BUNDLE, engine, batch_size=size, in_flight=in_flight, ahead=ahead)
         assert [text(job, budget) for job in sampler.run(fresh())] == wanted
 
 
@@ -238,7 +244,8 @@ def test_jobs_that_come_and_go_leave_the_others_as_they_are(case: int) -> None:
     expected = list(jobs(8, budget))
     for job in expected:
         one_by_one(job)
-    sampler = Sampler(BUNDLE, FakeEngine(), batch_size=int(rng.integers(3, 120)), fair=case % 2 == 0)
+    engine = FakeEngine(lanes=1 + case // 4)
+    sampler = Sampler(BUNDLE, engine, batch_size=int(rng.integers(3, 120)), fair=case % 2 == 0)
     coming, inside, gone = list(jobs(8, budget)), [], []
     everyone = list(coming)
     while coming or any(job.open for job in inside):
@@ -285,6 +292,76 @@ def test_noise_is_made_while_the_engine_runs(monkeypatch: pytest.MonkeyPatch) ->
     list(Sampler(BUNDLE, engine, batch_size=100).run(jobs(1, Fixed(1000, n0=20))))
     assert len(engine.batches) == 22
     assert engine.missed <= 4  # the two of selection votes, and the last of each stage
+
+
+class Chained(FakeEngine):
+    """The last part of each batch waits until a part of the next one runs."""
+
+    def __init__(self) -> None:
+        super().__init__(lanes=2)
+        self.number, self.begun, self.missed = 0, [threading.Event() for _ in range(100)], 0
+
+    def start(self, model: BaseModel, batch: np.ndarray, sigma: float, width: int) -> Started:
+        number, self.number = self.number, self.number + 1
+
+        def votes(rows: slice) -> np.ndarray:
+            self.begun[number].set()
+            if rows.stop == len(batch):
+                self.missed += not self.begun[number + 1].wait(0.3)
+            return self.votes(model, batch[rows], sigma, width)
+
+        return self.lanes.start(len(batch), votes)
+
+
+def test_the_engine_has_the_next_batch_before_it_ends_one() -> None:
+    engine = Chained()
+    list(Sampler(BUNDLE, engine, batch_size=100).run(jobs(1, Fixed(1000, n0=20))))
+    assert engine.number == 22
+    assert engine.missed <= 5  # selection votes, and the first and the last batch of each stage
+
+
+class Slow(FakeEngine):
+    """Knows how many parts are running; the part `fail_at` fails."""
+
+    running = begun = 0
+
+    def votes(self, model: BaseModel, batch: np.ndarray, sigma: float, width: int) -> np.ndarray:
+        self.begun += 1
+        number = self.begun
+        self.running += 1
+        time.sleep(0.02)
+        self.running -= 1
+        if number == self.fail_at:
+            raise EngineError("broken")
+        return np.zeros(len(batch), np.int64)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_nothing_runs_on_after_an_error(lanes: int) -> None:
+    engine = Slow(fail_at=9, lanes=lanes)
+    sampler = Sampler(BUNDLE, engine, batch_size=100)
+    with pytest.raises(EngineError, match="broken"):
+        list(sampler.run(jobs(3, Fixed(100_000))))
+    assert engine.running == 0
+    assert workers() == []
+    begun = engine.begun
+    time.sleep(0.05)
+    assert engine.begun == begun
+
+
+def test_nothing_runs_on_for_a_dropped_job() -> None:
+    engine = Slow(lanes=2)
+    sampler = Sampler(BUNDLE, engine, batch_size=100)
+    (job,) = jobs(1, Fixed(100_000))
+    sampler.add(job)
+    for _ in range(3):
+        sampler.step()
+    sampler.drop(job)
+    assert engine.running == 0
+    begun = engine.begun
+    time.sleep(0.05)
+    assert engine.begun == begun
+    sampler.close()
 
 
 class Failing:
