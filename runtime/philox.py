@@ -1,8 +1,9 @@
 """Addressable normals: value i of a stream is a function of its key and i alone, on the CPU and on a GPU.
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and Box-Muller: each block of four
-32-bit words gives four float32 normals, or two float64 ones. The CPU and a GPU round logarithms and cosines differently
-in the last bit.
+32-bit words gives four float32 normals, or two float64 ones. The radius of a float32 normal has 40 bits, its angle 24:
+with 32 bits, tails would end at 6.66, and a 3 x 224 x 224 image would miss 9e-6 of its noise. The CPU and a GPU round
+logarithms and cosines differently in the last bit.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ __device__ float normal_float(unsigned long long i, unsigned int k0, unsigned in
     unsigned int c[4] = {(unsigned int)(i >> 2), (unsigned int)(i >> 34), c2, c3};
     philox_block(c, k0, k1);
     int pair = (int)(i & 2);
-    float radius = sqrtf(-2.0f * logf(((float)c[pair] + 0.5f) * 2.3283064365386963e-10f));
-    float angle = (float)c[pair + 1] * 1.4629180792671596e-09f;
+    float below = ((float)(c[pair + 1] & 255u) + 0.5f) * 0.00390625f;
+    float radius = sqrtf(-2.0f * logf(((float)c[pair] + below) * 2.3283064365386963e-10f));
+    float angle = (float)(c[pair + 1] >> 8) * 3.7450702829238413e-07f;
     return radius * ((i & 1) ? sinf(angle) : cosf(angle));
 }
 __device__ double normal_double(unsigned long long i, unsigned int k0, unsigned int k1, unsigned int c2,
@@ -93,16 +95,17 @@ def _normals(words: list[int], first: int, size: int, dtype: np.dtype[Any]) -> n
     each = 4 if dtype == np.float32 else 2
     start = first // each
     c = block(words, np.arange(start, -(-(first + size) // each), dtype=np.uint64))
-    if dtype == np.float32:
-        pairs = [(c[0], c[1]), (c[2], c[3])]
-        half, unit = np.float32(0.5), np.float32(2.0**-32)
-    else:
-        pairs = [tuple((c[j] << np.uint64(21)) ^ (c[j + 1] >> np.uint64(11)) for j in (0, 2))]  # type: ignore[list-item]
-        half, unit = np.float64(0.5), np.float64(2.0**-53)  # type: ignore[assignment]
-    made = np.empty((len(c[0]), each), dtype)
-    for j, (u, v) in enumerate(pairs):
-        radius = np.sqrt(dtype.type(-2) * np.log((u.astype(dtype) + half) * unit))
-        angle = v.astype(dtype) * dtype.type(2 * math.pi * float(unit))
+    half, made = dtype.type(0.5), np.empty((len(c[0]), each), dtype)
+    for j in range(each // 2):
+        if dtype == np.float32:
+            u, v = c[2 * j], c[2 * j + 1]
+            below, unit = ((v & np.uint64(255)).astype(dtype) + half) * dtype.type(2.0**-8), 2.0**-32
+            turn, part = v >> np.uint64(8), 2.0**-24
+        else:
+            u, turn = ((c[i] << np.uint64(21)) ^ (c[i + 1] >> np.uint64(11)) for i in (0, 2))
+            below, unit, part = half, 2.0**-53, 2.0**-53
+        radius = np.sqrt(dtype.type(-2) * np.log((u.astype(dtype) + below) * dtype.type(unit)))
+        angle = turn.astype(dtype) * dtype.type(2 * math.pi * part)
         np.multiply(radius, np.cos(angle), out=made[:, 2 * j])
         np.multiply(radius, np.sin(angle), out=made[:, 2 * j + 1])
     return made.reshape(-1)[first - each * start :][:size]

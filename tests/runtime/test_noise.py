@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.noise import GENERATORS, Noise, Seed, add_noise, parse_noise, require_lattice
@@ -43,6 +44,49 @@ def test_noise_is_standard_normal() -> None:
     draws = draw(Seed(6), STREAM, 200_000)
     assert stats.kstest(draws, "norm").pvalue > 1e-4
     assert abs((np.abs(draws) > 3).mean() / (2 * stats.norm.sf(3)) - 1) < 0.25
+
+
+class Given:
+    """In the place of MKL's state: normals that it is given."""
+
+    def __init__(self, normals: np.ndarray) -> None:
+        self.normals = normals
+
+    def standard_normal(self, size: int) -> np.ndarray:
+        drawn, self.normals = self.normals[:size], self.normals[size:]
+        return drawn.copy()
+
+
+def mkl(seed: int = 3) -> Any:
+    pytest.importorskip("mkl_random", reason="needs the extra fast")
+    return GENERATORS["MKL"](np.random.SeedSequence(seed))
+
+
+def test_tails_of_mkl_are_those_of_the_normal_distribution() -> None:
+    """MKL has 32 bits and ends at 6.23: what it says of the tail is its side, and the rest is drawn anew."""
+    near, far = np.linspace(-3.5, 3.5, 1001), np.repeat([4.0, -6.23], 200_000)
+    generator, out = mkl(), np.empty(len(near) + len(far), np.float32)
+    generator._state = Given(np.concatenate([near, far]))
+    generator.standard_normal(dtype=np.float32, out=out)
+    assert np.array_equal(out[:1001], near.astype(np.float32))
+    for side, values in ((1, out[1001:201_001]), (-1, out[201_001:])):
+        assert stats.kstest(side * values.astype(np.float64), stats.truncnorm(3.5, np.inf).cdf).pvalue > 1e-4
+    beyond, share = int((np.abs(out[1001:]) > 6).sum()), stats.norm.sf(6) / stats.norm.sf(3.5)
+    assert stats.binomtest(beyond, len(far), share).pvalue > 1e-4
+    real = np.empty(1 << 22, np.float32)
+    mkl().standard_normal(dtype=np.float32, out=real)
+    assert stats.binomtest(int((np.abs(real) > 3.5).sum()), real.size, 2 * stats.norm.sf(3.5)).pvalue > 1e-4
+
+
+def test_doubles_of_mkl_have_more_than_its_32_bits() -> None:
+    """Phi(z) lies anywhere between the multiples of 2^-32, on which MKL's normals are."""
+    out = np.empty(1 << 20)
+    mkl().standard_normal(dtype=np.float64, out=out)
+    between = np.mod(special.ndtr(out[np.abs(out) < 1.5]) * 2.0**32, 1)
+    assert stats.kstest(between, "uniform").pvalue > 1e-4
+    assert stats.kstest(out, "norm").pvalue > 1e-4
+    single = mkl()._state.standard_normal(1 << 20)
+    assert stats.kstest(np.mod(special.ndtr(single[np.abs(single) < 1.5]) * 2.0**32, 1), "uniform").pvalue < 1e-9
 
 
 def test_entropy_comes_from_the_system_unless_given() -> None:

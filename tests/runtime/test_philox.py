@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dualsmooth.runtime import philox
 from dualsmooth.runtime.noise import Noise, Seed, add_noise, parse_noise
@@ -63,6 +64,21 @@ def test_normals_are_normal(dtype: type) -> None:
         assert abs((draws[lag:] * draws[:-lag]).mean()) < 5 / np.sqrt(draws.size)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tails_are_those_of_the_normal_distribution(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first word of a radius is 0 (once in 2^32), exp(-r^2 / 2) is uniform below 2^-32: 40 bits, or 53."""
+    rng = np.random.default_rng(0)
+    words = [rng.integers(0, 1 << 32, 1 << 16).astype(np.uint64) for _ in range(4)]
+    words[0][:] = 0
+    monkeypatch.setattr(philox, "block", lambda *_: words)
+    made = philox._normals([0] * 4, 0, (1 << 16) * (4 if dtype == np.float32 else 2), np.dtype(dtype))
+    x, y = made.reshape(1 << 16, -1)[:, :2].astype(np.float64).T
+    share = np.exp(-(x**2 + y**2) / 2) * 2.0**32
+    assert share.min() < 2**-6
+    assert stats.kstest(share, "uniform").statistic < 2**-7
+    assert stats.kstest(np.arctan2(y, x), stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-4
+
+
 def test_it_passes_the_start_up_test_and_is_recorded() -> None:
     noise = parse_noise("lattice:philox4x32")
     assert noise == Noise("lattice", "Philox4x32")
@@ -83,8 +99,10 @@ def test_images_and_streams_have_noise_of_their_own() -> None:
     assert not np.isin(draws[0], draws[2]).any()
 
 
-def test_the_cuda_source_draws_the_same(tmp_path: Path) -> None:
-    """The kernel's arithmetic, compiled as C: word for word the same blocks, so values agree but for rounding."""
+@pytest.mark.parametrize("tails", [False, True])
+def test_the_cuda_source_draws_the_same(tails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's arithmetic, compiled as C: word for word the same blocks, so values agree but for rounding. And so
+    do `tails`, where the first word of each radius is 0."""
     compiler = next(
         (found for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if (found := shutil.which(name))), None
     )
@@ -95,7 +113,11 @@ def test_the_cuda_source_draws_the_same(tmp_path: Path) -> None:
         f"z[i] = normal_{kind}(first + i, k[0], k[1], k[2], k[3]); }}\n"
         for kind in ("float", "double")
     )
-    (tmp_path / "k.c").write_text("#include <math.h>\n#define __device__ static\n" + philox.KERNEL + loops)
+    source = philox.KERNEL
+    if tails:
+        source = source.replace("philox_block(c, k0, k1);", "philox_block(c, k0, k1); c[0] = c[2] = 0;")
+        monkeypatch.setattr(philox, "block", lambda *a: [w * np.uint64(i % 2) for i, w in enumerate(block(*a))])
+    (tmp_path / "k.c").write_text("#include <math.h>\n#define __device__ static\n" + source + loops)
     subprocess.run(
         [compiler, "-O1", "-shared", "-fPIC", "-o", str(tmp_path / "k.so"), str(tmp_path / "k.c"), "-lm"], check=True
     )
