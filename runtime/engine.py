@@ -17,6 +17,7 @@ from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.lanes import Lanes, Started
 from dualsmooth.runtime.providers import (
     CPU,
+    OPENVINO,
     PROVIDERS,
     EngineOptions,
     arithmetic,
@@ -68,7 +69,7 @@ class Engine:
         self._device = int(options.device) if options.device.isdecimal() else 0
         self._fixed = batch_size if keeps_shape(provider, options) else 0
         lanes, self._threads = lanes_and_threads(provider, options, threads, math.prod(bundle.input_shape))
-        self._lanes = Lanes(lanes)
+        self._lanes = Lanes(lanes, spare=provider == OPENVINO)
         self._path, self._shape = bundle.path, (batch_size, *bundle.input_shape)
         self._precision = bundle.precision
         self._sessions: dict[str, Any] = {}

@@ -57,10 +57,13 @@ class Started:
 
 
 class Lanes:
-    """Runs parts of batches on `count` threads. One lane, or one part, is run by who asks for its votes."""
+    """Runs parts of batches on `count` threads. One lane, or one part, is run by who asks for its votes.
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    `spare`: threads besides, for engines that run parts on `count` threads of their own: one always has the next part.
+    """
+
+    def __init__(self, count: int, spare: int = 0) -> None:
+        self.count, self._spare = count, spare
         self._pool: ThreadPoolExecutor | None = None
 
     def parts(self, rows: int) -> list[slice]:
@@ -75,5 +78,5 @@ class Lanes:
         if len(parts) == 1:
             return Started(rows, votes, parts, None)
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="dualsmooth-lane")
+            self._pool = ThreadPoolExecutor(self.count + self._spare, thread_name_prefix="dualsmooth-lane")
         return Started(rows, votes, parts, self._pool)

@@ -23,7 +23,7 @@ STEPS = 255
 
 _STAGES = ("estimator", "classifier")
 _PURPOSES = ("selection", "estimation", "prediction")
-_CHUNK = 1 << 15
+_CHUNK = 1 << 16
 """Values that are drawn, scaled and added while they are in the cache."""
 _FAR = 3.5
 """MKL's normals beyond this are drawn again."""

@@ -26,7 +26,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import onnxruntime
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 import dualsmooth as ds
 from dualsmooth.export import bench as networks
@@ -35,6 +37,7 @@ from dualsmooth.runtime.bench import BARE, OURS, PYTORCH, Comparison, Loop, bare
 from dualsmooth.runtime.certification import Requests
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.describe import describe
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.noise import Noise, Seed, parse_noise
 from dualsmooth.runtime.sampler import Job, Sampler
@@ -46,6 +49,8 @@ BUDGETS = ("fixed:10000", "adaptive:10000:0", DECISION)
 LARGE = 1 << 16
 """Values in an image from which on batches are `LARGE_BATCH` and N is small: a pass takes a tenth of a second."""
 LARGE_BATCH = 16
+SIDE = 2048
+"""Of the square matrices whose products say what the processor can do."""
 PARTS = ("throughput", "choices", "latency", "memory")
 PEAK = """
 import sys
@@ -124,6 +129,54 @@ def timed(loop: Loop, passes: int) -> float:
     start = time.perf_counter()
     done = loop(passes)
     return done / (time.perf_counter() - start)
+
+
+def ceilings(found: list[Comparison], args: argparse.Namespace) -> list[str]:
+    """What the processor could do at most, were all multiply-adds of a network as fast as those of the best matrix
+    product; and what we reach of it, with the faster provider."""
+    products = {precision: best_product(precision, args.threads) for precision in args.precisions}
+    shown = " and ".join(f"{rate / 1e9:,.0f} billion in {precision}" for precision, rate in products.items())
+    lines = [
+        f"The fastest matrix product ({SIDE} x {SIDE}, ONNX Runtime's CPU provider, the best of two seconds) makes "
+        f"{shown} multiply-adds a second. Networks whose multiply-adds were all as fast:",
+        "",
+        "| network | precision | multiply-adds | passes/s at most | x PyTorch at most | we reach of it |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, precision in dict.fromkeys((c.network, c.precision) for c in found):
+        rows = [c for c in found if (c.network, c.precision) == (name, precision)]
+        levels = describe(networks.bundle(name, precision, args.work))["levels"]
+        cost = levels[len(levels) // 2]["multiply_adds"]
+        most, plain = products[precision] / cost, median(rate for c in rows for rate in c.rates[PYTORCH])
+        reached = max(median(c.rates[OURS]) for c in rows) / most
+        lines.append(
+            f"| {name} | {precision} | {cost / 1e6:,.1f} M | {most:,.0f} | {most / plain:.1f} | {reached:.0%} |"
+        )
+    return lines
+
+
+def best_product(precision: str, threads: int) -> float:
+    """Multiply-adds a second of the fastest of many products of two square matrices."""
+    kind, other = (TensorProto.UINT8, TensorProto.INT8) if precision == "int8" else (TensorProto.FLOAT,) * 2
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(1, 100, (SIDE, SIDE)).astype(helper.tensor_dtype_to_np_dtype(t)) for t in (kind, other))
+    node = helper.make_node("MatMulInteger" if precision == "int8" else "MatMul", ["a", "b"], ["c"])
+    result = TensorProto.INT32 if precision == "int8" else TensorProto.FLOAT
+    graph = helper.make_graph(
+        [node], "product",
+        [helper.make_tensor_value_info("a", kind, a.shape)], [helper.make_tensor_value_info("c", result, a.shape)],
+        [numpy_helper.from_array(b, "b")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < 2:
+        start = time.perf_counter()
+        session.run(None, {"a": a})
+        times.append(time.perf_counter() - start)
+    return float(SIDE**3 / min(times))
 
 
 def choices(args: argparse.Namespace) -> list[str]:
@@ -348,7 +401,7 @@ def throughput_lines(args: argparse.Namespace) -> list[str]:
     found, notes = throughput(args)
     if args.json:
         write_atomically(args.json, "".join(json.dumps(c.to_dict()) + "\n" for c in found))
-    return [table(found), *(f"\n{note}." for note in notes)]
+    return [table(found), *(f"\n{note}." for note in notes), "", *ceilings(found, args)]
 
 
 def sections(text: str) -> dict[str, str]:
