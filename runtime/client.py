@@ -21,7 +21,6 @@ from dualsmooth.runtime.certificate import Certificate, Prediction
 from dualsmooth.runtime.certification import Terms
 from dualsmooth.runtime.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
-from dualsmooth.runtime.lanes import Started
 from dualsmooth.runtime.noise import Noise, Seed
 from dualsmooth.runtime.serving import PREDICT
 from dualsmooth.runtime.smoother import Smoother, image_sha256, numbered
@@ -72,7 +71,7 @@ class RemoteEngine(Engine):
     def __init__(self, provider: str, url: str) -> None:
         self.provider, self.version, self.name, self._takes_sigma, self._url = provider, "", url, {}, url
 
-    def start(self, model: BaseModel, batch: Pixels, sigma: float, width: int) -> Started:
+    def _votes(self, model: BaseModel, batch: Pixels, sigma: float, width: int) -> npt.NDArray[np.int64]:
         raise EngineError(f"the networks of {self._url} run on the server; load the bundle to use them here")
 
 

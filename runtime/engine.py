@@ -173,10 +173,10 @@ class Engine:
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
     ) -> npt.NDArray[np.int64]:
         """The arg-max class [m] of each noisy input in `batch` [m,C,H,W]. Raises `EngineError` on any failure."""
-        return self.start(model, batch, sigma, width).result()
+        return self._lanes.run(len(batch), lambda rows: self._votes(model, batch[rows], sigma, width))
 
     def start(self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int) -> Started:
-        """`votes` on their way, so that a next batch can be started before these are there."""
+        """`votes` on their way, while the caller does something else."""
         return self._lanes.start(len(batch), lambda rows: self._votes(model, batch[rows], sigma, width))
 
     def _votes(

@@ -6,8 +6,10 @@ lane that has no part of a batch left begins the next batch.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from threading import Condition
 
 import numpy as np
 import numpy.typing as npt
@@ -21,49 +23,16 @@ ENOUGH = 32
 Votes = Callable[[slice], npt.NDArray[np.int64]]
 
 
-class Started:
-    """The votes of a batch, on their way."""
-
-    def __init__(self, rows: int, votes: Votes, parts: list[slice], pool: ThreadPoolExecutor | None) -> None:
-        self._rows, self._votes, self._failed = rows, votes, False
-        self._found = np.empty(rows, np.int64)
-        self._futures: list[Future[None]] = [pool.submit(self._run, part) for part in parts] if pool else []
-
-    def _run(self, part: slice) -> None:
-        if self._failed:
-            return
-        try:
-            self._found[part] = self._votes(part)
-        except BaseException:
-            self._failed = True
-            raise
-
-    def result(self) -> npt.NDArray[np.int64]:
-        """The votes [rows]. Raises what a part raises, when no part is running any more."""
-        if not self._futures:
-            return self._votes(slice(0, self._rows))
-        try:
-            for part in wait(self._futures, return_when=FIRST_EXCEPTION).done:
-                part.result()
-        finally:
-            self.cancel()
-        return self._found
-
-    def cancel(self) -> None:
-        """Run no further part, and wait for those that are running: the batch may be overwritten then."""
-        for part in self._futures:
-            part.cancel()
-        wait(self._futures)
-
-
 class Lanes:
-    """Runs parts of batches on `count` threads. One lane, or one part, is run by who asks for its votes.
+    """Runs parts of batches on `count` threads; in `run`, the caller's is one of them.
 
     `spare`: threads besides, for engines that run parts on `count` threads of their own: one always has the next part.
     """
 
     def __init__(self, count: int, spare: int = 0) -> None:
         self.count, self._spare = count, spare
+        self.left: deque[tuple[Started, slice]] = deque()
+        self.news = Condition()
         self._pool: ThreadPoolExecutor | None = None
 
     def parts(self, rows: int) -> list[slice]:
@@ -72,11 +41,94 @@ class Lanes:
         number = max(1, min(wanted, rows // LEAST)) if self.count > 1 else 1
         return [slice(rows * i // number, rows * (i + 1) // number) for i in range(number)]
 
+    def run(self, rows: int, votes: Votes) -> npt.NDArray[np.int64]:
+        """The `votes` [rows] of a batch. Raises what a part raises, when no part is running any more."""
+        started = self._start(rows, votes, self.count - 1)
+        try:
+            while (part := self._taken(started)) is not None:
+                started.run(part)
+            return started.result()
+        finally:
+            started.cancel()
+
     def start(self, rows: int, votes: Votes) -> Started:
-        """Have the `votes` of all parts of a batch taken, after those of the batches that were started before."""
+        """Have the `votes` of a batch taken, after those of the batches that were started before, while the caller does
+        something else. A batch of one part waits until it is asked for."""
+        return self._start(rows, votes, self.count)
+
+    def _start(self, rows: int, votes: Votes, threads: int) -> Started:
         parts = self.parts(rows)
-        if len(parts) == 1:
-            return Started(rows, votes, parts, None)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.count + self._spare, thread_name_prefix="dualsmooth-lane")
-        return Started(rows, votes, parts, self._pool)
+        started = Started(self, rows, votes, parts)
+        if len(parts) > 1:
+            with self.news:
+                self.left.extend((started, part) for part in parts)
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.count + self._spare, thread_name_prefix="dualsmooth-lane")
+            for _ in range(min(len(parts), threads + self._spare)):
+                self._pool.submit(self._work)
+        return started
+
+    def _work(self) -> None:
+        """Run parts until none is left."""
+        while True:
+            with self.news:
+                if not self.left:
+                    return
+                started, part = self.left.popleft()
+            started.run(part)
+
+    def _taken(self, started: Started) -> slice | None:
+        """The next part of a batch, for the caller to run. None where there is none, or only one."""
+        with self.news:
+            mine = next((entry for entry in self.left if entry[0] is started), None)
+            if mine is None:
+                return None
+            self.left.remove(mine)
+        return mine[1]
+
+
+class Started:
+    """The votes of a batch, on their way."""
+
+    def __init__(self, lanes: Lanes, rows: int, votes: Votes, parts: list[slice]) -> None:
+        self._lanes, self._votes, self._parts = lanes, votes, parts
+        self._found = np.empty(rows, np.int64)
+        self._open, self._running, self._over = len(parts), 0, False
+        self._error: BaseException | None = None
+
+    def run(self, part: slice) -> None:
+        """Take the votes of a part, unless the batch was given up."""
+        with self._lanes.news:
+            if self._over:
+                return
+            self._running += 1
+        error = None
+        try:
+            self._found[part] = self._votes(part)
+        except BaseException as raised:
+            error = raised
+        with self._lanes.news:
+            self._running -= 1
+            self._open -= 1
+            if error is not None:
+                self._error, self._over = self._error or error, True
+            self._lanes.news.notify_all()
+
+    def result(self) -> npt.NDArray[np.int64]:
+        """The votes [rows]. Raises what a part raises, when no part is running any more."""
+        if len(self._parts) == 1:
+            return self._votes(self._parts[0])
+        try:
+            with self._lanes.news:
+                self._lanes.news.wait_for(lambda: self._open == 0 or self._over)
+        finally:
+            self.cancel()
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+    def cancel(self) -> None:
+        """Run no further part, and wait for those that are running: the batch may be overwritten then."""
+        with self._lanes.news:
+            self._over = True
+            self._lanes.news.wait_for(lambda: self._running == 0)

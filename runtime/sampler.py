@@ -35,6 +35,10 @@ class Voter(Protocol):
 
     def takes_sigma(self, model: BaseModel) -> bool: ...
 
+    def votes(
+        self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
+    ) -> npt.NDArray[np.int64]: ...
+
     def start(self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int) -> Started: ...
 
 
@@ -159,9 +163,10 @@ class Sampler:
         batch, begun = self._ahead or (self._planned(), None)
         self._ahead = None
         self.batch_jobs, self.batch_passes = [work.job for work, _, _ in batch.parts], batch.filled
-        started = self._begin(batch) if begun is None else begun
+        if begun is None:
+            self._make(batch)
         self._look_ahead()
-        votes = (started.result() if isinstance(started, Future) else started).result()
+        votes = self.engine.votes(*_inputs(batch)) if begun is None else begun.result().result()
         for work, start, stop in batch.parts:
             work.counts += np.bincount(votes[start:stop], minlength=len(work.counts))
             work.due -= stop - start
@@ -256,7 +261,11 @@ class Sampler:
         return _Batch(group, parts, self._buffers[0], filled)
 
     def _begin(self, batch: _Batch) -> Started:
-        """Make noisy copies for every row of a batch and start it."""
+        self._make(batch)
+        return self.engine.start(*_inputs(batch))
+
+    def _make(self, batch: _Batch) -> None:
+        """Noisy copies for every row of a batch."""
         for work, start, stop in batch.parts:
             job = work.job
             generator = job.generators.get(work.stream)
@@ -264,8 +273,12 @@ class Sampler:
                 generator = job.generators[work.stream] = sound_stream(job.seed, work.stream, self.engine.xp)
             out = batch.buffer[start:stop]
             add_noise(generator, job.image, work.sigma, out, job.seed.noise.mode, xp=self.engine.xp)
-        first, rows = batch.parts[0][0], batch.buffer[: batch.filled]
-        return self.engine.start(batch.group.model, rows, first.sigma, len(first.counts))
+
+
+def _inputs(batch: _Batch) -> tuple[BaseModel, Any, float, int]:
+    """What an engine has to know of a batch."""
+    first = batch.parts[0][0]
+    return batch.group.model, batch.buffer[: batch.filled], first.sigma, len(first.counts)
 
 
 def _stop(begun: Future[Started]) -> None:

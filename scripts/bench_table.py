@@ -137,7 +137,7 @@ def ceilings(found: list[Comparison], args: argparse.Namespace) -> list[str]:
     products = {precision: best_product(precision, args.threads) for precision in args.precisions}
     shown = " and ".join(f"{rate / 1e9:,.0f} billion in {precision}" for precision, rate in products.items())
     lines = [
-        f"The fastest matrix product ({SIDE} x {SIDE}, ONNX Runtime's CPU provider, the best of two seconds) makes "
+        f"The fastest matrix product ({SIDE} x {SIDE}, ONNX Runtime's CPU provider, the best in two seconds) makes "
         f"{shown} multiply-adds a second. Networks whose multiply-adds were all as fast:",
         "",
         "| network | precision | multiply-adds | passes/s at most | x PyTorch at most | we reach of it |",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from dualsmooth.runtime.lanes import LEAST, Lanes
+from dualsmooth.runtime.lanes import LEAST, Lanes, Votes
+
+Take = Callable[[Lanes, int, Votes], np.ndarray]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -25,22 +28,41 @@ def test_a_usual_batch_has_two_parts_for_each_lane() -> None:
     assert [len(Lanes(count).parts(256)) for count in (1, 2, 3, 8)] == [1, 4, 6, 8]
 
 
+def later(lanes: Lanes, rows: int, votes: Votes) -> np.ndarray:
+    return lanes.start(rows, votes).result()
+
+
+both = pytest.mark.parametrize("take", [Lanes.run, later], ids=["run", "start"])
+
+
+@both
 @pytest.mark.parametrize("rows", [1, 40, 256])
-def test_votes_are_in_the_order_of_the_rows(rows: int) -> None:
+def test_votes_are_in_the_order_of_the_rows(rows: int, take: Take) -> None:
     values = np.random.default_rng(0).integers(0, 100, rows)
     lanes = Lanes(3)
     for _ in range(20):
-        assert (lanes.start(rows, lambda part: values[part]).result() == values).all()
+        assert (take(lanes, rows, lambda part: values[part]) == values).all()
 
 
-def test_lanes_run_at_the_same_time() -> None:
+def test_the_caller_runs_a_part_only_where_it_waits_anyway() -> None:
+    def who(part: slice) -> np.ndarray:
+        time.sleep(0.02)
+        return np.full(part.stop - part.start, threading.get_ident())
+
+    found = [set(take(Lanes(2), 32, who).tolist()) for take in (Lanes.run, later)]
+    assert [len(threads) for threads in found] == [2, 2]
+    assert [threading.get_ident() in threads for threads in found] == [True, False]
+
+
+@both
+def test_lanes_run_at_the_same_time(take: Take) -> None:
     meeting = threading.Barrier(2, timeout=10)
 
     def votes(part: slice) -> np.ndarray:
         meeting.wait()
         return np.full(part.stop - part.start, threading.get_ident())
 
-    assert len(set(Lanes(2).start(32, votes).result().tolist())) == 2
+    assert len(set(take(Lanes(2), 32, votes).tolist())) == 2
 
 
 def test_a_lane_that_has_no_part_left_begins_the_next_batch() -> None:
@@ -80,9 +102,10 @@ def test_a_cancelled_batch_has_no_part_running_and_begins_none() -> None:
     assert begun <= 2
 
 
+@both
 @pytest.mark.parametrize("bad", range(4))
 @pytest.mark.parametrize("error", [IndexError, RuntimeError, KeyboardInterrupt])
-def test_a_part_that_fails_ends_the_batch(bad: int, error: type[BaseException]) -> None:
+def test_a_part_that_fails_ends_the_batch(bad: int, error: type[BaseException], take: Take) -> None:
     lanes, running = Lanes(2), 0
 
     def votes(part: slice) -> np.ndarray:
@@ -95,12 +118,13 @@ def test_a_part_that_fails_ends_the_batch(bad: int, error: type[BaseException]) 
         return np.zeros(part.stop - part.start, np.int64)
 
     with pytest.raises(error, match="broken"):
-        lanes.start(256, votes).result()
+        take(lanes, 256, votes)
     assert running == 0
-    assert not lanes.start(256, lambda part: np.zeros(part.stop - part.start, np.int64)).result().any()
+    assert not take(lanes, 256, lambda part: np.zeros(part.stop - part.start, np.int64)).any()
 
 
-def test_no_part_begins_after_a_failure() -> None:
+@both
+def test_no_part_begins_after_a_failure(take: Take) -> None:
     begun: list[int] = []
 
     def votes(part: slice) -> np.ndarray:
@@ -111,5 +135,5 @@ def test_no_part_begins_after_a_failure() -> None:
         return np.zeros(part.stop - part.start, np.int64)
 
     with pytest.raises(RuntimeError):
-        Lanes(2).start(256, votes).result()
+        take(Lanes(2), 256, votes)
     assert len(begun) <= 2
