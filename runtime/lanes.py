@@ -14,6 +14,8 @@ from threading import Condition
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime.errors import EngineError
+
 LEAST = 8
 """Fewest rows in a part: a call of the engine costs as much as a few rows do."""
 PARTS = 2
@@ -115,7 +117,8 @@ class Started:
             self._lanes.news.notify_all()
 
     def result(self) -> npt.NDArray[np.int64]:
-        """The votes [rows]. Raises what a part raises, when no part is running any more."""
+        """The votes [rows]. Raises what a part raises, when no part is running any more; `EngineError` where the batch
+        was cancelled before."""
         if len(self._parts) == 1:
             return self._votes(self._parts[0])
         try:
@@ -125,6 +128,8 @@ class Started:
             self.cancel()
         if self._error is not None:
             raise self._error
+        if self._open:
+            raise EngineError("a batch was given up before all its votes were there; no certificate is issued")
         return self._found
 
     def cancel(self) -> None:

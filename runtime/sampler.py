@@ -1,8 +1,8 @@
 """The driver: many images in flight, their requests packed into full batches for each base model.
 
 While the engine runs a batch, a worker thread makes the noise of the next one and starts it (ONNX Runtime and NumPy
-both release Python's lock): the engine never waits for noise, nor for votes to be counted. Only passes that are
-certainly wanted are made ahead, each stream draws from its own generator in order, and one thread at a time draws:
+both release Python's lock), so that the engine need not wait for noise, nor for votes to be counted. Only passes that
+are certainly wanted are made ahead, each stream draws from its own generator in order, and one thread at a time draws:
 counts are the same as without the worker, whatever the packing.
 """
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from dualsmooth.runtime.errors import EngineError
 from dualsmooth.runtime.lanes import LEAST, Lanes, Votes
 
 Take = Callable[[Lanes, int, Votes], np.ndarray]
@@ -100,6 +101,8 @@ def test_a_cancelled_batch_has_no_part_running_and_begins_none() -> None:
     assert begun <= 2
     time.sleep(0.1)
     assert begun <= 2
+    with pytest.raises(EngineError, match="given up"):  # never votes that nobody took
+        started.result()
 
 
 @both
