@@ -33,7 +33,7 @@ class Lanes:
 
     def __init__(self, count: int, spare: int = 0) -> None:
         self.count, self._spare = count, spare
-        self.left: deque[tuple[Started, slice]] = deque()
+        self._left: deque[tuple[Started, slice]] = deque()
         self.news = Condition()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -47,8 +47,7 @@ class Lanes:
         """The `votes` [rows] of a batch. Raises what a part raises, when no part is running any more."""
         started = self._start(rows, votes, self.count - 1)
         try:
-            while (part := self._taken(started)) is not None:
-                started.run(part)
+            self._work(only=started)
             return started.result()
         finally:
             started.cancel()
@@ -63,30 +62,23 @@ class Lanes:
         started = Started(self, rows, votes, parts)
         if len(parts) > 1:
             with self.news:
-                self.left.extend((started, part) for part in parts)
+                self._left.extend((started, part) for part in parts)
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.count + self._spare, thread_name_prefix="dualsmooth-lane")
             for _ in range(min(len(parts), threads + self._spare)):
                 self._pool.submit(self._work)
         return started
 
-    def _work(self) -> None:
-        """Run parts until none is left."""
+    def _work(self, only: Started | None = None) -> None:
+        """Run parts until none is left; those of one batch, or of all."""
         while True:
             with self.news:
-                if not self.left:
+                entry = next((entry for entry in self._left if only in (None, entry[0])), None)
+                if entry is None:
                     return
-                started, part = self.left.popleft()
+                self._left.remove(entry)
+            started, part = entry
             started.run(part)
-
-    def _taken(self, started: Started) -> slice | None:
-        """The next part of a batch, for the caller to run. None where there is none, or only one."""
-        with self.news:
-            mine = next((entry for entry in self.left if entry[0] is started), None)
-            if mine is None:
-                return None
-            self.left.remove(mine)
-        return mine[1]
 
 
 class Started:

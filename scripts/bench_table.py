@@ -132,15 +132,15 @@ def timed(loop: Loop, passes: int) -> float:
 
 
 def ceilings(found: list[Comparison], args: argparse.Namespace) -> list[str]:
-    """What the processor could do at most, were all multiply-adds of a network as fast as those of the best matrix
-    product; and what we reach of it, with the faster provider."""
+    """What the processor could do, were all multiply-adds of a network as fast as those of the best matrix product; and
+    what we reach of it, with the faster provider."""
     products = {precision: best_product(precision, args.threads) for precision in args.precisions}
     shown = " and ".join(f"{rate / 1e9:,.0f} billion in {precision}" for precision, rate in products.items())
     lines = [
         f"The fastest matrix product ({SIDE} x {SIDE}, ONNX Runtime's CPU provider, the best in two seconds) makes "
         f"{shown} multiply-adds a second. Networks whose multiply-adds were all as fast:",
         "",
-        "| network | precision | multiply-adds | passes/s at most | x PyTorch at most | we reach of it |",
+        "| network | precision | multiply-adds | passes/s at that rate | x PyTorch at that rate | we reach of it |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for name, precision in dict.fromkeys((c.network, c.precision) for c in found):
