@@ -129,11 +129,47 @@ class Adaptive(Budget):
         return reachable * (1 - self.tolerance)
 
 
+HORIZON_SHARE = 0.4
+"""Share of alpha for the exact look at `max_passes`; the mixture test, which may stop at any look before, has the rest."""
+
+
+def mixture_lower(successes: npt.ArrayLike, trials: int, alpha: Array) -> Array:
+    """With probability at least 1 - alpha, p >= the returned value at every sample size at once (`kt_lower`)."""
+    return kt_lower(successes, trials, np.minimum(alpha, KT_ALPHA_MAX))
+
+
+class _Anytime(Budget):
+    """Decisions at radii: a mixture test that is valid at every sample size, and one exact look at the horizon.
+
+    At the horizon the mixture test is 1.35 to 1.45 times wider than Clopper–Pearson, so part of alpha is kept for that
+    look, which was fixed in advance as any other.
+    """
+
+    max_passes: int
+    n0: int
+
+    @cached_property
+    def looks(self) -> tuple[int, ...]:
+        return geometric_looks(self.max_passes, first=32, ratio=1.2)
+
+    @property
+    def selection(self) -> int:
+        return self.n0
+
+    def lower(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
+        share = np.asarray(alpha, np.float64)
+        bound = mixture_lower(successes, self.looks[look], (1 - HORIZON_SHARE) * share)
+        if look < len(self.looks) - 1:
+            return bound
+        return np.maximum(bound, lower_bound(successes, self.looks[look], HORIZON_SHARE * share))
+
+
 @dataclass(frozen=True)
-class AtRadius(Budget):
+class AtRadius(_Anytime):
     """ "Is this prediction certified at radius `r`?": stop as soon as it is settled, or at `max_passes` a stream.
 
-    Each bound is the Krichevsky–Trofimov mixture test, valid at every sample size, so the looks cost no confidence.
+    Each bound is the Krichevsky–Trofimov mixture test, valid at every sample size, so the looks cost no confidence; at
+    `max_passes` there is one exact Clopper–Pearson look besides, with `HORIZON_SHARE` of alpha.
     A refusal (radius below r) is a statement about cost, not a safety claim: its error level is `OPTIMISM` a look.
     """
 
@@ -150,23 +186,12 @@ class AtRadius(Budget):
     def __str__(self) -> str:
         return f"at-radius:{_plain(self.r)}:{self.max_passes}" + (f":{self.n0}" if self.n0 != 50 else "")
 
-    @cached_property
-    def looks(self) -> tuple[int, ...]:
-        return geometric_looks(self.max_passes, first=32, ratio=1.2)
-
-    @property
-    def selection(self) -> int:
-        return self.n0
-
-    def lower(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
-        return kt_lower(successes, self.looks[look], np.minimum(alpha, KT_ALPHA_MAX))
-
     def target(self, radius: float, reachable: float) -> float:
         return self.r if reachable >= self.r else 0.0
 
 
 @dataclass(frozen=True)
-class AtRadii(Budget):
+class AtRadii(_Anytime):
     """ "At which of these radii is this prediction certified?": a curve of certified accuracy from few passes.
 
     The bounds of `AtRadius` hold at every sample size at once, so one run of votes settles all radii, each as soon as
@@ -190,17 +215,6 @@ class AtRadii(Budget):
     def __str__(self) -> str:
         radii = ",".join(_plain(r) for r in self.radii)
         return f"at-radii:{radii}:{self.max_passes}" + (f":{self.n0}" if self.n0 != 50 else "")
-
-    @cached_property
-    def looks(self) -> tuple[int, ...]:
-        return geometric_looks(self.max_passes, first=32, ratio=1.2)
-
-    @property
-    def selection(self) -> int:
-        return self.n0
-
-    def lower(self, successes: npt.ArrayLike, look: int, alpha: npt.ArrayLike) -> Array:
-        return kt_lower(successes, self.looks[look], np.minimum(alpha, KT_ALPHA_MAX))
 
     def target(self, radius: float, reachable: float) -> float:
         asked = (max(r, RADIUS_STEP) for r in self.radii)

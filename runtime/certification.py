@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime import edition_1
 from dualsmooth.runtime.bounds import Array, round_down
 from dualsmooth.runtime.budgets import Budget
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.multiscale import multiscale_certification, settle_multiscale
+from dualsmooth.runtime.multiscale import cascade_shares, multiscale_certification, settle_multiscale
 from dualsmooth.runtime.rules import Plan, check_rule, guess_route, make_plan, single_level
 from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Request, Stream, Tally
 
@@ -29,7 +31,8 @@ Requests = Generator[list[Request], None, None]
 
 @dataclass(frozen=True)
 class Terms:
-    """What is certified and how: noise levels, number of classes, alpha, rule, route and budget."""
+    """What is certified and how: noise levels, number of classes, alpha, rule, route and budget. `edition`: the version of
+    the certificate, which fixes how alpha is shared."""
 
     sigmas: tuple[float, ...]
     sigma_e: float
@@ -38,6 +41,7 @@ class Terms:
     rule: str
     route_kind: str
     budget: Budget
+    edition: int = 2
 
     @classmethod
     def checked(
@@ -61,6 +65,10 @@ class Terms:
             raise InputError(f"rule multiscale with budget {budget}; expected a Fixed budget")
         return cls(sigmas, sigma_e, classes, float(alpha), rule, kind, budget)
 
+    def of_edition_1(self) -> Terms:
+        """The same words as certificates of version 1 meant them."""
+        return replace(self, budget=edition_1.budget_of(self.budget), edition=1)
+
     def tally(self) -> Tally:
         return Tally(self.classes, len(self.sigmas))
 
@@ -72,6 +80,7 @@ class Outcome:
 
     `route` is the guessed level; `route_radius` the distance within which no other level is the route; `class_radius`
     the radius of the classifier at that level; `exclusion` and `class_radii` are e_s and A_s of DESIGN 3.3, by level.
+    Each of these holds with probability at least 1 - alpha by itself; they need not hold together.
     """
 
     label: int | None
@@ -109,7 +118,7 @@ class Evidence:
                 f"look {look} of {'/'.join(map(str, stream))} has {counts.sum()} votes; the budget {self.budget} fixes "
                 f"{self.budget.looks[look]}"
             )
-        hits = np.array([counts[list(self.plan.claims[i].event)].sum() for i in mine], np.float64)
+        hits = np.array([self.plan.claims[i].hits(counts) for i in mine], np.float64)
         self.lower[mine] = np.maximum(self.lower[mine], self.budget.lower(hits, look, self.alphas[mine]))
         if forecast:
             more = look < len(self.budget.looks) - 1
@@ -127,7 +136,7 @@ def certification(terms: Terms, tally: Tally, *, all_levels: bool = False) -> Re
     then be compared offline on the same votes.
     """
     if terms.rule == "multiscale" and not all_levels:
-        yield from multiscale_certification(terms.budget, terms.alpha, terms.sigmas, tally)
+        yield from multiscale_certification(terms.budget, terms.sigmas, tally, _cascade_shares(terms))
         return
     levels = range(len(terms.sigmas))
     if all_levels:
@@ -153,9 +162,8 @@ def certification(terms: Terms, tally: Tally, *, all_levels: bool = False) -> Re
 
 def _bottleneck(plan: Plan, evidence: Evidence, tally: Tally) -> list[Stream]:
     """The stream to sample next: what can still raise the level that now bounds the radius; empty when done."""
-    exclusion, class_radii = plan.exclusion(evidence.lower), plan.class_radii(evidence.lower)
     exclusion_reach, class_reach = plan.exclusion(evidence.reachable), plan.class_radii(evidence.reachable)
-    now, reach = np.maximum(exclusion, class_radii), np.maximum(exclusion_reach, class_reach)
+    now, reach = plan.reaches(evidence.lower), np.maximum(exclusion_reach, class_reach)
     level = int(np.argmin(now))
     target = evidence.budget.target(float(now[level]), float(reach.min()))
     if now[level] >= target:
@@ -183,7 +191,7 @@ def settle(terms: Terms, tally: Tally) -> Outcome:
     Raises `CertificateError` where votes that the rule needs are missing, or looks do not follow the budget.
     """
     if terms.rule == "multiscale":
-        return Outcome(**settle_multiscale(terms.budget, terms.alpha, terms.sigmas, tally))
+        return Outcome(**settle_multiscale(terms.budget, terms.sigmas, tally, _cascade_shares(terms)))
     plan = _plan(terms, tally)
     evidence = Evidence(plan, terms.budget)
     for stream in evidence.streams():
@@ -194,7 +202,7 @@ def settle(terms: Terms, tally: Tally) -> Outcome:
                 )
             evidence.update(tally, stream, look, forecast=False)
     exclusion, class_radii = plan.exclusion(evidence.lower), plan.class_radii(evidence.lower)
-    radius = round_down(float(np.min(np.maximum(exclusion, class_radii))))
+    radius = round_down(plan.radius(evidence.lower))
     others = np.delete(exclusion, plan.route)
     return Outcome(
         label=plan.label if radius > 0 else None,
@@ -240,15 +248,16 @@ def _route(terms: Terms, tally: Tally) -> int:
 def _plan(terms: Terms, tally: Tally) -> Plan:
     route = _route(terms, tally)
     label = int(np.argmax(_selected(terms, tally, Stream(CLASSIFIER, route, SELECTION))))
-    return make_plan(
-        terms.rule,
-        terms.route_kind,
-        sigmas=terms.sigmas,
-        sigma_e=terms.sigma_e,
-        route=route,
-        label=label,
-        alpha=terms.alpha,
-    )
+    fixed: dict[str, Any] = {"sigmas": terms.sigmas, "sigma_e": terms.sigma_e, "alpha": terms.alpha}
+    if terms.edition == 1:
+        return edition_1.make_plan(terms.rule, terms.route_kind, route=route, label=label, **fixed)
+    return make_plan(terms.rule, terms.route_kind, route=route, label=label, classes=terms.classes, **fixed)
+
+
+def _cascade_shares(terms: Terms) -> tuple[float, float]:
+    if terms.edition == 1:
+        return edition_1.cascade_shares(len(terms.sigmas), terms.classes, terms.alpha)
+    return cascade_shares(len(terms.sigmas), terms.alpha)
 
 
 def _selected(terms: Terms, tally: Tally, stream: Stream) -> npt.NDArray[np.int64]:
