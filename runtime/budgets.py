@@ -20,7 +20,7 @@ from dualsmooth.runtime.bounds import KT_ALPHA_MAX, RADIUS_STEP, Array, kt_lower
 from dualsmooth.runtime.errors import InputError
 
 MAX_PASSES = 100_000_000
-OPTIMISM = 1e-3
+OPTIMISM = 5e-3
 """Level of the upper bound on p behind "still reachable", at each look. It decides cost only, not safety."""
 
 
@@ -129,8 +129,8 @@ class Adaptive(Budget):
         return reachable * (1 - self.tolerance)
 
 
-HORIZON_SHARE = 0.4
-"""Share of alpha for the exact look at `max_passes`; the mixture test, which may stop at any look before, has the rest."""
+HORIZON_SHARE = 0.2
+"""Share of alpha for the exact look at `max_passes`; the mixture test, which may stop at any look, has the rest."""
 
 
 def mixture_lower(successes: npt.ArrayLike, trials: int, alpha: Array) -> Array:

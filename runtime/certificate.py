@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +18,8 @@ from dualsmooth.runtime.noise import Seed
 from dualsmooth.runtime.votes import Tally
 
 FORMAT = "dualsmooth-certificate"
-VERSION = 1
+VERSION = 2
+"""What is issued; version 1 is read as well (`edition_1`)."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,12 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Certificate:
-    """With probability at least 1 - `alpha` over the noise: the deployed dual classifier returns `label` for every
+    """With probability at least 1 - `alpha` over the noise: `subject`, a smoothed classifier, returns `label` for every
     input closer than `radius` in L2 (input units). Where `abstained`, `label` is None and `radius` 0.
+
+    Rules and routes certify different classifiers: one sigma, the cascade, and the dual classifier by each route may
+    give an input different labels, each of them rightly certified. `drawn`: the terms that the votes were drawn for,
+    where the certificate was recomputed under others.
     """
 
     outcome: Outcome
@@ -58,6 +63,7 @@ class Certificate:
     seed: Seed
     artefact: Artefact
     version: str
+    drawn: Terms | None = None
 
     @property
     def label(self) -> int | None:
@@ -78,13 +84,19 @@ class Certificate:
         return self.outcome.label is None
 
     @property
+    def subject(self) -> str:
+        """The smoothed classifier that keeps its label, in words."""
+        return self.terms.subject
+
+    @property
     def route_radius(self) -> float:
-        """Radius within which no other level is the route; infinite where there is one level only."""
+        """Radius within which no other level is the route; infinite where there is one level only. Holds with
+        probability 1 - alpha by itself, not together with `class_radius`."""
         return self.outcome.route_radius
 
     @property
     def class_radius(self) -> float:
-        """Radius of the classifier smoothed at `sigma`."""
+        """Radius of the classifier smoothed at `sigma`. Holds with probability 1 - alpha by itself."""
         return self.outcome.class_radius
 
     @property
@@ -104,6 +116,14 @@ class Certificate:
             found.append("the seed was chosen by a person, who may have tried several")
         if self.seed.noise.shared:
             found.append("its noise is shared with other certificates, whose failures are correlated with its own")
+        if self.terms.edition == 1 and self.drawn is None:
+            found.append(
+                "version 1: its noise is not bound to its image, bundle and terms, which could be chosen after it"
+            )
+        if self.drawn is not None:
+            found.append(
+                f"recomputed: its votes were drawn for {_stated(self.drawn)}, and seen before its terms were chosen"
+            )
         return tuple(found)
 
     def recompute(
@@ -111,10 +131,11 @@ class Certificate:
     ) -> Certificate:
         """The certificate that the same votes prove under another alpha, rule or route, without new passes.
 
-        Each result holds at its own alpha; choosing among several after seeing them is not covered. Raises
-        `CertificateError` where the other rule needs votes that were not drawn.
+        Each result holds at its own alpha; choosing among several after seeing them is not covered, so it says what it
+        was drawn for. Certificates of version 1 get the shares of version 2. Raises `CertificateError` where the other
+        rule needs votes that were not drawn.
         """
-        old = self.terms
+        old, drawn = self.terms, self.drawn or self.terms
         terms = Terms.checked(
             old.sigmas,
             old.sigma_e,
@@ -122,15 +143,25 @@ class Certificate:
             alpha=old.alpha if alpha is None else alpha,
             rule=rule or old.rule,
             route=route or (None if rule else old.route_kind),
-            budget=old.budget,
+            budget=parse_budget(str(old.budget)),
         )
-        return Certificate(settle(terms, self.tally), terms, self.tally, self.seed, self.artefact, self.version)
+        return replace(self, outcome=settle(terms, self.tally), terms=terms, drawn=None if terms == drawn else drawn)
+
+    @property
+    def drawn_seed(self) -> Seed:
+        """The seed as its streams are keyed: bound to image, manifest and the terms that the votes were drawn for."""
+        drawn = self.drawn or self.terms
+        if drawn.edition == 1:
+            return self.seed
+        return bound(self.seed, self.artefact.image_sha256, self.artefact.manifest_sha256, drawn.words())
 
     def to_dict(self) -> dict[str, Any]:
         outcome, terms = self.outcome, self.terms
+        drawn = None if self.drawn is None else {"version": self.drawn.edition, **self.drawn.to_dict()}
+        later = {} if terms.edition == 1 else {"subject": terms.subject, "recomputed_from": drawn}
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": terms.edition,
             "label": outcome.label,
             "radius": outcome.radius,
             "sigma": self.sigma,
@@ -155,6 +186,7 @@ class Certificate:
             "seed": self.seed.to_dict(),
             "artefact": self.artefact.to_dict(),
             "dualsmooth": self.version,
+            **later,
         }
 
     def to_json(self) -> str:
@@ -166,11 +198,11 @@ class Certificate:
         """Read a certificate and recompute it from its counts.
 
         Raises `CertificateError` unless every stated figure follows from the stated votes. What is returned holds the
-        recomputed figures.
+        recomputed figures, which count: stated radii may differ by one in the last digit.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT or data.get("version") != VERSION:
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT or data.get("version") not in (1, VERSION):
             raise CertificateError(
-                f"not a certificate; expected a JSON object with format {FORMAT!r}, version {VERSION}"
+                f"not a certificate; expected a JSON object with format {FORMAT!r}, version {VERSION} (or 1)"
             )
         try:
             stated = data["terms"]
@@ -192,10 +224,12 @@ class Certificate:
                 route=str(stated["route"]),
                 budget=parse_budget(str(stated["budget"])),
             )
+            terms = terms.of_edition_1() if data["version"] == 1 else terms
             tally = Tally.from_dict(data["votes"], classes=terms.classes, levels=len(sigmas))
             check_looks(terms, tally)
             artefact, seed = Artefact.from_dict(data["artefact"]), Seed.from_dict(data["seed"])
-            made = cls(settle(terms, tally), terms, tally, seed, artefact, str(data["dualsmooth"]))
+            drawn = _drawn(terms, data.get("recomputed_from"))
+            made = cls(settle(terms, tally), terms, tally, seed, artefact, str(data["dualsmooth"]), drawn)
             fresh = made.to_dict()
         except InputError as error:
             raise CertificateError(f"certificate terms are not usable: {error}") from error
@@ -227,21 +261,26 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """With probability at least 1 - `alpha`: `label` is what the dual classifier returns for the input, or None
-    (abstention). No radius is claimed."""
+    """With probability at least 1 - `alpha`: `label` is what the dual classifier, by this route, returns for the input,
+    or None (abstention). No radius is claimed. `seed`, and the hashes of manifest and image: what was sampled."""
 
     label: int | None
     sigma: float
     levels: tuple[float, ...]
     alpha: float
+    route: str
     passes: int
+    seed: Seed
+    manifest_sha256: str
+    image_sha256: str
 
     @property
     def abstained(self) -> bool:
         return self.label is None
 
     def to_json(self) -> str:
-        return json.dumps({**vars(self), "levels": list(self.levels), "abstained": self.abstained})
+        stated = {**vars(self), "levels": list(self.levels), "seed": self.seed.to_dict()}
+        return json.dumps({**stated, "abstained": self.abstained})
 
     @classmethod
     def from_json(cls, text: str) -> Prediction:
@@ -251,10 +290,47 @@ class Prediction:
             label = data["label"]
             if not (label is None or (type(label) is int and label >= 0)) or type(data["passes"]) is not int:
                 raise TypeError("label or passes")
-            levels = tuple(_number(s) for s in data["levels"])
-            return cls(label, _number(data["sigma"]), levels, _number(data["alpha"]), data["passes"])
+            names = ("route", "manifest_sha256", "image_sha256")
+            if not all(isinstance(data[name], str) for name in names):
+                raise TypeError(", ".join(names))
+            return cls(
+                label=label,
+                sigma=_number(data["sigma"]),
+                levels=tuple(_number(s) for s in data["levels"]),
+                alpha=_number(data["alpha"]),
+                passes=data["passes"],
+                seed=Seed.from_dict(data["seed"]),
+                **{name: data[name] for name in names},
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CertificateError(f"prediction is incomplete or damaged ({type(error).__name__})") from error
+
+
+def bound(seed: Seed, image_sha256: str, manifest_sha256: str, words: str) -> Seed:
+    """The seed for these votes alone. Where noise is shared by the images of a run, it is not bound to one of them."""
+    return seed.bound("" if seed.noise.shared else image_sha256, manifest_sha256, words)
+
+
+def _drawn(terms: Terms, stated: Any) -> Terms | None:
+    """The terms that the votes of a recomputed certificate were drawn for. Raises `InputError`, `KeyError`."""
+    if stated is None:
+        return None
+    drawn = Terms.checked(
+        terms.sigmas,
+        terms.sigma_e,
+        terms.classes,
+        alpha=_number(stated["alpha"]),
+        rule=str(stated["rule"]),
+        route=str(stated["route"]),
+        budget=parse_budget(str(stated["budget"])),
+    )
+    if str(drawn.budget) != str(terms.budget) or type(stated["version"]) is not int or stated["version"] not in (1, 2):
+        raise InputError("recomputed_from must state version 1 or 2, and the budget of the terms")
+    return drawn.of_edition_1() if stated["version"] == 1 else drawn
+
+
+def _stated(terms: Terms) -> str:
+    return f"{terms.rule}, route {terms.route_kind}, alpha {terms.alpha:g}, version {terms.edition}"
 
 
 def _finite(value: float) -> float | None:

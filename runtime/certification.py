@@ -7,6 +7,7 @@ many images in flight and fill whole batches. What it decides depends on its own
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -31,8 +32,8 @@ Requests = Generator[list[Request], None, None]
 
 @dataclass(frozen=True)
 class Terms:
-    """What is certified and how: noise levels, number of classes, alpha, rule, route and budget. `edition`: the version of
-    the certificate, which fixes how alpha is shared."""
+    """What is certified and how: noise levels, number of classes, alpha, rule, route and budget. `edition`: the version
+    of the certificate, which fixes how alpha is shared."""
 
     sigmas: tuple[float, ...]
     sigma_e: float
@@ -71,6 +72,25 @@ class Terms:
 
     def tally(self) -> Tally:
         return Tally(self.classes, len(self.sigmas))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a person chose: alpha, rule, route and budget."""
+        return {"alpha": self.alpha, "rule": self.rule, "route": self.route_kind, "budget": str(self.budget)}
+
+    def words(self) -> str:
+        """The same as one text; part of the keys of the noise."""
+        return json.dumps({"edition": self.edition, **self.to_dict()}, sort_keys=True)
+
+    @property
+    def subject(self) -> str:
+        """Which smoothed classifier keeps its label. Rules that differ here certify different classifiers, whose labels
+        may differ, and both be right."""
+        if self.rule.startswith("single:") or len(self.sigmas) == 1:
+            sigma = self.sigmas[single_level(self.rule, self.sigmas) if len(self.sigmas) > 1 else 0]
+            return f"the classifier smoothed at sigma {sigma!r}"
+        if self.rule == "multiscale":
+            return "the cascade: the largest sigma at which a class has more than half of the votes answers"
+        return f"the dual classifier, routed by the {self.route_kind} of the estimator's votes"
 
 
 @dataclass(frozen=True)

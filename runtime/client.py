@@ -7,7 +7,7 @@ counts, and must be about the image, terms, seed and files that were asked for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from dualsmooth.runtime.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
 from dualsmooth.runtime.noise import Noise, Seed
 from dualsmooth.runtime.serving import PREDICT
-from dualsmooth.runtime.smoother import Smoother, image_sha256, numbered
+from dualsmooth.runtime.smoother import Seeds, Smoother, image_sha256, numbered
 from dualsmooth.runtime.wire import Pixels, Tensors, Wire, number_in, open_wire, text_of
 
 SCHEMES = ("grpc://", "http://")
@@ -97,7 +97,7 @@ class RemoteSmoother(Smoother):
         budget: Budget | None = None,
         rule: str = "interval",
         route: str | None = None,
-        seed: int | None = None,
+        seed: int | Seed | None = None,
         noise: Noise | None = None,
         indices: Iterable[int] | None = None,
         all_levels: bool = False,
@@ -108,7 +108,7 @@ class RemoteSmoother(Smoother):
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        base = _asked(seed, noise)
+        seeds = _asked(seed, noise)
         source, waiting = numbered(images, indices), deque[Any]()
         failure: Exception | None = None
         more = True
@@ -117,7 +117,7 @@ class RemoteSmoother(Smoother):
                 while more and len(waiting) < in_flight:
                     try:
                         image, index = next(source)
-                        waiting.append(self._ask(image, terms, base.at(index), all_levels))
+                        waiting.append(self._ask(image, terms, seeds.at(index), all_levels))
                     except StopIteration:
                         more = False
                     except Exception as error:
@@ -149,7 +149,7 @@ class RemoteSmoother(Smoother):
         true. Stopping early cancels the request.
         """
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        asked = _asked(seed, noise)
+        asked = _asked(seed, noise).at(0)
         pixels = self.check_image(image, asked.noise)
         for tensors in self.wire.stream(pixels, _parameters(terms, asked, False)):
             yield self._checked(tensors, pixels, terms, asked)
@@ -161,16 +161,24 @@ class RemoteSmoother(Smoother):
         alpha: float = 1e-3,
         n: int = 1_000,
         rule: str = "interval",
+        route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
     ) -> Prediction:
         """As for a local smoother. Raises `ServerError` as well."""
-        asked = _asked(seed, noise)
-        job = self.prediction_job(image, alpha=alpha, n=n, rule=rule, seed=asked)
-        parameters = {"mode": PREDICT, "alpha": float(alpha), "n": int(n), "rule": rule} | _randomness(asked)
-        found = Prediction.from_json(text_of(self.wire.send(job.image, parameters).result()))
-        if found.alpha != alpha or not (found.label is None or 0 <= found.label < len(self.bundle.classes)):
-            raise ServerError(f"{self.wire.url} answered another question; ask again and report this")
+        asked = _asked(seed, noise).at(0)
+        job, terms = self.prediction_job(image, alpha=alpha, n=n, rule=rule, route=route, seed=asked)
+        parameters = {"mode": PREDICT, "alpha": terms.alpha, "n": int(n), "rule": rule, "route": terms.route_kind}
+        sent = self.wire.send(job.image, parameters | _randomness(asked))
+        found = Prediction.from_json(text_of(sent.result()))
+        fits = {
+            "image": found.image_sha256 == image_sha256(job.image),
+            "bundle": found.manifest_sha256 == self.bundle.manifest_sha256,
+            "alpha or route": (found.alpha, found.route) == (terms.alpha, terms.route_kind),
+            "seed": _same_seed(found.seed, asked),
+            "label": found.label is None or 0 <= found.label < len(self.bundle.classes),
+        }
+        self._require(fits)
         return found
 
     def check_health(self, *, timeout: float = 30.0) -> None:
@@ -198,25 +206,32 @@ class RemoteSmoother(Smoother):
         """The certificate in an answer, if it is one about what was asked."""
         certificate = Certificate.from_json(text_of(tensors))
         self.verify(certificate)
-        stated = certificate.seed
         fits = {
             "image": certificate.artefact.image_sha256 == image_sha256(pixels),
             "terms": certificate.terms == terms,
-            "seed": stated == (asked if asked.fixed else replace(asked, entropy=stated.entropy)),
+            "seed": _same_seed(certificate.seed, asked),
             "label": number_in(tensors, "LABEL") == (-1 if certificate.label is None else certificate.label),
             "radius": abs(number_in(tensors, "RADIUS") - certificate.radius) <= 2e-6,
         }
+        self._require(fits)
+        return certificate
+
+    def _require(self, fits: Mapping[str, bool]) -> None:
         for what, good in fits.items():
             if not good:
                 raise CertificateError(f"{self.wire.url} answered about another {what} than was asked")
-        return certificate
 
 
-def _asked(seed: int | None, noise: Noise | None) -> Seed:
+def _asked(seed: int | Seed | None, noise: Noise | None) -> Seeds:
     """The randomness to ask for; a server chooses the entropy itself unless the seed is fixed. Raises `InputError`."""
-    if noise is not None and noise.shared:
+    seeds = Seeds(seed, noise)
+    if seeds.noise.shared:
         raise InputError("shared noise is for one evaluation on this machine; a server draws each request's own")
-    return Seed.make(seed, noise)
+    return seeds
+
+
+def _same_seed(stated: Seed, asked: Seed) -> bool:
+    return stated == (asked if asked.fixed else replace(asked, entropy=stated.entropy))
 
 
 def _parameters(terms: Terms, asked: Seed, all_levels: bool) -> dict[str, Any]:
@@ -225,6 +240,7 @@ def _parameters(terms: Terms, asked: Seed, all_levels: bool) -> dict[str, Any]:
 
 
 def _randomness(asked: Seed) -> dict[str, str]:
-    """Request parameters of the noise; a seed travels as text, since it may have 128 bits."""
-    seed = {"seed": str(asked.entropy)} if asked.fixed else {}
+    """Request parameters of the noise; a seed travels as text, since it may have 128 bits. Without one, the nonce makes
+    a server that gets the request twice draw the same votes."""
+    seed = {"seed": str(asked.entropy)} if asked.fixed else {"nonce": f"{asked.entropy:032x}"}
     return seed | ({"noise": str(asked.noise)} if asked.noise != Noise() else {})

@@ -21,6 +21,7 @@ from dualsmooth.runtime.figures import confidence, shown
 from dualsmooth.runtime.images import read_image
 from dualsmooth.runtime.noise import NOISE_FORMS, Noise, parse_noise
 from dualsmooth.runtime.providers import parse_options
+from dualsmooth.runtime.rules import ROUTES
 from dualsmooth.runtime.smoother import Smoother, load
 from dualsmooth.runtime.triton import fill_repository
 
@@ -49,6 +50,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     predict.add_argument("images", nargs="+", metavar="image", type=Path)
     predict.add_argument("-n", type=int, default=1_000, help="passes a stage and level (default 1000)")
     predict.add_argument("--rule", default="interval", help="interval (default) or paper")
+    predict.add_argument("--route", help=f"{ROUTES} (default: the rule's)")
     predict.add_argument("--alpha", type=float, default=1e-3)
     predict.add_argument("--seed", type=int)
     noise_option(predict)
@@ -72,6 +74,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--engine",
         default="in-process",
         help="in-process (default): dual_smoothing runs the networks; bls: through the base models on the same server",
+    )
+    triton.add_argument(
+        "--allow-seed",
+        action="store_true",
+        help="let clients choose the noise, for tests (default: refused)",
     )
     engine_options(triton)
     triton.set_defaults(run=_triton)
@@ -132,7 +139,7 @@ def sampling_options(parser: argparse.ArgumentParser, budget: object) -> None:
         "--budget", default=str(budget), help=f"fixed:N, adaptive:N:TOL or at-radius:R:N (default {budget})"
     )
     parser.add_argument("--rule", default="interval", help="interval (default), paper, multiscale or single:SIGMA")
-    parser.add_argument("--route", help="median or mode (default: the rule's)")
+    parser.add_argument("--route", help=f"{ROUTES}; quantiles move between small and large radii (default: the rule's)")
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
     noise_option(parser)
 
@@ -208,7 +215,9 @@ def _predict(args: argparse.Namespace) -> int:
     smoother = open_smoother(args)
     images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
-        found = smoother.predict(image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, seed=args.seed)
+        found = smoother.predict(
+            image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, route=args.route, seed=args.seed
+        )
         name = "abstained" if found.label is None else f"{smoother.bundle.classes[found.label]} (class {found.label})"
         print(found.to_json() if args.json else f"{path}: {name}, {found.passes} passes", flush=True)
     return 0
@@ -233,7 +242,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _triton(args: argparse.Namespace) -> int:
-    models = fill_repository(args.bundle, args.out, engine=args.engine, **engine_of(args))
+    models = fill_repository(args.bundle, args.out, engine=args.engine, allow_seed=args.allow_seed, **engine_of(args))
     print(f"{args.out}: {', '.join(models)}; serve it with: tritonserver --model-repository={args.out}")
     return 0
 
@@ -256,16 +265,17 @@ def _verify(args: argparse.Namespace) -> int:
             if smoother is not None:
                 smoother.verify(certificate)
             if args.strict:
-                _strict(certificate, seen, number)
+                _strict(certificate, strict_json.loads(line)["radius"], seen, number)
             if smoother is not None and args.replay is not None:
                 smoother.replay(certificate, read_image(args.replay, smoother.bundle.input_shape))
+            word = _word(certificate, smoother, replayed=args.replay is not None)
         except CertificateError as error:
             raise CertificateError(f"{args.certificate}, line {number}: {error}") from error
         checked = ["radius follows from the votes"]
         checked += ["files match the bundle"] if smoother else []
         checked += ["own noise from the system's entropy"] if args.strict else []
         checked += ["replayed votes are identical"] if args.replay else []
-        notes = [*certificate.caveats(), *([] if args.replay else ["the votes are the issuer's word (no --replay)"])]
+        notes = [*certificate.caveats(), *word]
         result = {
             "valid": True, "strict": args.strict, "label": certificate.label, "radius": certificate.radius,
             "checked": checked, "notes": notes,
@@ -284,10 +294,27 @@ def _certificates(text: str) -> list[str]:
     return [text]
 
 
-def _strict(certificate: Certificate, seen: dict[tuple[int, int], int], line: int) -> None:
-    """What `verify --strict` asks beyond `verify --bundle`: no caveats, and no noise used twice in the file."""
+def _word(certificate: Certificate, smoother: Smoother | None, *, replayed: bool) -> list[str]:
+    """What no check here can show, so that it is the issuer's word."""
+    stated = certificate.artefact
+    notes = [] if replayed else ["the votes are the issuer's word (no --replay)"]
+    if smoother is None or not replayed:
+        notes.append(f"so is that they were drawn by {stated.provider}, {stated.engine}")
+    elif (stated.provider, stated.engine) != (smoother.engine.provider, smoother.engine.name):
+        notes.append(
+            f"that they were drawn by {stated.provider}, {stated.engine} is the issuer's word: replayed on "
+            f"{smoother.engine.provider}, {smoother.engine.name}"
+        )
+    return [*notes, f"version {certificate.version} of dualsmooth is the issuer's word"]
+
+
+def _strict(certificate: Certificate, radius: float, seen: dict[tuple[int, int], int], line: int) -> None:
+    """What `verify --strict` asks beyond `verify --bundle`: no caveats, no stated radius above the recomputed one, and
+    no noise used twice in the file."""
+    if radius > certificate.radius:
+        raise CertificateError(f"radius is stated as {radius}, but the votes give {certificate.radius} at most")
     for caveat in certificate.caveats():
-        raise CertificateError(f"{caveat}; --strict expects own noise, seeded by the operating system")
+        raise CertificateError(f"{caveat}; --strict expects own noise, from the system's entropy, for these terms")
     seed = certificate.seed
     other = seen.setdefault((seed.entropy, seed.index), line)
     if other != line:

@@ -35,6 +35,7 @@ def make_plan(
         claims = [Claim(ESTIMATOR, 0, event, alpha / 2 / len(events)) for event in events]
         claims.append(Claim(CLASSIFIER, route, (label,), alpha / 2))
         return Plan(sigmas, sigma_e, route_kind, route, label, tuple(claims))
+    main: set[tuple[int, ...]]
     if route_kind == MODE:
         others = [s for s in range(count) if s != route]
         events = list(dict.fromkeys([(route,), *(tuple(c for c in range(count) if c != s) for s in others)]))
@@ -43,8 +44,9 @@ def make_plan(
         heads = [tuple(range(j)) for j in range(1, count)]
         events = [*heads, *(tuple(range(len(head), count)) for head in heads)]
         main = {event for event in (below, above) if len(event) < count}
-    share, rest = MAIN_SHARE / len(main), len(events) - len(main)
-    shares = [share if event in main else (1 - MAIN_SHARE) / rest for event in events] if rest else [1 / len(main)] * len(main)
+    rest = len(events) - len(main)
+    share = (MAIN_SHARE if rest else 1.0) / len(main)
+    shares = [share if event in main else (1 - MAIN_SHARE) / rest for event in events]
     claims = [Claim(ESTIMATOR, 0, event, alpha / 2 * part) for event, part in zip(events, shares, strict=True)]
     for level in range(count):
         part = MAIN_SHARE if level == route else (1 - MAIN_SHARE) / (count - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ class Settings:
     budget: Budget
     rule: str
     route: str | None
-    seed: int | None
+    seed: int | Seed | None
     noise: Noise
     all_levels: bool
 
@@ -93,9 +93,10 @@ def evaluate(
     opened: Callable[[ResultsWriter], None] | None = None,
 ) -> ResultsWriter:
     """Certify `dataset.images[indices]`, each once, and append each result to `out` as soon as it is there, with
-    confidence 1 - alpha of its own. Indices that `out` already holds are left alone. `progress` gets each result, how
-    many are done and how many there are; `opened` gets the writer before the first image. Returns the (closed) writer.
-    Raises `InputError`.
+    confidence 1 - alpha of its own. Indices that `out` already holds are left alone. An image whose certificate was
+    lost on the way (a kill, a dead worker) gets the noise that it had: the run's seed is in the file before the first
+    pass. `progress` gets each result, how many are done and how many there are; `opened` gets the writer before the
+    first image. Returns the (closed) writer. Raises `InputError`.
     """
     workers = Local(smoother) if isinstance(smoother, Smoother) else smoother
     bundle = workers.bundle
@@ -107,7 +108,8 @@ def evaluate(
     if len(dataset) and not 0 <= dataset.labels.min() <= dataset.labels.max() < classes:
         raise InputError(f"{dataset.name} has labels up to {dataset.labels.max()}; the bundle has {classes} classes")
     settings = Settings(alpha, budget or Fixed(10_000), rule, route, seed, noise or Noise(), all_levels)
-    writer = ResultsWriter(out, _configuration(workers, dataset, settings))
+    writer = ResultsWriter(out, _configuration(workers, dataset, settings), Seed.make(seed, noise))
+    settings = replace(settings, seed=writer.seed)  # which the file holds: what is done again draws the same votes
     try:
         if opened:
             opened(writer)
@@ -138,6 +140,7 @@ def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> di
     )
     seed = settings.seed
     return {
+        "version": terms.edition,
         "dataset": dataset.name,
         "alpha": terms.alpha,
         "rule": terms.rule,
@@ -145,7 +148,7 @@ def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> di
         "budget": str(terms.budget),
         "manifest": bundle.manifest_sha256,
         "provider": workers.provider,
-        "seed": Seed.make(seed).to_dict()["entropy"] if seed is not None else None,
+        "seed": f"{seed:032x}" if isinstance(seed, int) else None,
         "noise": str(settings.noise),
         "levels": sampled_levels(len(bundle.sigmas), None if settings.all_levels else ()),
     }

@@ -21,9 +21,9 @@ from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, SELECTION, Request,
 def cascade_shares(levels: int, alpha: float) -> tuple[float, float]:
     """The share of the bound on a level's label, and of each upper bound at it: alpha / K both.
 
-    Let i be the level at which the cascade answers at the input. A certificate is false only if a level above i seems to
-    be certain of its label, or i seems to abstain for certain, or the certificate of i itself overstates, which takes one
-    false claim, of the level (and class) that attains its minimum. That is at most K claims in all, one a level; which
+    Let i be the level at which the cascade answers at the input. A certificate is false only if a level above i seems
+    to be certain of its label, or i seems to abstain for certain, or the certificate of i itself overstates, which
+    takes one false claim, of the level (and class) that attains its minimum. That is at most K claims in all; which
     ones is fixed by the input and the guessed labels, not by the votes that are bounded.
     """
     return alpha / levels, alpha / levels

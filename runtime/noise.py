@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -129,12 +130,14 @@ class Seed:
     """Where one certificate's noise comes from: 128 bits of entropy, the index of the image, and how noise is made.
 
     `fixed` is True where a person chose the entropy: such a certificate only convinces those who trust that choice.
+    `binding`: what the noise is for (`bound`); part of every stream's key. Empty in certificates of version 1.
     """
 
     entropy: int
     index: int = 0
     fixed: bool = False
     noise: Noise = field(default=Noise())
+    binding: bytes = b""
 
     @classmethod
     def make(cls, seed: int | None, noise: Noise | None = None) -> Seed:
@@ -148,10 +151,27 @@ class Seed:
         return cls(int(seed), fixed=True, noise=noise or Noise())
 
     def at(self, index: int) -> Seed:
-        """The seed of another image of the same entropy."""
+        """The seed of image `index` of a run. A fixed entropy stays as it is; from an unknown one, each image's own is
+        derived, so that a certificate that is published tells nothing of the noise of the images to come. The same run
+        gives the same image the same seed, however often it is asked."""
         if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < 1 << 63:
             raise InputError(f"index is {index!r}; expected an integer from 0 to 2^63 - 1")
-        return Seed(self.entropy, int(index), self.fixed, self.noise)
+        if self.fixed or self.noise.shared:
+            return replace(self, index=int(index))
+        own = _digest(b"image", self.entropy.to_bytes(16), int(index).to_bytes(8))
+        return replace(self, entropy=int.from_bytes(own[:16]), index=int(index))
+
+    def bound(self, *parts: str) -> Seed:
+        """The same seed, for this purpose alone: no one can draw these votes and then choose another image, network,
+        rule, budget or alpha for them. `parts`: hash of the image (left out where noise is shared), hash of the
+        manifest, and terms, as text."""
+        return replace(self, binding=_digest(b"binding", *(part.encode() for part in parts)))
+
+    def answering(self, nonce: str) -> Seed:
+        """The seed of one request to a server that holds this one: the same for the same nonce, so that a request which
+        is sent again draws the same votes, and known to neither side alone."""
+        own = _digest(b"request", self.entropy.to_bytes(16), nonce.encode())
+        return replace(self, entropy=int.from_bytes(own[:16]))
 
     def require_generator(self) -> None:
         """Raises `InputError` where this machine cannot make such noise."""
@@ -165,9 +185,17 @@ class Seed:
         """
         stage, purpose = _STAGES.index(stream.stage), _PURPOSES.index(stream.purpose)
         if self.noise.shared:
-            return _Shared(self.entropy, self.noise.generator, stage, purpose)
-        key = (self.index, stage, stream.level, purpose)
-        return GENERATORS[self.noise.generator](np.random.SeedSequence(self.entropy, spawn_key=key))
+            return _Shared(self.key(shared=True), self.noise.generator, stage, purpose)
+        key = (stage, stream.level, purpose) if self.binding else (self.index, stage, stream.level, purpose)
+        return GENERATORS[self.noise.generator](np.random.SeedSequence(self.key(), spawn_key=key))
+
+    def key(self, *, shared: bool = False) -> int:
+        """The entropy of NumPy's `SeedSequence`: 256 bits that follow from entropy, index and binding
+        (docs/certificate.md, Seeds); the index has no part in it where noise is shared."""
+        if not self.binding:
+            return self.entropy
+        index = 0 if shared else self.index
+        return int.from_bytes(_digest(b"stream", self.entropy.to_bytes(16), index.to_bytes(8), self.binding))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -195,6 +223,14 @@ class Seed:
         if not (0 <= seed.entropy < 1 << 128 and 0 <= seed.index < 1 << 63):
             raise CertificateError("seed is out of range")
         return seed
+
+
+def _digest(*parts: bytes) -> bytes:
+    """SHA-256 of the parts, each with its length before it, so that no two lists of parts give the same text."""
+    made = hashlib.sha256(b"dualsmooth 2")
+    for part in parts:
+        made.update(len(part).to_bytes(8) + part)
+    return made.digest()
 
 
 _last_entropy = -1

@@ -6,46 +6,48 @@ import numpy as np
 from scipy import stats
 
 from dualsmooth.runtime.certification import Requests
+from dualsmooth.runtime.rules import MODE, quantile_of
 from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATOR, Counts, Request, Stream, Tally
 
 PREDICTION = "prediction"
 
 
-def prediction(tally: Tally, *, levels: int, alpha: float, n: int, interval: bool) -> Requests:
+def prediction(tally: Tally, *, levels: int, alpha: float, n: int, route: str) -> Requests:
     """Ask for n votes of the estimator, then n of the classifier at every level that the router cannot exclude."""
     if levels > 1:
         yield [Request(Stream(ESTIMATOR, 0, PREDICTION), n)]
-    kept = candidates(tally, levels=levels, alpha=alpha, interval=interval)
+    kept = candidates(tally, levels=levels, alpha=alpha, route=route)
     yield [Request(Stream(CLASSIFIER, level, PREDICTION), n) for level in kept]
 
 
-def candidates(tally: Tally, *, levels: int, alpha: float, interval: bool) -> list[int]:
+def candidates(tally: Tally, *, levels: int, alpha: float, route: str) -> list[int]:
     """With probability at least 1 - alpha/2 the route is among the returned levels; empty on abstention.
 
-    `interval`: the median route; each F_j is compared with 1/2 by a two-sided exact binomial test at alpha/2/(K-1).
-    Otherwise the mode route: the top two levels are compared (Hung & Fithian 2019), and a tie abstains.
+    `median` or `quantile:q`: each F_j is compared with q by two exact one-sided binomial tests at alpha/4 each. They
+    are nested: the true route k is dropped only if the test that F_k < q or the one that F_(k-1) >= q errs, whatever
+    the others say, so nothing is divided by K - 1. `mode`: the top two levels are compared (Hung & Fithian 2019), and a
+    tie abstains.
     """
     if levels == 1:
         return [0]
     counts = tally.counts(Stream(ESTIMATOR, 0, PREDICTION))
-    if not interval:
+    if route == MODE:
         top = _top(counts, alpha / 2)
         return [] if top is None else [top]
-    n, share = int(counts.sum()), alpha / 2 / (levels - 1)
-    low, high = 0, levels - 1
-    for j, hits in enumerate(np.cumsum(counts)[:-1]):
-        if stats.binomtest(int(hits), n, 0.5).pvalue <= share:
-            low, high = (max(low, j + 1), high) if 2 * hits < n else (low, min(high, j))
-    return list(range(low, high + 1))
+    n, q, share = int(counts.sum()), quantile_of(route), alpha / 4
+    heads = np.cumsum(counts)[:-1]
+    below = stats.binom.cdf(heads, n, q) <= share  # F_j < q: the route is above j
+    above = stats.binom.sf(heads - 1, n, q) <= share  # F_j >= q: the route is at most j
+    return list(range(int(below.sum()), levels - int(above.sum())))
 
 
-def predicted(tally: Tally, *, levels: int, alpha: float, interval: bool) -> tuple[int | None, list[int]]:
+def predicted(tally: Tally, *, levels: int, alpha: float, route: str) -> tuple[int | None, list[int]]:
     """With probability at least 1 - alpha, the label is the dual classifier's at the input, or None.
 
     All levels that remain must agree, each at alpha/2: an agreed label is wrong only if the test at the true route is,
     which is one level, fixed before any vote. Also returns those levels.
     """
-    kept = candidates(tally, levels=levels, alpha=alpha, interval=interval)
+    kept = candidates(tally, levels=levels, alpha=alpha, route=route)
     share = alpha / 2 if levels > 1 else alpha
     labels = {_top(tally.counts(Stream(CLASSIFIER, level, PREDICTION)), share) for level in kept}
     return (labels.pop() if len(labels) == 1 else None), kept

@@ -1,7 +1,8 @@
 """The results file: JSON Lines, one certificate a line, append-only, synced, resumable.
 
 A line is `{"index", "true_label", "dataset", "seconds", "certificate"}`. Full counts are kept, so radii can be
-recomputed under another alpha or rule without new passes.
+recomputed under another alpha or rule without new passes. The first line that an evaluation writes is its header: the
+seed of the run, from which those of its images follow, so that what is drawn again after a kill is the same.
 """
 
 from __future__ import annotations
@@ -21,6 +22,16 @@ from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.files import sync_folder, write_atomically
 from dualsmooth.runtime.noise import Seed
+
+HEADER = "dualsmooth-results"
+
+
+def header_of(line: str) -> dict[str, Any] | None:
+    """The header in a line, if it is one. Raises `ValueError` for a damaged one."""
+    if HEADER not in line[:60]:
+        return None
+    found = strict_json.loads(line)
+    return found if isinstance(found, dict) and found.get("format") == HEADER else None
 
 
 @dataclass(frozen=True)
@@ -124,8 +135,10 @@ class ResultsWriter:
     (`configuration_of` a row), or an image twice.
     """
 
-    def __init__(self, path: str | Path, configuration: dict[str, Any]) -> None:
-        self.path, self.configuration = Path(path), configuration
+    def __init__(self, path: str | Path, configuration: dict[str, Any], seed: Seed | None = None) -> None:
+        """`seed`: of a new run; `self.seed` is that of the file, which holds it from its first line on. None: the rows
+        come from elsewhere, and no header is written."""
+        self.path, self.configuration, self.seed = Path(path), configuration, seed
         self.done: set[int] = set()
         self.order: list[int] = []
         self.radii: list[float] = []
@@ -142,6 +155,8 @@ class ResultsWriter:
         try:
             _lock(self._file, self.path)
             self._end = self._resume()
+            if seed is not None and self._end == 0:
+                self._write(json.dumps({"format": HEADER, "version": 2, "seed": seed.to_dict()}))
         except BaseException as error:
             self._file.close()
             if isinstance(error, OSError):
@@ -152,7 +167,12 @@ class ResultsWriter:
         """Read what is there and cut off a torn last line; returns where the next line begins."""
         raw = self.path.read_bytes()
         end = raw.rfind(b"\n") + 1
-        for number, line in enumerate(raw[:end].decode(errors="replace").split("\n")[:-1], 1):
+        lines = raw[:end].decode(errors="replace").split("\n")[:-1]
+        if lines and self.seed is not None:
+            self.seed = self._seed_of(lines[0], self.seed)
+        for number, line in enumerate(lines, 1):
+            if number == 1 and HEADER in line[:60]:
+                continue
             try:
                 row = strict_json.loads(line)
                 (index, truth), found = _integers(row), configuration_of(row)
@@ -178,9 +198,36 @@ class ResultsWriter:
             os.fsync(self._file.fileno())
         return end
 
+    def _seed_of(self, line: str, seed: Seed) -> Seed:
+        """The seed of the run that the file holds, by its first line. Raises `InputError`."""
+        try:
+            header = header_of(line)
+            if header is None:
+                if configuration_of(strict_json.loads(line)).get("version") == 2:
+                    raise InputError(
+                        f"{self.path} has no header (merged files have none), so the seed of its run is not known; "
+                        "evaluate the other images into another file with --out, and merge both"
+                    )
+                return seed  # an older version's, which the configuration refuses
+            held = Seed.from_dict(header["seed"])
+        except (CertificateError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.path}, line 1 is not a result; choose another file with --out") from error
+        same = held.fixed == seed.fixed and (not seed.fixed or held.entropy == seed.entropy)
+        if not same or held.noise != seed.noise:
+            raise InputError(
+                f"{self.path} was begun with {_words(held)}, not {_words(seed)}; choose another file with --out"
+            )
+        return held
+
     def append(self, result: Result) -> None:
         """Write one line and sync it to the disk; where that fails, the file keeps the lines before it."""
-        line = result.to_json().encode() + b"\n"
+        self._write(result.to_json())
+        self.done.add(result.index)
+        self.order.append(result.index)
+        self.radii.append(result.correct_radius)
+
+    def _write(self, text: str) -> None:
+        line = text.encode() + b"\n"
         try:
             left = line
             while left:  # unbuffered: nothing is written again when the file is closed
@@ -191,9 +238,6 @@ class ResultsWriter:
                 self._file.truncate(self._end)
             raise InputError(f"cannot write {self.path}: {error.strerror}; free some space and run again") from error
         self._end += len(line)
-        self.done.add(result.index)
-        self.order.append(result.index)
-        self.radii.append(result.correct_radius)
 
     def close(self) -> None:
         self._file.close()
@@ -205,6 +249,7 @@ def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
     certificate = row["certificate"]
     artefact, seed = certificate["artefact"], certificate["seed"]
     return {
+        "version": certificate["version"],
         "dataset": row["dataset"],
         "alpha": certificate["alpha"],
         **certificate["terms"],
@@ -230,7 +275,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                if line.strip():
+                if line.strip() and not (number == 1 and HEADER in line[:60]):
                     yield number, line
     except OSError as error:
         raise InputError(
@@ -248,6 +293,10 @@ def _lock(file: FileIO, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(f"{path} is being written by another process; wait for it, or end it") from error
+
+
+def _words(seed: Seed) -> str:
+    return f"{'seed ' + str(seed.entropy) if seed.fixed else 'no fixed seed'}, noise {seed.noise}"
 
 
 def _short(value: Any) -> str:

@@ -1,14 +1,14 @@
 """Rules: from bounds on vote probabilities to a certified radius (DESIGN section 3). Pure functions, no sampling.
 
 Everything is said in *claims*: "with probability at least 1 - alpha, a pass of this stage and level votes inside this
-event with probability at least L". The certified radius follows from the claims by geometry alone: Phi^-1 of the smoothed
-probability of any event is 1/sigma-Lipschitz in the input (Salman et al. 2019, lemma 2; Cohen et al. 2019).
+event with probability at least L". The certified radius follows from the claims by geometry alone: Phi^-1 of the
+smoothed probability of any event is 1/sigma-Lipschitz in the input (Salman et al. 2019, lemma 2; Cohen et al. 2019).
 
-**Where alpha goes** (intersection-union test, Berger 1982; docs/mathematics.md, theorem 4). The radius is a *minimum* over
-levels of what each level proves. Let s* be the level that attains the minimum with the *true* probabilities: it is fixed by
-the input and the label, not by the votes that are bounded. A radius above the true one needs a false claim *of that one
-level*. So each level may spend all of alpha; nothing is divided by the number of levels, of stages or of classes. What
-holds together with probability 1 - alpha is the radius; e_s and A_s hold one by one.
+**Where alpha goes** (intersection-union test, Berger 1982; docs/mathematics.md, theorem 4). The radius is a *minimum*
+over levels of what each level proves. Let s* be the level that attains the minimum with the *true* probabilities: it is
+fixed by the input and the label, not by the votes that are bounded. A radius above the true one needs a false claim *of
+that one level*. So each level may spend all of alpha; nothing is divided by the number of levels, of stages or of
+classes. The radius holds with probability 1 - alpha; e_s and A_s do one by one, not together.
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ class Plan:
             bounds = [-math.inf if s == self.route else (top + best(set(levels) - {s})) / 2 for s in levels]
         else:
             cut = float(normal_quantile(quantile_of(self.route_kind)))
-            below, above = ([best(set(range(s))) for s in levels], [best(set(range(s + 1, len(levels)))) for s in levels])
-            bounds = [max(b - cut, a + cut) for b, a in zip(below, above, strict=True)]
+            heads = [best(set(range(s))) - cut for s in levels]
+            tails = [best(set(range(s + 1, len(levels)))) + cut for s in levels]
+            bounds = [max(pair) for pair in zip(heads, tails, strict=True)]
         return np.asarray(self.sigma_e * np.maximum(0.0, np.array(bounds)))
 
     def class_radii(self, lower: Array) -> Array:

@@ -17,9 +17,9 @@ import numpy as np
 
 from dualsmooth.runtime.budgets import Fixed, parse_budget
 from dualsmooth.runtime.certificate import Certificate, Prediction
-from dualsmooth.runtime.certification import Terms, certification
+from dualsmooth.runtime.certification import Terms
 from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, ServerError, one_line
-from dualsmooth.runtime.noise import Noise, Seed, parse_noise
+from dualsmooth.runtime.noise import Seed, parse_noise
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.smoother import Smoother
 from dualsmooth.runtime.votes import Tally
@@ -27,8 +27,8 @@ from dualsmooth.runtime.votes import Tally
 CERTIFY, PREDICT, PING = "certify", "predict", "ping"
 """`ping` asks only whether the service lives; it is answered without sampling (see `Service.check`)."""
 PARAMETERS = {
-    CERTIFY: ("mode", "alpha", "budget", "rule", "route", "seed", "noise", "index", "all_levels"),
-    PREDICT: ("mode", "alpha", "n", "rule", "seed", "noise", "index"),
+    CERTIFY: ("mode", "alpha", "budget", "rule", "route", "seed", "nonce", "noise", "index", "all_levels"),
+    PREDICT: ("mode", "alpha", "n", "rule", "route", "seed", "nonce", "noise", "index"),
 }
 Answer = Certificate | Prediction
 NOTHING = "no certificate is issued"
@@ -47,20 +47,26 @@ class Stopped(ServerError):
 class Limits:
     """What one request may cost. `max_passes`: the most passes that its budget could take, all stages and levels;
     `max_seconds`: from acceptance to answer; `max_image_values`: C*H*W. `max_open` requests are sampled at a time and
-    `max_waiting` more may queue."""
+    `max_waiting` more may queue. `allow_seed`: whether a client may choose the noise, for replays and tests; its
+    certificates say so."""
 
     max_passes: int = 2_000_000
     max_seconds: float = 300.0
     max_image_values: int = 1 << 22
     max_open: int = 32
     max_waiting: int = 256
+    allow_seed: bool = False
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Limits:
         """From a model configuration's string parameters; absent ones have the defaults. Raises `InputError`."""
         given: dict[str, Any] = {}
         for name, default in cls().__dict__.items():
-            if name in parameters:
+            if name in parameters and type(default) is bool:
+                if parameters[name] not in ("true", "false"):
+                    raise InputError(f"config parameter {name} is {parameters[name][:40]!r}; expected true or false")
+                given[name] = parameters[name] == "true"
+            elif name in parameters:
                 try:
                     given[name] = type(default)(parameters[name])
                     if not 0 < given[name] < float("inf"):
@@ -100,8 +106,16 @@ class Ticket:
     looks: int = field(default=0)
 
 
-def accept(smoother: Smoother, limits: Limits, image: Any, parameters: Mapping[str, Any], reply: Reply) -> Ticket:
-    """Check a request and prepare its work. Raises `InputError` with the same line as `certify` or `predict`."""
+def accept(
+    smoother: Smoother,
+    limits: Limits,
+    image: Any,
+    parameters: Mapping[str, Any],
+    reply: Reply,
+    secret: Seed | None = None,
+) -> Ticket:
+    """Check a request and prepare its work. `secret`: the server's own part in the noise of requests with a nonce.
+    Raises `InputError` with the same line as `certify` or `predict`."""
     mode = parameters.get("mode", CERTIFY)
     if not isinstance(mode, str) or mode not in PARAMETERS:
         raise InputError(f"mode {str(mode)[:40]!r} is unknown; expected {CERTIFY} or {PREDICT}")
@@ -118,8 +132,8 @@ def accept(smoother: Smoother, limits: Limits, image: Any, parameters: Mapping[s
         budget = checked.budget
     else:
         terms, budget = None, Fixed(parameters.get("n", 1_000))
-        smoother.terms(alpha=alpha, budget=budget, rule=rule, route=None)
-    seed = _seed(parameters.get("seed"), parse_noise(parameters.get("noise", "float"))).at(parameters.get("index", 0))
+        smoother.terms(alpha=alpha, budget=budget, rule=rule, route=parameters.get("route"))
+    seed = _seed(parameters, limits, secret)
     seed.require_generator()
     all_levels = parameters.get("all_levels", False)
     if type(all_levels) is not bool:
@@ -139,18 +153,31 @@ def accept(smoother: Smoother, limits: Limits, image: Any, parameters: Mapping[s
     started = time.monotonic()
     deadline = started + limits.max_seconds
     if terms is None:
-        work = smoother.prediction_job(image, alpha=alpha, n=budget.looks[-1], rule=rule, seed=seed)
-        return Ticket(work, lambda: smoother.prediction(work, alpha=alpha, rule=rule), reply, deadline, started)
-    tally, agreed = terms.tally(), terms
-    job = Job(smoother.check_image(image, seed.noise), seed, tally, certification(terms, tally, all_levels=all_levels))
+        work, said = smoother.prediction_job(
+            image, alpha=alpha, n=budget.looks[-1], rule=rule, route=parameters.get("route"), seed=seed
+        )
+        return Ticket(work, lambda: smoother.prediction(work, said), reply, deadline, started)
+    agreed, job = terms, smoother.job(image, terms, seed, all_levels=all_levels)
     return Ticket(job, lambda: smoother.certificate(agreed, job), reply, deadline, started, terms)
 
 
-def _seed(value: Any, noise: Noise) -> Seed:
-    """Seeds are integers; ones beyond 64 bits travel as decimal text."""
+def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) -> Seed:
+    """The seed that a request asks for, where that is allowed; else the server's, the same for the same nonce. Seeds
+    are integers; ones beyond 64 bits travel as decimal text. Raises `InputError`."""
+    value, nonce = parameters.get("seed"), parameters.get("nonce")
+    noise, index = parse_noise(parameters.get("noise", "float")), parameters.get("index", 0)
+    if nonce is not None and not (isinstance(nonce, str) and 16 <= len(nonce) <= 64 and nonce.isalnum()):
+        raise InputError(f"nonce is {str(nonce)[:70]!r}; expected 16 to 64 random letters and digits")
+    if value is not None and not limits.allow_seed:
+        raise InputError(
+            "this server chooses its own seeds; ask without one, or set allow_seed to true in its config.pbtxt"
+        )
     if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) < 50:
         value = int(value)
-    return Seed.make(value, noise)
+    made = Seed.make(value, noise)
+    if value is None and nonce is not None and secret is not None:
+        return replace(secret.answering(nonce), noise=noise).at(index)
+    return made.at(index)
 
 
 class Service:
@@ -161,6 +188,7 @@ class Service:
     ) -> None:
         self.smoother, self.limits = smoother, limits or Limits()
         self._observe = observe or (lambda name, value: None)
+        self._secret = Seed.make(None)
         self._sampler = Sampler(smoother.bundle, smoother.engine, batch_size=smoother.batch_size, fair=True)
         self._open: list[Ticket] = []
         self._waiting: deque[Ticket] = deque()
@@ -173,7 +201,7 @@ class Service:
     def submit(self, image: Any, parameters: Mapping[str, Any], reply: Reply) -> None:
         """Take a request; the answer goes to `reply`, from the service's thread. Raises `InputError` where the request
         is bad and `Refused` where the server is full; then `reply` is not called."""
-        ticket = accept(self.smoother, self.limits, image, parameters, reply)
+        ticket = accept(self.smoother, self.limits, image, parameters, reply, self._secret)
         self.check()
         with self._news:
             if len(self._waiting) >= self.limits.max_waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from dualsmooth.runtime.batch_size import AUTO, best_batch_size
 from dualsmooth.runtime.budgets import Budget, Fixed
 from dualsmooth.runtime.bundle import Bundle, read_bundle
-from dualsmooth.runtime.certificate import Artefact, Certificate, Prediction
+from dualsmooth.runtime.certificate import Artefact, Certificate, Prediction, bound
 from dualsmooth.runtime.certification import Requests, Terms, certification, settle
 from dualsmooth.runtime.engine import Engine, warm_up
 from dualsmooth.runtime.errors import CertificateError, InputError
@@ -95,7 +96,7 @@ class Smoother:
         budget: Budget | None = None,
         rule: str = "interval",
         route: str | None = None,
-        seed: int | None = None,
+        seed: int | Seed | None = None,
         noise: Noise | None = None,
         indices: Iterable[int] | None = None,
         all_levels: bool = False,
@@ -103,29 +104,27 @@ class Smoother:
     ) -> Iterator[Certificate]:
         """Certificates of a stream of images, in order, each with its own 1 - alpha, in constant memory.
 
-        `indices` number the images' noise streams (0, 1, 2, … by default): with a fixed seed, an image of a given index
+        Each image has entropy of its own, drawn when its turn comes, and noise that is keyed by that, its pixels, the
+        bundle and the terms: nothing that was published before could have chosen it. `indices` number the images (0, 1,
+        2, … by default; each once): with a fixed seed, or with a `Seed` that was kept, the same image at the same index
         draws the same noise in any run. `all_levels` samples every level in full, so that rules can be compared
         offline. Arguments and errors otherwise as for `certify`.
         """
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
         terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        base = Seed.make(seed, noise)
-        base.require_generator()
+        seeds = Seeds(seed, noise)
 
         def jobs() -> Iterator[Job]:
             for image, index in numbered(images, indices):
-                tally = terms.tally()
-                pixels = self.check_image(image, base.noise)
-                process = certification(terms, tally, all_levels=all_levels)
-                yield Job(pixels, base.at(index), tally, process)
+                yield self.job(image, terms, seeds.at(index), all_levels=all_levels)
 
         sampler = Sampler(
             self.bundle,
             self.engine,
             batch_size=self.batch_size,
             in_flight=in_flight,
-            fair=base.noise.shared,  # so that images pass through the shared noise side by side
+            fair=seeds.noise.shared,  # so that images pass through the shared noise side by side
         )
         for job in sampler.run(jobs()):
             yield self.certificate(terms, job)
@@ -137,40 +136,59 @@ class Smoother:
         alpha: float = 1e-3,
         n: int = 1_000,
         rule: str = "interval",
+        route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
     ) -> Prediction:
         """With probability at least 1 - alpha, abstains or returns the dual classifier's label at the input.
 
         `n` passes a stage and level, no radius (Cohen et al. 2019, PREDICT, for both stages). `rule`: `interval` or
-        `paper`. Raises `InputError`, `EngineError`.
+        `paper`; it decides only which route is the default. `route`: as for `certify`. Raises `InputError`,
+        `EngineError`.
         """
-        base = Seed.make(seed, noise)
-        base.require_generator()
-        job = self.prediction_job(image, alpha=alpha, n=n, rule=rule, seed=base)
+        job, terms = self.prediction_job(image, alpha=alpha, n=n, rule=rule, route=route, seed=Seeds(seed, noise).at(0))
         next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
-        return self.prediction(job, alpha=alpha, rule=rule)
+        return self.prediction(job, terms)
+
+    def job(self, image: npt.ArrayLike, terms: Terms, seed: Seed, *, all_levels: bool = False) -> Job:
+        """The work of one certificate. Raises `InputError`."""
+        pixels, tally = self.check_image(image, seed.noise), terms.tally()
+        bound_seed = bound(seed, image_sha256(pixels), self.bundle.manifest_sha256, terms.words())
+        return Job(pixels, bound_seed, tally, certification(terms, tally, all_levels=all_levels))
 
     def certificate(self, terms: Terms, job: Job) -> Certificate:
         """What the votes that a job has so far prove. Raises `CertificateError` where the rule needs more."""
-        artefact = self.artefact(job.image)
-        return Certificate(settle(terms, job.tally), terms, job.tally, job.seed, artefact, version("dualsmooth"))
+        artefact, seed = self.artefact(job.image), replace(job.seed, binding=b"")
+        return Certificate(settle(terms, job.tally), terms, job.tally, seed, artefact, version("dualsmooth"))
 
-    def prediction_job(self, image: npt.ArrayLike, *, alpha: float, n: int, rule: str, seed: Seed) -> Job:
-        """The work of one prediction. Raises `InputError`."""
-        self.terms(alpha=alpha, budget=Fixed(n), rule=rule, route=None)
+    def prediction_job(
+        self, image: npt.ArrayLike, *, alpha: float, n: int, rule: str, route: str | None, seed: Seed
+    ) -> tuple[Job, Terms]:
+        """The work of one prediction, and its terms. Raises `InputError`."""
+        terms = self.terms(alpha=alpha, budget=Fixed(n), rule=rule, route=route)
         if rule not in ("interval", "paper"):
             raise InputError(f"rule {rule!r} does not predict; expected interval or paper")
-        tally = Tally(len(self.bundle.classes), len(self.bundle.sigmas))
-        process = prediction(tally, levels=len(self.bundle.sigmas), alpha=alpha, n=n, interval=rule == "interval")
-        return Job(self.check_image(image, seed.noise), seed, tally, process)
+        pixels, tally = self.check_image(image, seed.noise), terms.tally()
+        process = prediction(tally, levels=len(terms.sigmas), alpha=terms.alpha, n=n, route=terms.route_kind)
+        bound_seed = bound(seed, image_sha256(pixels), self.bundle.manifest_sha256, f"predict {terms.words()}")
+        return Job(pixels, bound_seed, tally, process), terms
 
-    def prediction(self, job: Job, *, alpha: float, rule: str) -> Prediction:
+    def prediction(self, job: Job, terms: Terms) -> Prediction:
         """What the votes of a finished prediction say."""
-        levels = len(self.bundle.sigmas)
-        label, kept = predicted(job.tally, levels=levels, alpha=alpha, interval=rule == "interval")
-        sigmas = tuple(self.bundle.sigmas[level] for level in kept)
-        return Prediction(label, sigmas[0] if sigmas else 0.0, sigmas, alpha, job.tally.total())
+        levels = len(terms.sigmas)
+        label, kept = predicted(job.tally, levels=levels, alpha=terms.alpha, route=terms.route_kind)
+        sigmas = tuple(terms.sigmas[level] for level in kept)
+        return Prediction(
+            label=label,
+            sigma=sigmas[0] if sigmas else 0.0,
+            levels=sigmas,
+            alpha=terms.alpha,
+            route=terms.route_kind,
+            passes=job.tally.total(),
+            seed=replace(job.seed, binding=b""),
+            manifest_sha256=self.bundle.manifest_sha256,
+            image_sha256=image_sha256(job.image),
+        )
 
     def verify(self, certificate: Certificate) -> None:
         """Check that a certificate is about this bundle's files. Raises `CertificateError`."""
@@ -199,7 +217,7 @@ class Smoother:
         process = _replaying(stated)
         next(
             Sampler(self.bundle, self.engine, batch_size=self.batch_size).run(
-                [Job(pixels, certificate.seed, tally, process)]
+                [Job(pixels, certificate.drawn_seed, tally, process)]
             )
         )
         if tally.to_dict() != stated.to_dict():
@@ -243,13 +261,36 @@ class Smoother:
         return Artefact(b.manifest_sha256, b.files, b.precision, engine.provider, engine.name, image_sha256(pixels))
 
 
+class Seeds:
+    """The seeds of the images of one call: of one fixed entropy, of a run's `Seed`, or (the default) each drawn afresh
+    when its turn comes. Raises `InputError` where this machine cannot make such noise."""
+
+    def __init__(self, seed: int | Seed | None, noise: Noise | None) -> None:
+        base = seed if isinstance(seed, Seed) else Seed.make(seed, noise)
+        base.require_generator()
+        self.noise = base.noise
+        self._base = None if seed is None and not base.noise.shared else base
+
+    def at(self, index: int) -> Seed:
+        return (self._base or Seed.make(None, self.noise)).at(index)
+
+
 def numbered(images: Iterable[T], indices: Iterable[int] | None) -> Iterator[tuple[T, int]]:
-    """Each image with its index: 0, 1, 2, … unless given. Raises `InputError` where the indices run out first."""
-    numbers = iter(indices) if indices is not None else count()
+    """Each image with its index: 0, 1, 2, … unless given. Raises `InputError` where the indices run out first, or one
+    comes twice: two certificates would share their noise."""
+    if indices is None:
+        yield from zip(images, count())
+        return
+    numbers, used = iter(indices), set[int]()
     for image in images:
         index = next(numbers, None)
         if index is None:
             raise InputError("there are fewer indices than images; expected one for each")
+        if index in used:
+            raise InputError(
+                f"index {index} is given twice; expected another one for each image, with noise of its own"
+            )
+        used.add(index)
         yield image, index
 
 

@@ -46,11 +46,13 @@ def fill_repository(
     threads: int = 0,
     batch_size: int | str = 256,
     provider_options: Mapping[str, Any] | None = None,
+    allow_seed: bool = False,
 ) -> list[str]:
     """Write a model repository for the bundle at `bundle` to the new folder `out`; returns the models' names.
 
     `engine`: whether `dual_smoothing` runs the networks itself (`in-process`) or through the base models on the same
-    server (`bls`). Raises `InputError`, `BundleError`; then `out` is not there.
+    server (`bls`). `allow_seed`: let clients choose their noise, e.g. on a server for tests, on loopback. Raises
+    `InputError`, `BundleError`; then `out` is not there.
     """
     out = Path(out)
     if engine not in ENGINES:
@@ -62,6 +64,7 @@ def fill_repository(
     smoother = load(bundle, threads=threads, batch_size=batch_size)
     files, batch_size = smoother.bundle, smoother.batch_size
     values = {"engine": engine, "provider": provider, "threads": threads, "batch_size": batch_size}
+    values["allow_seed"] = str(allow_seed).lower()
     values["provider_options"] = quoted(";".join(f"{name}={value}" for name, value in tuned.items()))
     manifest = (files.path / "manifest.json").read_text(encoding="utf-8")
     try:

@@ -29,7 +29,7 @@ def sound_stream(seed: Seed, stream: Stream, xp: Any = np) -> Normals:
     require_sound(seed.noise, xp)
     image = -1 if seed.noise.shared else seed.index
     level = -1 if seed.noise.shared else stream.level
-    identity = hash((seed.noise, seed.entropy, image, stream._replace(level=level)))
+    identity = hash((seed.noise, seed.key(shared=seed.noise.shared), image, stream._replace(level=level)))
     return Watched(seed.generator(stream), identity)
 
 

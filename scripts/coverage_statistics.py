@@ -35,7 +35,7 @@ from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certification import Terms, certification, settle
 from dualsmooth.runtime.lanes import Lanes, Started
 from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
-from dualsmooth.runtime.rules import MAIN_SHARE
+from dualsmooth.runtime.rules import EXCLUSION_SHARE, RIVAL_SHARE
 from dualsmooth.runtime.sampler import Job, Sampler, Voter
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -104,10 +104,14 @@ class Scene:
 
 def scenes(mode: Mode, alpha: float) -> list[Scene]:
     """Toys at the worst case of a rule, one for each thing that can bound the radius."""
-    share = {"single": 1.0, "paper": 0.5, "interval": MAIN_SHARE / 2, "multiscale": 0.25}[mode.rule] * alpha
-    worst = float(lower_bound(HITS, N, share)) - BELOW
-    sigma = float(DISTANCE / special.ndtri(worst))
-    half = float(DISTANCE / special.ndtri(float(lower_bound(HITS, N, share / 2)) - BELOW))
+
+    def at_worst(share: float) -> float:
+        """The noise level at which a claim with this share of alpha fails as often as it may."""
+        return float(DISTANCE / special.ndtri(float(lower_bound(HITS, N, share * alpha)) - BELOW))
+
+    excluded = EXCLUSION_SHARE if mode.rule == "interval" else 1.0
+    sigma, router = at_worst(0.5 if mode.rule == "multiscale" else 1.0), at_worst(excluded)
+    middle = at_worst(excluded * (1 - RIVAL_SHARE) if mode.route == "mode" else excluded)
     far = FAR / STEP
     label = Scene("label", 153, 25, (far,), (102.5, 102.5), (sigma, 2 * sigma), 1.0)
     if mode.rule == "multiscale":
@@ -115,10 +119,16 @@ def scenes(mode: Mode, alpha: float) -> list[Scene]:
     found = [label, Scene("even label", 153, 25, (far,), (152.5, 152.5), (sigma, 2 * sigma), 1.0)]
     if mode.rule != "single":
         found += [
-            Scene("route", 153, 100, (150.5,), (-far, far), (4 * sigma, 8 * sigma), sigma),
+            Scene("route", 153, 100, (150.5,), (-far, far), (4 * router, 8 * router), router),
             Scene("even route", 153, 102, (102.5,), (102.5, -far), (sigma, 2 * sigma), 1.0),
             Scene(
-                "middle of three", 153, 100, (-far, 150.5), (far, -far, far), (2 * sigma, 4 * sigma, 8 * sigma), half
+                "middle of three",
+                153,
+                100,
+                (-far, 150.5),
+                (far, -far, far),
+                (2 * middle, 4 * middle, 8 * middle),
+                middle,
             ),
         ]
     return found

@@ -144,7 +144,9 @@ def main() -> None:
     ratios, efforts, totals, memory = [], [], Tested(), []
     with tempfile.TemporaryDirectory() as folder:
         options = parse_options(args.provider_option)
-        fill_repository(SHIPPED_BUNDLE, Path(folder) / "repository", threads=args.threads, provider_options=options)
+        fill_repository(
+            SHIPPED_BUNDLE, Path(folder) / "repository", threads=args.threads, provider_options=options, allow_seed=True
+        )
         with TritonServer([Path(folder) / "repository"], Path(folder) / "log") as server:
             url = f"{args.wire}://127.0.0.1:{server.grpc if args.wire == 'grpc' else server.http}"
             (process,) = server.stubs("dual_smoothing")

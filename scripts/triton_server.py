@@ -253,7 +253,7 @@ def _shipped(build: Path) -> Path:
 
     repository = build / "triton-repo"
     shutil.rmtree(repository, ignore_errors=True)
-    fill_repository(SHIPPED_BUNDLE, repository)
+    fill_repository(SHIPPED_BUNDLE, repository, allow_seed=True)
     return repository
 
 

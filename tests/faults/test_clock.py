@@ -97,7 +97,7 @@ def test_time_limits_of_a_service_hold(source: Path, monkeypatch: pytest.MonkeyP
     image = load_dataset(f"npz:{source / 'd.npz'}").images[0]
     set_clocks(monkeypatch, jumps, "time", "perf_counter")
     for limit, budget, overdue in ((300.0, "fixed:2000", False), (0.05, "fixed:100000000", True)):
-        service = Service(smoother, Limits(max_seconds=limit, max_passes=10**12))
+        service = Service(smoother, Limits(max_seconds=limit, max_passes=10**12, allow_seed=True))
         reply = Collected()
         service.submit(image, {"seed": 1, "budget": budget}, reply)
         assert reply.done.wait(60)

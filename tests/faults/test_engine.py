@@ -149,7 +149,7 @@ def test_a_service_fails_the_requests_of_that_batch_and_answers_the_others(
     for at in places(runs):
         smoother = smoother_of(source)
         Broken(smoother, WAYS[way], at)
-        service = Service(smoother, Limits(max_open=2))
+        service = Service(smoother, Limits(max_open=2, allow_seed=True))
         replies = [Collected() for _ in wanted]
         for index, reply in enumerate(replies):
             parameters = {"seed": SEED, "index": index, "budget": str(BUDGET)}

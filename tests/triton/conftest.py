@@ -46,10 +46,10 @@ def repository(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The toy bundle as it is filled, and beside it: over BLS, with tight limits, and the shipped bundle."""
     work = tmp_path_factory.mktemp("triton")
     out = work / "repository"
-    fill_repository(toy_bundle, out, threads=THREADS)
-    fill_repository(toy_bundle, work / "bls", threads=THREADS, engine="bls")
+    fill_repository(toy_bundle, out, threads=THREADS, allow_seed=True)
+    fill_repository(toy_bundle, work / "bls", threads=THREADS, engine="bls", allow_seed=True)
     adopt(work / "bls" / "dual_smoothing", out, "over_bls")
-    fill_repository(toy_bundle, work / "limited", threads=THREADS, batch_size=16)
+    fill_repository(toy_bundle, work / "limited", threads=THREADS, batch_size=16, allow_seed=True)
     adopt(
         work / "limited" / "dual_smoothing",
         out,
@@ -60,7 +60,7 @@ def repository(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         max_open="1",
         max_waiting="1",
     )
-    fill_repository(SHIPPED_BUNDLE, work / "fashion", threads=THREADS)
+    fill_repository(SHIPPED_BUNDLE, work / "fashion", threads=THREADS, allow_seed=True)
     adopt(work / "fashion" / "dual_smoothing", out, "fashion")
     return out
 

@@ -25,7 +25,7 @@ IMAGE = toys.image(0.7, 0.3)
 
 def alone(toy_bundle: Path, out: Path) -> Path:
     """A repository with `dual_smoothing` only, which starts fast."""
-    fill_repository(toy_bundle, out, threads=1)
+    fill_repository(toy_bundle, out, threads=1, allow_seed=True)
     for other in [p for p in out.iterdir() if p.name != "dual_smoothing"]:
         shutil.rmtree(other)
     return out

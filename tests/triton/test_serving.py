@@ -112,7 +112,7 @@ def test_cancellation_stops_within_a_batch(smoother: ds.Smoother, monkeypatch: p
 
 
 def test_time_limit(smoother: ds.Smoother) -> None:
-    service, reply = Service(smoother, Limits(max_seconds=0.05, max_passes=10**9)), Collected()
+    service, reply = Service(smoother, Limits(max_seconds=0.05, max_passes=10**9, allow_seed=True)), Collected()
     service.submit(IMAGE, {"budget": "fixed:10000000"}, reply)
     assert reply.done.wait(60)
     assert str(reply.error) == "took over 0.05 s, this server's limit; no certificate is issued: ask for less"
@@ -120,7 +120,7 @@ def test_time_limit(smoother: ds.Smoother) -> None:
 
 
 def test_a_full_server_refuses_before_sampling(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, service = Gate(smoother, monkeypatch), Service(smoother, Limits(max_open=1, max_waiting=1))
+    gate, service = Gate(smoother, monkeypatch), Service(smoother, Limits(max_open=1, max_waiting=1, allow_seed=True))
     replies = [Collected() for _ in range(4)]
     refused = []
     for reply in replies:
