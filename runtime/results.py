@@ -168,8 +168,6 @@ class ResultsWriter:
         raw = self.path.read_bytes()
         end = raw.rfind(b"\n") + 1
         lines = raw[:end].decode(errors="replace").split("\n")[:-1]
-        if lines and self.seed is not None:
-            self.seed = self._seed_of(lines[0], self.seed)
         for number, line in enumerate(lines, 1):
             if number == 1 and HEADER in line[:60]:
                 continue
@@ -192,6 +190,8 @@ class ResultsWriter:
             self.done.add(index)
             self.order.append(index)
             self.radii.append(radius if label == truth else -1.0)
+        if lines and self.seed is not None:
+            self.seed = self._seed_of(lines[0], self.seed)
         if end < len(raw):
             self.repaired = True
             self._file.truncate(end)
@@ -202,16 +202,16 @@ class ResultsWriter:
         """The seed of the run that the file holds, by its first line. Raises `InputError`."""
         try:
             header = header_of(line)
-            if header is None:
-                if configuration_of(strict_json.loads(line)).get("version") == 2:
-                    raise InputError(
-                        f"{self.path} has no header (merged files have none), so the seed of its run is not known; "
-                        "evaluate the other images into another file with --out, and merge both"
-                    )
-                return seed  # an older version's, which the configuration refuses
-            held = Seed.from_dict(header["seed"])
+            held = None if header is None else Seed.from_dict(header["seed"])
         except (CertificateError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.path}, line 1 is not a result; choose another file with --out") from error
+        if held is None:
+            if seed.fixed:
+                return seed
+            raise InputError(
+                f"{self.path} has no header (merged files have none), so the seed of its run is not known; evaluate the "
+                "other images into another file with --out, and merge both"
+            )
         same = held.fixed == seed.fixed and (not seed.fixed or held.entropy == seed.entropy)
         if not same or held.noise != seed.noise:
             raise InputError(

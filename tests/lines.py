@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from dualsmooth.runtime.rules import quantile_of
+
 
 @dataclass
 class Steps:
@@ -58,7 +60,7 @@ class Line:
 
     def routes(self, x: np.ndarray, kind: str) -> np.ndarray:
         votes = self.estimator.probabilities(x, self.sigma_e)
-        return votes.argmax(1) if kind == "mode" else (votes.cumsum(1) >= 0.5).argmax(1)
+        return votes.argmax(1) if kind == "mode" else (votes.cumsum(1) >= quantile_of(kind)).argmax(1)
 
     def labels(self, x: np.ndarray, kind: str) -> np.ndarray:
         """What the dual smoothed classifier says at each x."""
@@ -75,5 +77,6 @@ class Line:
         model, sigma = (
             (self.estimator, self.sigma_e) if stage == "estimator" else (self.classifiers[level], self.sigmas[level])
         )
-        p = float(model.probabilities(np.array([x]), sigma)[0, event].sum())
+        votes = model.probabilities(np.array([x]), sigma)[0]
+        p = float(1 - np.delete(votes, event).max()) if claim.rivals else float(votes[event].sum())  # type: ignore[attr-defined]
         return min(max(p - 1e-13, 0.0), 1 - 1e-12)

@@ -172,11 +172,11 @@ def test_an_interval_certificate_by_hand() -> None:
         tally.record(Stream(*name), np.array(counts))
 
     def quantile(hits: int, share: float) -> float:
-        return float(stats.norm.ppf(stats.beta.ppf(alpha / 2 * share, hits, n - hits + 1)))
+        return float(stats.norm.ppf(stats.beta.ppf(alpha * share, hits, n - hits + 1)))
 
-    # claims on {0,1} and {1,2} share 98 % of the router's alpha, {0} and {2} the rest; {0} and {2} prove nothing here
-    excluded = [sigma_e * quantile(900, 0.49), 0.0, sigma_e * quantile(800, 0.49)]
-    labels = [0.0, sigmas[1] * quantile(980, 0.98), sigmas[2] * quantile(850, 0.01)]
+    # level 0 is excluded by {1,2}, level 2 by {0,1}, with 80 % of alpha each; the route's level has all for its label
+    excluded = [sigma_e * quantile(900, 0.8), 0.0, sigma_e * quantile(800, 0.8)]
+    labels = [0.0, sigmas[1] * quantile(980, 1.0), sigmas[2] * quantile(850, 0.2)]
     expected = min(max(e, a) for e, a in zip(excluded, labels, strict=True))
     outcome = settle(terms, tally)
     assert (outcome.route, outcome.label) == (1, 1)

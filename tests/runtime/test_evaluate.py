@@ -19,7 +19,7 @@ from dualsmooth.cli import main
 from dualsmooth.runtime.curves import certified_accuracy, certified_radii
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.evaluate import choose_indices, evaluate
-from dualsmooth.runtime.results import ResultsWriter, merge_results, read_results
+from dualsmooth.runtime.results import ResultsWriter, header_of, merge_results, read_results
 
 
 @pytest.fixture
@@ -38,8 +38,13 @@ def run(setting, out: Path, **options):
     return evaluate(ds.load(bundle), load_dataset(f"npz:{data}"), out, **options)
 
 
+def lines_of(path: Path) -> list[str]:
+    """The rows; an evaluation's file begins with a header."""
+    return [line for line in path.read_text().splitlines() if header_of(line) is None]
+
+
 def rows(path: Path):
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines_of(path)]
 
 
 def test_resume_adds_only_what_is_missing(setting, tmp_path) -> None:
@@ -103,11 +108,48 @@ def test_reading_recomputes_and_refuses_an_altered_row(setting, tmp_path) -> Non
     out = tmp_path / "o.jsonl"
     run(setting, out)
     assert [r.index for r in read_results(out)] == list(range(10))
-    changed = json.loads(out.read_text().splitlines()[0])
+    changed = json.loads(lines_of(out)[0])
     changed["certificate"]["radius"] = 9.0
     out.write_text(json.dumps(changed) + "\n")
     with pytest.raises(ds.InputError, match="line 1: radius is stated as"):
         read_results(out)
+
+
+@pytest.mark.parametrize("noise", [ds.Noise(), ds.Noise(shared=True)], ids=str)
+def test_what_is_drawn_again_after_a_kill_is_drawn_with_the_same_noise(setting, tmp_path, noise) -> None:
+    """A run that is cut off at any place and goes on gives what it would have given: nothing can be rolled again."""
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    run(setting, whole, seed=None, noise=noise)
+    text = whole.read_text().splitlines(keepends=True)
+    assert header_of(text[0])["seed"]["fixed"] is False
+    for keep in (1, 2, 7):
+        cut.write_text("".join(text[:keep]))
+        run(setting, cut, seed=None, noise=noise)
+        assert rows(cut) == rows(whole)
+    other = tmp_path / "other.jsonl"
+    run(setting, other, seed=None, noise=noise)
+    assert rows(other) != rows(whole)
+
+
+def test_published_certificates_do_not_tell_the_seed_of_their_run(setting, tmp_path) -> None:
+    out = tmp_path / "o.jsonl"
+    run(setting, out, seed=None)
+    run_entropy = header_of(out.read_text().splitlines()[0])["seed"]["entropy"]
+    own = [row["certificate"]["seed"]["entropy"] for row in rows(out)]
+    assert len({*own, run_entropy}) == len(own) + 1
+
+
+def test_a_file_that_was_begun_otherwise_is_refused(setting, tmp_path) -> None:
+    out = tmp_path / "o.jsonl"
+    run(setting, out, indices=range(1))
+    out.write_text(out.read_text().splitlines()[0] + "\n")
+    for options in ({"seed": 8}, {"seed": None}, {"noise": ds.Noise("lattice")}):
+        with pytest.raises(ds.InputError, match="was begun with"):
+            run(setting, out, **options)
+    run(setting, tmp_path / "free.jsonl", seed=None)
+    merge_results([tmp_path / "free.jsonl"], tmp_path / "m.jsonl")
+    with pytest.raises(ds.InputError, match="has no header"):
+        run(setting, tmp_path / "m.jsonl", seed=None, indices=range(12))
 
 
 def test_two_writers_of_one_file_are_refused(setting, tmp_path) -> None:
@@ -122,7 +164,7 @@ def test_two_writers_of_one_file_are_refused(setting, tmp_path) -> None:
 def test_a_doubled_row_is_refused_everywhere(setting, tmp_path) -> None:
     out = tmp_path / "o.jsonl"
     run(setting, out, indices=range(3))
-    out.write_text(out.read_text() + out.read_text().splitlines()[1] + "\n")
+    out.write_text(out.read_text() + lines_of(out)[1] + "\n")
     with pytest.raises(ds.InputError, match="image 1 twice"):
         read_results(out)
     with pytest.raises(ds.InputError, match="image 1 twice"):
@@ -142,7 +184,7 @@ def test_indices_may_be_any_integers_each_counts_once(setting, tmp_path) -> None
 def test_merging_two_true_labels_of_one_image_is_refused(setting, tmp_path) -> None:
     one, two = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     run(setting, one, indices=range(1))
-    row = json.loads(one.read_text())
+    row = json.loads(lines_of(one)[0])
     two.write_text(json.dumps(row | {"true_label": 1 - row["true_label"]}) + "\n")
     with pytest.raises(ds.InputError, match="image 0 has another true label in"):
         merge_results([one, two], tmp_path / "m.jsonl")
@@ -176,7 +218,7 @@ def test_merging_other_configurations_altered_or_torn_rows_is_refused(setting, t
     with pytest.raises(ds.InputError, match="results with alpha"):
         merge_results([one, two], out)
     two.write_bytes(one.read_bytes()[:-9])
-    with pytest.raises(ds.InputError, match="line 2 is torn"):
+    with pytest.raises(ds.InputError, match="line 3 is torn"):
         merge_results([one, two], out)
     two.write_text(one.read_text().replace('"class_radius": 0', '"class_radius": 9', 1))
     with pytest.raises(ds.InputError, match="stated as"):
@@ -189,13 +231,13 @@ def test_merging_other_configurations_altered_or_torn_rows_is_refused(setting, t
 
 
 def test_decisions_agree_with_the_full_run_at_fewer_passes(setting, tmp_path) -> None:
-    """Same votes, a prefix of them: what is certified by decisions, the full run certifies too."""
+    """Other votes, since the budget is part of the noise's key; decisions differ on images at the edge at most."""
     at = (0.0, 0.1, 0.2)
     run(setting, tmp_path / "full.jsonl", indices=range(40), budget=ds.Fixed(20_000))
     run(setting, tmp_path / "at.jsonl", indices=range(40), budget=ds.AtRadii(at, 20_000))
     full, few = read_results(tmp_path / "full.jsonl"), read_results(tmp_path / "at.jsonl")
     gap = certified_accuracy(certified_radii(few), at) - certified_accuracy(certified_radii(full), at)
-    assert np.abs(gap).max() <= 1.01 / 40
+    assert np.abs(gap).max() <= 4.01 / 40
     assert 10 * sum(r.certificate.passes for r in few) < sum(r.certificate.passes for r in full)
 
 
@@ -257,7 +299,7 @@ def test_kill_9_at_20_random_moments_loses_and_doubles_nothing(setting, tmp_path
 def test_rows_that_no_evaluation_writes_are_refused(setting, tmp_path, change) -> None:
     out = tmp_path / "o.jsonl"
     run(setting, out, indices=range(1))
-    row = json.loads(out.read_text())
+    row = json.loads(lines_of(out)[0])
     out.write_text(json.dumps(row | change) + "\n")
     with pytest.raises(ds.InputError, match="line 1"):
         read_results(out)
@@ -269,7 +311,7 @@ def test_rows_that_no_evaluation_writes_are_refused(setting, tmp_path, change) -
 def test_a_row_without_its_label_is_not_resumed(setting, tmp_path) -> None:
     out = tmp_path / "o.jsonl"
     run(setting, out, indices=range(1))
-    row = json.loads(out.read_text())
+    row = json.loads(lines_of(out)[0])
     del row["true_label"]
     out.write_text(json.dumps(row) + "\n")
     with pytest.raises(ds.InputError, match="line 1 is not a result"):

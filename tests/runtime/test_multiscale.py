@@ -107,16 +107,15 @@ def test_the_label_comes_from_selection_votes_alone() -> None:
     assert (settled.guess, settled.label, settled.radius) == (0, None, 0)
 
 
-def test_alpha_shares_add_up_to_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over both levels: one bound for the label and one for each class, each with its share."""
-    spent = 0.0
+def test_no_level_spends_more_than_alpha_over_k(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bound for the label and one for the largest class at each level: alpha / K each, and only K can matter."""
+    spent = []
     plain = ds.Fixed.lower
 
     def lower(self: ds.Fixed, successes: np.ndarray, look: int, alpha: float) -> np.ndarray:
-        nonlocal spent
-        spent += np.size(successes) * alpha
+        spent.append((np.size(successes), alpha))
         return plain(self, successes, look, alpha)
 
     monkeypatch.setattr(ds.Fixed, "lower", lower)
     outcome([980, 10, 10], [300, 300, 400])
-    assert spent == pytest.approx(0.01)
+    assert spent == [(1, 0.005)] * 4

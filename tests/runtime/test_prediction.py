@@ -12,6 +12,7 @@ from scipy import stats
 
 import dualsmooth as ds
 from dualsmooth.runtime.prediction import candidates, predicted, prediction
+from dualsmooth.runtime.rules import quantile_of
 from dualsmooth.runtime.votes import Stream, Tally
 
 ROUTER, ALPHA, N = Stream("estimator", 0, "prediction"), 0.05, 40
@@ -25,15 +26,22 @@ def tally(estimator: list[int], *classifiers: list[int]) -> Tally:
     return made
 
 
-@pytest.mark.parametrize("interval", [True, False])
-def test_router_keeps_the_true_route_exactly(interval: bool) -> None:
+@pytest.mark.parametrize("route", ["median", "mode", "quantile:0.3"])
+def test_router_keeps_the_true_route_exactly(route: str) -> None:
     """Exact, over all votes of three levels: the true route is dropped with probability at most alpha / 2."""
     splits = [(a, b, N - a - b) for a, b in product(range(N + 1), repeat=2) if a + b <= N]
-    kept = {split: candidates(tally(list(split)), levels=3, alpha=ALPHA, interval=interval) for split in splits}
-    for p in ([0.5001, 0.2999, 0.2], [0.49, 0.31, 0.2], [0.35, 0.34, 0.31], [0.2, 0.301, 0.499], [0.1, 0.8, 0.1]):
-        route = int((np.cumsum(p) >= 0.5).argmax()) if interval else int(np.argmax(p))
+    kept = {split: candidates(tally(list(split)), levels=3, alpha=ALPHA, route=route) for split in splits}
+    for p in (
+        [0.3001, 0.3998, 0.3001],
+        [0.5001, 0.2999, 0.2],
+        [0.49, 0.31, 0.2],
+        [0.35, 0.34, 0.31],
+        [0.2, 0.301, 0.499],
+        [0.1, 0.8, 0.1],
+    ):
+        true = int(np.argmax(p)) if route == "mode" else int((np.cumsum(p) >= quantile_of(route)).argmax())
         weights = stats.multinomial.pmf(splits, N, p)
-        wrong = sum(w for w, split in zip(weights, splits, strict=True) if kept[split] and route not in kept[split])
+        wrong = sum(w for w, split in zip(weights, splits, strict=True) if kept[split] and true not in kept[split])
         assert wrong <= ALPHA / 2
 
 
@@ -44,7 +52,7 @@ def test_label_is_wrong_with_probability_at_most_alpha(p: float) -> None:
     for k in range(N + 1):
         votes = Tally(2, 1)
         votes.record(Stream("classifier", 0, "prediction"), np.array([N - k, k]))
-        if predicted(votes, levels=1, alpha=ALPHA, interval=True)[0] == 1:
+        if predicted(votes, levels=1, alpha=ALPHA, route="median")[0] == 1:
             wrong += stats.binom.pmf(k, N, p)
     assert wrong <= ALPHA
     if p > 0.49:
@@ -53,17 +61,17 @@ def test_label_is_wrong_with_probability_at_most_alpha(p: float) -> None:
 
 def test_levels_that_disagree_abstain() -> None:
     torn = [30, 30]
-    assert predicted(tally(torn, [60, 0], [60, 0]), levels=2, alpha=ALPHA, interval=True) == (0, [0, 1])
-    assert predicted(tally(torn, [60, 0], [0, 60]), levels=2, alpha=ALPHA, interval=True) == (None, [0, 1])
-    assert predicted(tally(torn, [60, 0], [31, 29]), levels=2, alpha=ALPHA, interval=True) == (None, [0, 1])
-    assert predicted(tally([60, 0], [60, 0], [0, 60]), levels=2, alpha=ALPHA, interval=True) == (0, [0])
-    assert predicted(tally(torn, [60, 0], [60, 0]), levels=2, alpha=ALPHA, interval=False) == (None, [])
+    assert predicted(tally(torn, [60, 0], [60, 0]), levels=2, alpha=ALPHA, route="median") == (0, [0, 1])
+    assert predicted(tally(torn, [60, 0], [0, 60]), levels=2, alpha=ALPHA, route="median") == (None, [0, 1])
+    assert predicted(tally(torn, [60, 0], [31, 29]), levels=2, alpha=ALPHA, route="median") == (None, [0, 1])
+    assert predicted(tally([60, 0], [60, 0], [0, 60]), levels=2, alpha=ALPHA, route="median") == (0, [0])
+    assert predicted(tally(torn, [60, 0], [60, 0]), levels=2, alpha=ALPHA, route="mode") == (None, [])
 
 
 def test_only_levels_that_remain_are_sampled() -> None:
     for estimator, expected in (([40, 0, 0], [0]), ([20, 20, 0], [0, 1]), ([13, 14, 13], [0, 1, 2]), ([0, 0, 40], [2])):
         made = Tally(2, 3)
-        process = prediction(made, levels=3, alpha=ALPHA, n=N, interval=True)
+        process = prediction(made, levels=3, alpha=ALPHA, n=N, route="median")
         assert next(process) == [(ROUTER, N)]
         made.record(ROUTER, np.array(estimator))
         assert [request.stream.level for request in next(process)] == expected

@@ -13,7 +13,6 @@ from dualsmooth.runtime.bounds import lower_bound
 from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed
 from dualsmooth.runtime.certification import Outcome, Terms, settle
 from dualsmooth.runtime.prediction import predicted
-from dualsmooth.runtime.rules import make_plan
 from dualsmooth.runtime.votes import Stream, Tally
 
 N, ALPHA = 60, 0.05
@@ -76,24 +75,6 @@ def test_looks_that_were_not_fixed_in_advance() -> None:
     assert 1234 not in budget.looks
 
 
-def test_adding_levels_after_half_of_alpha_went_to_the_route() -> None:
-    """Half of alpha for the route, and half for the label at each of five levels, adds up to three alpha."""
-    count, n = 5, 200
-    k = np.arange(n + 1)
-    p = float(lower_bound(190, n, ALPHA / 2)) * (1 - 1e-9)
-    fails = float(stats.binom.pmf(k, n, p)[lower_bound(k, n, ALPHA / 2) > p].sum())
-    naive = 1 - (1 - fails) ** (1 + count)  # independent stages and levels, each just at its bound
-    assert naive > 2.5 * ALPHA
-    for kind, route in product(("median", "mode"), range(count)):
-        plan = make_plan(
-            "interval", kind, sigmas=tuple(range(1, count + 1)), sigma_e=1, route=route, label=0, alpha=ALPHA
-        )
-        assert sum(claim.alpha for claim in plan.claims) <= ALPHA * (1 + 1e-12)
-        worst = [lower_bound(k, n, c.alpha) for c in plan.claims]
-        each = [max(stats.binom.pmf(k, n, q) @ (low > q) for q in low[150:] * (1 - 1e-9)) for low in worst]
-        assert 1 - np.prod(1 - np.array(each)) <= ALPHA
-
-
 def test_choosing_the_best_sigma_afterwards() -> None:
     """The envelope over single sigmas, each at alpha, is no certificate; one guessed route is."""
     k = np.arange(N + 1)
@@ -119,7 +100,7 @@ def test_predicting_from_the_winner_alone() -> None:
     for k in range(N + 1):
         tally = Tally(2, 1)
         tally.record(Stream("classifier", 0, "prediction"), np.array([N - k, k]))
-        if predicted(tally, levels=1, alpha=ALPHA, interval=True)[0] is not None:
+        if predicted(tally, levels=1, alpha=ALPHA, route="median")[0] is not None:
             wrong += stats.binom.pmf(k, N, 0.5)
     assert wrong <= ALPHA
 
