@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -302,13 +303,13 @@ def _plan(args: argparse.Namespace) -> int:
                 "n": f.n,
                 "certified_accuracy": list(certified_accuracy(f.radii)),
                 "acr": average_certified_radius(f.radii),
-                "acr_formula": f.formula_acr,
+                "acr_formula": None if math.isnan(f.formula_acr) else f.formula_acr,
             }
             for f in forecasts
         ]
         print(json.dumps({"approximate": True, "radii": list(RADII), "forecasts": rows}))
     else:
         print(markdown_table(curves))
-        formula = ", ".join(f"{f.formula_acr:.3f}" for f in forecasts)
+        formula = ", ".join("too few passes" if math.isnan(f.formula_acr) else f"{f.formula_acr:.3f}" for f in forecasts)
         print(f"\nACR by the formula of arXiv 2404.17371: {formula}. For planning only, not certificates.")
     return 0

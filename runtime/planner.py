@@ -26,7 +26,8 @@ from dualsmooth.runtime.votes import ESTIMATION, Counts, Tally
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predicted radii [images] at `n` passes a stream (-1 where wrong or abstained), and the formula's ACR."""
+    """Predicted radii [images] at `n` passes a stream (-1 where wrong or abstained), and the formula's ACR: NaN where
+    the formula says nothing, since so few passes (up to 29 at alpha = 0.001) leave it no share of the radius."""
 
     n: int
     radii: npt.NDArray[np.float64]
@@ -44,7 +45,8 @@ def plan(results: Sequence[Result], passes: Sequence[int]) -> list[Forecast]:
         raise InputError(f"the pilot has budget {pilot}; expected results of one Fixed budget")
     own = np.array([r.certificate.radius if r.certificate.label == r.true_label else 0.0 for r in results])
     alpha = results[0].certificate.alpha
-    limit = average_certified_radius(own) / max(_share(pilot.n, alpha), 1e-9)
+    known = _share(pilot.n, alpha)
+    limit = average_certified_radius(own) / known if known > 0 else math.nan
     forecasts = []
     for n in passes:
         budget = Fixed(n, n0=pilot.n0)
@@ -53,12 +55,14 @@ def plan(results: Sequence[Result], passes: Sequence[int]) -> list[Forecast]:
             certificate = result.certificate
             outcome = settle(replace(certificate.terms, budget=budget), _scaled(certificate.tally, n))
             radii.append(outcome.radius if outcome.label == result.true_label else -1.0)
-        forecasts.append(Forecast(n, np.array(radii), limit * _share(n, alpha)))
+        share = _share(n, alpha)
+        forecasts.append(Forecast(n, np.array(radii), limit * share if share > 0 else math.nan))
     return forecasts
 
 
 def _share(n: int, alpha: float) -> float:
-    return max(0.0, 1 - 1.64 * float(normal_quantile(1 - alpha / 2)) / math.sqrt(n))
+    """ACR(n) / ACR(inf) by the formula; 0 or less where it does not hold."""
+    return 1 - 1.64 * float(normal_quantile(1 - alpha / 2)) / math.sqrt(n)
 
 
 def _scaled(tally: Tally, n: int) -> Tally:

@@ -209,7 +209,7 @@ class ResultsWriter:
             if seed.fixed:
                 return seed
             raise InputError(
-                f"{self.path} has no header (merged files have none), so the seed of its run is not known; evaluate the "
+                f"{self.path} has no header (merged files have none), so its run's seed is not known; evaluate the "
                 "other images into another file with --out, and merge both"
             )
         same = held.fixed == seed.fixed and (not seed.fixed or held.entropy == seed.entropy)
