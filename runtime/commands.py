@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +306,9 @@ def _word(certificate: Certificate, smoother: Smoother | None, *, replayed: bool
             f"that they were drawn by {stated.provider}, {stated.engine} is the issuer's word: replayed on "
             f"{smoother.engine.provider}, {smoother.engine.name}"
         )
-    return [*notes, f"version {certificate.version} of dualsmooth is the issuer's word"]
+    if not replayed or certificate.version != version("dualsmooth"):
+        notes.append(f"that version {certificate.version} of dualsmooth issued it is the issuer's word")
+    return notes
 
 
 def _strict(certificate: Certificate, radius: float, seen: dict[tuple[int, int], int], line: int) -> None:

@@ -11,6 +11,7 @@ from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.results import Result
 from dualsmooth.runtime.rules import single_rule
 
+FRONTIER = tuple(f"interval@quantile:0.{q}" for q in range(1, 10))
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
 
 
@@ -27,6 +28,8 @@ def certified_radii(
         sigmas = results[0].certificate.terms.sigmas
         single = [certified_radii(results, rule=single_rule(s), alpha=alpha) for s in sigmas]
         return np.asarray(np.stack(single).max(axis=0))
+    if rule is not None and route is None:
+        rule, route = split_route(rule)
     radii = []
     for result in results:
         certificate = result.certificate
@@ -50,5 +53,14 @@ def average_certified_radius(radii: npt.NDArray[np.float64]) -> float:
 
 
 def expand_rules(rules: Sequence[str], sigmas: Sequence[float]) -> list[str]:
-    """`single` stands for every `single:SIGMA`."""
-    return [name for rule in rules for name in ([single_rule(s) for s in sigmas] if rule == "single" else [rule])]
+    """`single` stands for every `single:SIGMA`, `frontier` for the interval rule at nine quantiles of the route: the
+    points between small and large radii that one bundle can serve without training."""
+    groups = {"single": [single_rule(s) for s in sigmas], "frontier": list(FRONTIER)}
+    return [name for rule in rules for name in groups.get(rule, [rule])]
+
+
+def split_route(name: str) -> tuple[str, str | None]:
+    """`interval@quantile:0.3` is the rule `interval` with that route; other names are rules with their default
+    route."""
+    rule, _, route = name.partition("@")
+    return rule, route or None

@@ -91,9 +91,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     report = commands.add_parser("report", help="certified accuracy of results files and TSV logs")
     report.add_argument("results", nargs="+", type=Path)
     report.add_argument(
-        "--rule", action="append", help="recompute from the votes: interval, paper, multiscale, single, oracle"
+        "--rule",
+        action="append",
+        help="recompute from the votes: interval, paper, multiscale, single (all), oracle, frontier (of routes), RULE@ROUTE",
     )
-    report.add_argument("--route", help="median or mode, for recomputing")
+    report.add_argument("--route", help="median, mode or quantile:Q, for recomputing")
     report.add_argument("--alpha", type=float, help="recompute at another alpha")
     report.add_argument("--radii", default=",".join(f"{r:g}" for r in RADII), help="comma-separated")
     report.add_argument(
@@ -310,6 +312,8 @@ def _plan(args: argparse.Namespace) -> int:
         print(json.dumps({"approximate": True, "radii": list(RADII), "forecasts": rows}))
     else:
         print(markdown_table(curves))
-        formula = ", ".join("too few passes" if math.isnan(f.formula_acr) else f"{f.formula_acr:.3f}" for f in forecasts)
+        formula = ", ".join(
+            "too few passes" if math.isnan(f.formula_acr) else f"{f.formula_acr:.3f}" for f in forecasts
+        )
         print(f"\nACR by the formula of arXiv 2404.17371: {formula}. For planning only, not certificates.")
     return 0

@@ -174,10 +174,9 @@ def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) ->
         )
     if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) < 50:
         value = int(value)
-    made = Seed.make(value, noise)
     if value is None and nonce is not None and secret is not None:
         return replace(secret.answering(nonce), noise=noise).at(index)
-    return made.at(index)
+    return Seed.make(value, noise).at(index)
 
 
 class Service:

@@ -266,10 +266,10 @@ class Seeds:
     when its turn comes. Raises `InputError` where this machine cannot make such noise."""
 
     def __init__(self, seed: int | Seed | None, noise: Noise | None) -> None:
-        base = seed if isinstance(seed, Seed) else Seed.make(seed, noise)
+        fresh = seed is None and not getattr(noise, "shared", False)
+        base = seed if isinstance(seed, Seed) else Seed.make(0 if fresh else seed, noise)
         base.require_generator()
-        self.noise = base.noise
-        self._base = None if seed is None and not base.noise.shared else base
+        self.noise, self._base = base.noise, None if fresh else base
 
     def at(self, index: int) -> Seed:
         return (self._base or Seed.make(None, self.noise)).at(index)

@@ -187,7 +187,7 @@ def main() -> None:
         "# Where alpha goes: exact errors",
         "",
         "How often a certified radius is above the true one, at the worst case that was found, by enumeration of every",
-        f"possible vote count (n = {N} votes a stream, alpha = {ALPHA:g}; no sampling). Up to alpha: sound. Near alpha:",
+        f"possible vote count (n = {N} votes a stream, alpha = {ALPHA:g}; no sampling). Up to alpha: sound. Near it:",
         "nothing is given away. `wrong` is a plausible mistake. `python scripts/exact_shares.py` makes this page; the",
         "theorem is in [mathematics.md](mathematics.md).",
         "",

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed
-from dualsmooth.runtime.curves import certified_radii, expand_rules
+from dualsmooth.runtime.certification import Terms
+from dualsmooth.runtime.curves import certified_radii, expand_rules, split_route
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.results import Result, read_results
 from dualsmooth.runtime.tsv import LogRow, is_log, read_log
@@ -83,7 +84,8 @@ def load_runs(
                 base = _recomputed(results, None, None, alpha)
                 runs.append(Run.of(base, name=name, source=str(path), rule=rule))
                 continue
-            own = _recomputed(results, rule, route, alpha)
+            own_rule, own_route = (None, None) if rule is None else split_route(rule)
+            own = _recomputed(results, own_rule, own_route or route, alpha)
             runs.append(Run.of(own, name=name, source=str(path)))
     return runs
 
@@ -133,7 +135,13 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
         "engine": f"{artefact.engine}, provider {artefact.provider}, {artefact.precision}",
         "bundle": f"manifest {artefact.manifest_sha256[:16]}…",
         "seeds": f"chosen by a person for {fixed:,} images" if fixed else "from the operating system's entropy",
+        "certified": terms.subject,
+        **({"recomputed": _origin(certificate.drawn)} if certificate.drawn is not None else {}),
     }
+
+
+def _origin(drawn: Terms) -> str:
+    return f"the votes were drawn for {drawn.rule}, route by {drawn.route_kind}, alpha {drawn.alpha:g}"
 
 
 def _passes(budget: Budget) -> str:

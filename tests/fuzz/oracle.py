@@ -34,16 +34,26 @@ def mixture(h: float, t: float, alpha: float) -> float:
     return low
 
 
-def bound(budget: str, looks: list[Json], event: frozenset[int], alpha: float) -> float:
-    """The best lower bound on the probability of `event` over the looks of one stream."""
-    kind, size = budget.split(":")[0], 1
+def bound(budget: str, looks: list[Json], event: frozenset[int], alpha: float, classes: int) -> float:
+    """The best lower bound over the looks of one stream: on the probability of `event`, or, for the event of "not" (-1)
+    and a label, on that of each class but the label not to be voted for."""
+    kind, arguments = budget.split(":")[0], budget.split(":")[1:]
+    size, horizon = 1, 0
     if kind == "adaptive":
-        size = len(schedule(int(budget.split(":")[1]), 200, 2.0))
+        size = len(schedule(int(arguments[0]), 200, 2.0))
+    elif kind.startswith("at-"):
+        horizon = int(arguments[1]) if len(arguments) > 1 else 100_000
     best = 0.0
     for number, look in enumerate(looks):
         n, k = sum(look.values()), sum(v for c, v in look.items() if int(c) in event)
-        share = alpha if size == 1 else alpha * (0.8 if number == size - 1 else 0.2 / (size - 1))
-        best = max(best, mixture(k, n, min(alpha, 0.1)) if kind.startswith("at-") else clopper_pearson(k, n, share))
+        if -1 in event:
+            k = n - max(look.get(str(c), 0) for c in range(classes) if c not in event)
+        if kind.startswith("at-"):
+            best = max(best, mixture(k, n, min(0.8 * alpha, 0.1)))
+            best = max(best, clopper_pearson(k, n, 0.2 * alpha)) if n == horizon else best
+        else:
+            share = alpha if size == 1 else alpha * (0.8 if number == size - 1 else 0.2 / (size - 1))
+            best = max(best, clopper_pearson(k, n, share))
     return best
 
 
@@ -54,35 +64,36 @@ def schedule(last: int, first: int, ratio: float) -> list[int]:
     return sorted(set(sizes))
 
 
-def claims_of(rule: str, kind: str, count: int, route: int, label: int, alpha: float) -> list[Claim]:
-    mine = frozenset([label])
-    if rule.startswith("single:") or count == 1:
-        return [("classifier", route, mine, alpha)]
-    everything = range(count)
-    below, above = frozenset(range(route + 1)), frozenset(range(route, count))
-    if rule == "paper":
-        events = [frozenset([route])] if kind == "mode" else [e for e in (below, above) if len(e) < count]
-        shares = [alpha / 2 / len(events)] * len(events)
+def claims_of(rule: str, kind: str, count: int, classes: int, route: int, label: int, alpha: float) -> list[Claim]:
+    """The claims and shares of version 2; -1 in an event stands for "any class but the one that comes closest"."""
+
+    def says(level: int, share: float) -> list[Claim]:
+        if classes == 2:
+            return [("classifier", level, frozenset([label]), share)]
         return [
-            *(("estimator", 0, e, a) for e, a in zip(events, shares, strict=True)),
-            ("classifier", route, mine, alpha / 2),
+            ("classifier", level, frozenset([label]), 0.9 * share),
+            ("classifier", level, frozenset([label, -1]), 0.1 * share),
         ]
-    if kind == "median":
-        events = [frozenset(range(j)) for j in range(1, count)] + [frozenset(range(j, count)) for j in range(1, count)]
-        main = {e for e in (below, above) if len(e) < count}
-    else:
-        events = list({frozenset([route]): 0, **{frozenset(everything) - {s}: 0 for s in everything if s != route}})
-        main = {frozenset([route])}
-    rest = len(events) - len(main)
-    shares = [
-        alpha / 2 * (0.98 / len(main) if e in main else 0.02 / rest) if rest else alpha / 2 / len(events)
-        for e in events
-    ]
-    claims: list[Claim] = [("estimator", 0, e, a) for e, a in zip(events, shares, strict=True)]
-    return [
-        *claims,
-        *(("classifier", s, mine, alpha / 2 * (0.98 if s == route else 0.02 / (count - 1))) for s in everything),
-    ]
+
+    if rule.startswith("single:") or count == 1:
+        return says(route, alpha)
+    out = alpha if rule == "paper" else 0.8 * alpha
+    claims = says(route, alpha)
+    for s in range(count):
+        if s == route:
+            continue
+        if rule == "interval":
+            claims += says(s, 0.2 * alpha)
+        if kind != "mode":
+            facing = range(s) if s > route else range(s + 1, count)
+            claims.append(("estimator", 0, frozenset(facing), out))
+        elif count == 2:
+            claims.append(("estimator", 0, frozenset([route]), out))
+        else:
+            claims.append(("estimator", 0, frozenset(range(count)) - {s}, 0.1 * out))
+    if kind == "mode" and count > 2:
+        claims.append(("estimator", 0, frozenset([route]), 0.9 * out))
+    return claims
 
 
 def proven(stated: Json) -> tuple[int | None, float]:
@@ -103,15 +114,16 @@ def proven(stated: Json) -> tuple[int | None, float]:
         route = 0
     else:
         counts = chosen("estimator/0/selection", count)
-        half = next(j for j in range(count) if 2 * sum(counts[: j + 1]) >= sum(counts))
-        route = half if kind == "median" else counts.index(max(counts))
+        q = float(kind[9:]) if kind.startswith("quantile:") else 0.5
+        at = next(j for j in range(count) if sum(counts[: j + 1]) >= q * sum(counts))
+        route = counts.index(max(counts)) if kind == "mode" else at
     counts = chosen(f"classifier/{route}/selection", terms["classes"])
     label = counts.index(max(counts))
-    claims = claims_of(rule, kind, count, route, label, alpha)
-    lower = {
-        (stage, level, event): bound(terms["budget"], votes.get(f"{stage}/{level}/estimation", []), event, share)
-        for stage, level, event, share in claims
-    }
+    classes = terms["classes"]
+    lower: dict[tuple[str, int, frozenset[int]], float] = {}
+    for stage, level, event, share in claims_of(rule, kind, count, classes, route, label, alpha):
+        looks = votes.get(f"{stage}/{level}/estimation", [])
+        lower[stage, level, event] = bound(terms["budget"], looks, event, share, classes)
     z = {key: float(special.ndtri(p)) for key, p in lower.items()}
 
     def best(allowed: frozenset[int]) -> float:
@@ -119,11 +131,15 @@ def proven(stated: Json) -> tuple[int | None, float]:
 
     radius = math.inf
     for s in range(count):
-        says = sigmas[s] * max(0.0, z.get(("classifier", s, frozenset([label])), 0.0))
-        if len(claims) == 1:
+        top = z.get(("classifier", s, frozenset([label])), -math.inf)
+        rival = z.get(("classifier", s, frozenset([label, -1])), -math.inf)
+        says = sigmas[s] * max(0.0, top, (top + rival) / 2)
+        if rule.startswith("single:") or count == 1:
             excluded = 0.0 if s == route else math.inf
-        elif kind == "median":
-            excluded = sigma_e * max(0.0, best(frozenset(range(s))), best(frozenset(range(s + 1, count))))
+        elif kind != "mode":
+            cut = float(special.ndtri(float(kind[9:]))) if kind.startswith("quantile:") else 0.0
+            heads, tails = best(frozenset(range(s))), best(frozenset(range(s + 1, count)))
+            excluded = sigma_e * max(0.0, heads - cut, tails + cut)
         elif s == route:
             excluded = 0.0
         else:
@@ -136,13 +152,13 @@ def proven(stated: Json) -> tuple[int | None, float]:
 def _cascade(stated: Json) -> tuple[int | None, float]:
     terms, votes = stated["terms"], stated["votes"]
     sigmas, classes = terms["sigmas"], terms["classes"]
-    share, limit = stated["alpha"] / len(sigmas) / 2, math.inf
+    share, limit = stated["alpha"] / len(sigmas), math.inf
     for level in reversed(range(len(sigmas))):
         select, look = votes[f"classifier/{level}/selection"][-1], votes[f"classifier/{level}/estimation"][-1]
         counts = [select.get(str(c), 0) for c in range(classes)]
         label, n = counts.index(max(counts)), sum(look.values())
         says = sigmas[level] * max(0.0, float(special.ndtri(clopper_pearson(look.get(str(label), 0), n, share))))
-        no = [clopper_pearson(n - look.get(str(c), 0), n, share / classes) for c in range(classes)]
+        no = [clopper_pearson(n - look.get(str(c), 0), n, share) for c in range(classes)]
         abstains = sigmas[level] * max(0.0, float(special.ndtri(np.min(no))))
         radius = min(says, limit)
         if says > 0 or abstains == 0 or level == 0:

@@ -184,6 +184,7 @@ def test_stating_other_noise_levels(path: Path) -> None:
     smoother = ds.load(path, threads=1)
     data = json.loads(smoother.certify(toys.image(0.6, 0.1), rule="single:0.25", budget=FIXED).to_json())
     data["terms"].update(sigmas=[0.5, 1.0], rule="single:0.5")
+    data["subject"] = "the classifier smoothed at sigma 0.5"
     for name in ("radius", "sigma", "class_radius"):
         data[name] *= 2
     data["class_radii"] = [2 * radius for radius in data["class_radii"]]

@@ -47,7 +47,7 @@ ASK = {"budget": "fixed:400:20", "seed": "3"}
 
 def test_answers_are_those_of_a_direct_call(smoother: ds.Smoother) -> None:
     expected = smoother.certify(IMAGE, budget=ds.Fixed(400, n0=20), seed=3).to_json()
-    service = Service(smoother)
+    service = Service(smoother, Limits(allow_seed=True))
     replies = [Collected() for _ in range(5)]
     for reply in replies:
         service.submit(IMAGE, ASK, reply)
@@ -58,7 +58,7 @@ def test_answers_are_those_of_a_direct_call(smoother: ds.Smoother) -> None:
 
 
 def test_requests_that_come_later_join_the_batches(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, service = Gate(smoother, monkeypatch), Service(smoother)
+    gate, service = Gate(smoother, monkeypatch), Service(smoother, Limits(allow_seed=True))
     replies = [Collected() for _ in range(3)]
     service.submit(IMAGE, {"budget": "fixed:60:20"}, replies[0])
     gate.open(1)
@@ -71,7 +71,7 @@ def test_requests_that_come_later_join_the_batches(smoother: ds.Smoother, monkey
 
 
 def test_a_long_request_does_not_hold_up_a_short_one(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, service = Gate(smoother, monkeypatch), Service(smoother)
+    gate, service = Gate(smoother, monkeypatch), Service(smoother, Limits(allow_seed=True))
     long, short = Collected(), Collected()
     service.submit(IMAGE, {"budget": "fixed:100000"}, long)
     gate.open(1)
@@ -89,7 +89,7 @@ def test_a_long_request_does_not_hold_up_a_short_one(smoother: ds.Smoother, monk
 
 def test_the_memory_of_the_request_may_be_reused(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton frees an input as soon as `execute` returns."""
-    gate, service, reply = Gate(smoother, monkeypatch), Service(smoother), Collected()
+    gate, service, reply = Gate(smoother, monkeypatch), Service(smoother, Limits(allow_seed=True)), Collected()
     memory = IMAGE.copy()
     service.submit(memory, ASK, reply)
     memory[:] = 0
@@ -100,7 +100,7 @@ def test_the_memory_of_the_request_may_be_reused(smoother: ds.Smoother, monkeypa
 
 
 def test_cancellation_stops_within_a_batch(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, service, reply = Gate(smoother, monkeypatch), Service(smoother), Collected()
+    gate, service, reply = Gate(smoother, monkeypatch), Service(smoother, Limits(allow_seed=True)), Collected()
     service.submit(IMAGE, {"budget": "fixed:100000"}, reply)
     gate.open(2)
     reply.stop = True
@@ -147,7 +147,7 @@ def test_a_failed_batch_fails_its_own_requests_only(smoother: ds.Smoother, monke
     monkeypatch.setattr(smoother.engine, "_votes", votes)
     monkeypatch.setattr(smoother, "check_image", lambda image, noise=None: image)
     smoother.batch_size = 1  # so that no batch is shared
-    service = Service(smoother)
+    service = Service(smoother, Limits(allow_seed=True))
     good, bad = Collected(), Collected()
     service.submit(toys.image(99, 0), {"budget": "fixed:50:5"}, bad)
     service.submit(IMAGE, {"budget": "fixed:50:5"}, good)
@@ -160,7 +160,7 @@ def test_a_failed_batch_fails_its_own_requests_only(smoother: ds.Smoother, monke
 
 
 def test_closing_fails_what_is_open(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, service, reply = Gate(smoother, monkeypatch), Service(smoother), Collected()
+    gate, service, reply = Gate(smoother, monkeypatch), Service(smoother, Limits(allow_seed=True)), Collected()
     service.submit(IMAGE, {"budget": "fixed:100000"}, reply)
     gate.open(3)
     threading.Timer(0.0, gate.open).start()
@@ -175,7 +175,7 @@ def test_an_unexpected_error_fails_all_and_is_seen(smoother: ds.Smoother, monkey
         raise MemoryError("gone")
 
     monkeypatch.setattr(smoother.engine, "_votes", votes)
-    service, reply = Service(smoother), Collected()
+    service, reply = Service(smoother, Limits(allow_seed=True)), Collected()
     service.submit(IMAGE, ASK, reply)
     assert reply.done.wait(60)
     assert isinstance(reply.error, ds.EngineError)
@@ -185,7 +185,7 @@ def test_an_unexpected_error_fails_all_and_is_seen(smoother: ds.Smoother, monkey
 
 
 def test_progress_is_told_after_each_look(smoother: ds.Smoother) -> None:
-    service, reply = Service(smoother), Collected(wants_progress=True)
+    service, reply = Service(smoother, Limits(allow_seed=True)), Collected(wants_progress=True)
     service.submit(IMAGE, {"budget": "adaptive:10000", "seed": "1"}, reply)
     assert reply.done.wait(60)
     service.close()
