@@ -93,7 +93,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     report.add_argument(
         "--rule",
         action="append",
-        help="recompute from the votes: interval, paper, multiscale, single (all), oracle, frontier (of routes), RULE@ROUTE",
+        help="recompute from the votes: interval, paper, multiscale, single, oracle, frontier, RULE@ROUTE",
     )
     report.add_argument("--route", help="median, mode or quantile:Q, for recomputing")
     report.add_argument("--alpha", type=float, help="recompute at another alpha")

@@ -7,24 +7,18 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
+from dualsmooth.runtime.instruction_set import FEATURES, flags, has_int8, instruction_set
 from dualsmooth.runtime.noise import FLOAT, GENERATORS, LATTICE, Noise, Seed
 from dualsmooth.runtime.providers import clash, installed_wheels, ours, why_missing
 from dualsmooth.runtime.selftest import check_entropy, check_generator
 from dualsmooth.runtime.smoother import load
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
-FEATURES = {
-    "avx2": "vectors of 8 floats", "avx512f": "vectors of 16 floats",
-    "avx512_vnni": "fast int8", "avx_vnni": "fast int8", "amx_int8": "very fast int8",
-    "amx_bf16": "very fast bf16", "asimddp": "fast int8",
-}  # fmt: skip
-CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -101,15 +95,15 @@ def _providers() -> Finding:
 
 def _processor() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    flags: set[str] = set()
-    if CPUINFO.is_file():
-        lines = CPUINFO.read_text("utf-8", "replace").splitlines()
-        named = [line for line in lines if line.startswith(("flags", "Features"))]
-        flags = {flag for line in named for flag in line.split(":")[-1].split()}
-    found = [f"{name} ({use})" for name, use in FEATURES.items() if name in flags]
+    found = [f"{name} ({use})" for name, use in FEATURES.items() if name in flags()]
     text = f"{cores} cores for this process; {', '.join(found) or 'no known vector extensions'}"
-    if flags and not any("int8" in FEATURES[name] for name in flags & set(FEATURES)):
-        return Finding("processor", NOTE, f"{text}; no int8 dot products: int8 bundles gain less than elsewhere")
+    text += f"; certificates name {instruction_set()}"
+    if not has_int8():
+        return Finding(
+            "processor", NOTE,
+            f"{text}; no int8 dot products: int8 bundles gain less, and their sums saturate: they vote otherwise here",
+            "certify where you deploy; or export --precision int8 --reduce-range",
+        )  # fmt: skip
     return Finding("processor", GOOD, text)
 
 

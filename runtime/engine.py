@@ -14,6 +14,7 @@ from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.cuda import array_module, run_bound
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.instruction_set import instruction_set
 from dualsmooth.runtime.lanes import Lanes, Started
 from dualsmooth.runtime.providers import (
     CPU,
@@ -64,6 +65,8 @@ class Engine:
         self.provider, self.version = provider, str(self._onnxruntime.__version__)
         how = arithmetic(provider, options)
         self.name = f"onnxruntime {self.version}" + (f" ({how})" if how else "")
+        if provider in ("cpu", "openvino"):
+            self.name += f", {instruction_set()}"
         self._where = provider + (f" on device {options.device}" if options.device else "")
         self.xp = array_module(provider, options)
         self._device = int(options.device) if options.device.isdecimal() else 0

@@ -221,7 +221,10 @@ class Smoother:
             )
         )
         if tally.to_dict() != stated.to_dict():
-            raise CertificateError(f"replay on {self.engine.provider} drew other votes than the certificate states")
+            issuer, here = certificate.artefact, (self.engine.provider, self.engine.name)
+            why = f": it was issued on {issuer.provider}, {issuer.engine}, whose kernels round otherwise; replay there"
+            why = "" if (issuer.provider, issuer.engine) == here else why
+            raise CertificateError(f"replay on {', '.join(here)} drew other votes than the certificate states{why}")
 
     def terms(self, *, alpha: float, budget: Budget | None, rule: str, route: str | None) -> Terms:
         """Checked terms of a certificate under this bundle."""

@@ -88,8 +88,8 @@ def error(plan: Plan, world: World, n: int = N) -> float:
     exact = np.array([min(max(probability(claim, world), 0.0), 1 - 1e-15) for claim in plan.claims])
     truth = plan.radius(exact) * (1 + 1e-12) + 1e-12
     streams = sorted({(claim.stage, claim.level) for claim in plan.claims})
-    chances = np.ones(1)
-    reaches = np.zeros((1, len(world.sigmas)))
+    chances: Floats = np.ones(1)
+    reaches: Floats = np.zeros((1, len(world.sigmas)))
     for stage, level in streams:
         votes = world.router if stage == ESTIMATOR else world.labels[level]
         counts = compositions(n, len(votes))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dualsmooth.cli import main
-from dualsmooth.runtime import doctor, noise
+from dualsmooth.runtime import doctor, instruction_set, noise
 from dualsmooth.runtime.doctor import BAD, NOTE, Finding, examine
 
 
@@ -69,9 +69,23 @@ def test_a_tampered_generator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "mean is" in broken.text
 
 
-def test_a_processor_without_int8_products_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: fpu avx2\n")
-    monkeypatch.setattr(doctor, "CPUINFO", tmp_path / "cpuinfo")
-    assert finding("processor").state == NOTE
-    (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: fpu avx2 avx_vnni\n")
-    assert finding("processor").state == doctor.GOOD
+@pytest.mark.parametrize(
+    ("line", "name", "state"),
+    [
+        ("flags : fpu avx2", "avx2", NOTE),
+        ("flags : fpu avx2 avx_vnni", "avx_vnni", doctor.GOOD),
+        ("flags : avx2 avx512f avx512_vnni amx_int8", "amx_int8", doctor.GOOD),
+        ("Features : fp asimd asimddp", "asimddp", doctor.GOOD),
+    ],
+)
+def test_the_instructions_that_decide_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, name: str, state: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{line}\n")
+    monkeypatch.setattr(instruction_set, "CPUINFO", tmp_path / "cpuinfo")
+    instruction_set.flags.cache_clear()
+    found = finding("processor")
+    assert (found.state, instruction_set.instruction_set()) == (state, name)
+    assert name in found.text
+    monkeypatch.undo()
+    instruction_set.flags.cache_clear()
