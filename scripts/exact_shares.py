@@ -96,7 +96,8 @@ def error(plan: Plan, world: World, n: int = N) -> float:
         weights = stats.multinomial.pmf(counts, n, votes)
         bounds = [_bounds(plan, stage, level, row) for row in counts]
         if stage == ESTIMATOR:
-            chances, reaches = weights, np.array([plan.exclusion(b) for b in bounds])
+            chances = np.asarray(weights, np.float64)
+            reaches = np.array([plan.exclusion(b) for b in bounds])
     above = reaches > truth
     for s in range(len(world.sigmas)):
         passed = 0.0
