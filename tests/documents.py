@@ -26,6 +26,7 @@ SMALLER = {
     r"fixed:\d+": "fixed:50",
     r"adaptive:\d+": "adaptive:200",
     r"(at-radi\w+:[\d.,]+):\d+": r"\1:200",
+    r"imagefolder:([^@ ]+)(?= )": r"imagefolder:\1@32",
     r"--max \d+": "--max 4",
     r"--skip \d+": "--skip 1",
     r"--provider (cuda|tensorrt|openvino)": "--provider cpu",
@@ -44,7 +45,8 @@ USUAL = {
     "evaluate": "--max 4 --budget fixed:50",
     "bench": "--seconds 0.05 --turns 1 --batch-size 16",
     "train": "--validation 20 --labels 10 --votes 20 --classifier-epochs 1 --estimator-epochs 1 --threads 1 "
-    "--set classifier.experts=false --set metrics.images=2 --set metrics.votes=20 --set classifier.batch_size=16 --set estimator.batch_size=16",
+    "--set classifier.experts=false --set classifier.batch_size=16 --set estimator.batch_size=16 "
+    "--set metrics.images=2 --set metrics.votes=20",
 }
 """Options that make a command small; those that a command has already are left as they are."""
 INSTEAD = {

@@ -167,7 +167,7 @@ def test_settings_and_objects_can_be_read(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_text_names_exists(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Programs, commands, targets, extras and options, in blocks and in the running text, those too that no test runs."""
+    """Commands, targets, extras and options, in blocks and in the running text: those too that no test runs."""
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for command in (*documents.commands(ROOT / name), *documents.spans(ROOT / name)):
