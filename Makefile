@@ -6,8 +6,10 @@ LIGHT := build/venv-openvino
 LIGHT_TESTS := $(addprefix tests/,$(foreach name,engine providers sampler batch_size bench philox cuda,runtime/test_$(name).py) \
 	soundness/test_deployment.py)
 TORCH := torch==2.14.1 torchvision==0.29.1
+export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
+STEP = @printf '\n== %s\n'
 
-.PHONY: help demo serve test light nightly lint fast browser bench clean
+.PHONY: help demo serve test light nightly lint fast browser data bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -18,11 +20,14 @@ demo: $(DEMO)/ready ## certify 20 real images with the shipped bundle (installs 
 serve: $(DEMO)/serve ## serve the shipped bundle on a real Triton server on loopback (fetches it, 55 MB)
 	$(DEMO)/bin/python scripts/triton_server.py $(ARGS)
 
-test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engine's tests on OpenVINO
+test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engine's tests on OpenVINO (half an hour)
+	$(PYTHON) scripts/fetch_data.py build/data
+	$(STEP) 'tests, with their pace (half an hour on 2 cores)'
 	$(DEV)/bin/python -m pytest -q
 	$(MAKE) light
 
 light: $(LIGHT)/ready ## the engine's tests in a light environment with onnxruntime-openvino (no torch)
+	$(STEP) 'tests of the engine on OpenVINO'
 	$(LIGHT)/bin/python -m pytest -q $(LIGHT_TESTS)
 
 nightly: $(DEV)/ready ## the fuzz targets with 10,000 inputs each (build/fuzz.md: what happened to them)
@@ -32,12 +37,16 @@ fast: $(DEV)/ready ## the quick tests only
 	$(DEV)/bin/python -m pytest -x -q -m 'not slow'
 
 lint: $(DEV)/ready ## ruff and mypy --strict
+	$(STEP) 'ruff, mypy --strict'
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
 
 browser: ## a headless Chromium for the tests of the report, if none is installed
 	$(PYTHON) scripts/fetch_browser.py build/browser
+
+data: ## Fashion-MNIST into build/data, without root (DUALSMOOTH_DATA=build/data names it to dualsmooth)
+	$(PYTHON) scripts/fetch_data.py build/data --required
 
 bench: $(DEV)/ready $(LIGHT)/ready ## measure speed on this machine, into docs/bench.md (an hour; let nothing else run)
 	$(DEV)/bin/python scripts/bench_table.py --openvino $(LIGHT)/bin/python --out docs/bench.md $(ARGS)
@@ -46,6 +55,7 @@ clean: ## remove everything that make has built
 	rm -rf build
 
 $(DEMO)/ready: pyproject.toml
+	$(STEP) 'the light runtime, into $(DEMO)'
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/pip install --quiet -e '.[cpu,report]'
 	touch $@
@@ -55,11 +65,13 @@ $(DEMO)/serve: $(DEMO)/ready
 	touch $@
 
 $(LIGHT)/ready: pyproject.toml
+	$(STEP) 'the runtime with OpenVINO, into $(LIGHT)'
 	$(PYTHON) -m venv $(LIGHT)
 	$(LIGHT)/bin/pip install --quiet -e '.[openvino,fast]' onnx pytest
 	touch $@
 
 $(DEV)/ready: pyproject.toml
+	$(STEP) 'the tools of developers, into $(DEV) (5 GB, minutes)'
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --quiet $(TORCH)
 	$(DEV)/bin/pip install --quiet -e '.[dev]'

@@ -6,6 +6,7 @@ Small sets are NumPy arrays; folders of pictures are decoded when they are asked
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import zipfile
 import zlib
@@ -47,10 +48,16 @@ class Dataset:
         return len(self.labels)
 
 
+def fashion_mnist_folder() -> Path:
+    """`fashion-mnist` in the folder named by DUALSMOOTH_DATA (`make data` fills build/data), else Debian's package."""
+    named = os.environ.get("DUALSMOOTH_DATA")
+    return Path(named) / "fashion-mnist" if named else FASHION_MNIST_DIR
+
+
 def load_dataset(name: str, *, split: str = "test", data_dir: str | Path | None = None) -> Dataset:
     """Load a data set by name. `split` is `train` or `test`. Raises `InputError`.
 
-    - `fashion-mnist`: a folder of IDX files, gzipped or not (default: where Debian's package puts them)
+    - `fashion-mnist`: a folder of IDX files, gzipped or not (default: see `fashion_mnist_folder`)
     - `cifar10`: torchvision's layout, `data_dir` holds `cifar-10-batches-py`
     - `imagenet`: torchvision's layout, `data_dir` holds `train/WNID/*.JPEG` and `val/WNID/*.JPEG`; the shorter side is
       resized to 256 and the middle 224 x 224 taken
@@ -60,7 +67,7 @@ def load_dataset(name: str, *, split: str = "test", data_dir: str | Path | None 
     if split not in ("train", "test"):
         raise InputError(f"split {split!r} is unknown; expected train or test")
     if name == "fashion-mnist":
-        folder = Path(data_dir) if data_dir is not None else FASHION_MNIST_DIR
+        folder = Path(data_dir) if data_dir is not None else fashion_mnist_folder()
         prefix = "train" if split == "train" else "t10k"
         images = _read_idx(folder, f"{prefix}-images-idx3-ubyte", 3)
         labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
@@ -114,8 +121,8 @@ def _read_idx(folder: Path, stem: str, ndim: int) -> npt.NDArray[np.uint8]:
     path = next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), None)
     if path is None:
         raise InputError(
-            f"no {stem}[.gz] in {folder}; install Debian's dataset-fashion-mnist, or pass the folder of the IDX files "
-            "with --data-dir"
+            f"no {stem}[.gz] in {folder}; fetch it with `make data` and set DUALSMOOTH_DATA=build/data, or pass the "
+            "folder of the IDX files with --data-dir"
         )
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

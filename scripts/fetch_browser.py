@@ -36,7 +36,7 @@ exec "$here/chromium-bin" "$@"
 def main() -> None:
     folder = Path(sys.argv[1])
     target = folder / "chromium"
-    found = next(filter(None, map(shutil.which, INSTALLED)), None)
+    found = next((path for path in map(shutil.which, INSTALLED) if path and Path(path).stat().st_size), None)
     if found or target.exists():
         print(f"browser: {found or target}")
         return
@@ -47,7 +47,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=work, check=True, timeout=300)
+        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=work, check=True, timeout=300, capture_output=True)
         with tarfile.open(next(work.glob("*.tgz"))) as archive:
             archive.extractall(work, filter="data")
         subprocess.run(["node", "-e", UNPACK], cwd=work, check=True)

@@ -12,6 +12,7 @@ import attack_certificates
 import numpy as np
 import onnx
 import pytest
+import shipped
 import torch
 import torch_twin
 from attack_certificates import Attack, Networks, attack_image, away_from, changed, inside, lost_half, proven_route
@@ -119,6 +120,7 @@ def test_no_claim_of_the_shipped_bundle_is_broken(networks: Networks, images: np
 
 def test_the_page_is_written_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attack_certificates, "PROOF", 500)
+    monkeypatch.setenv("DUALSMOOTH_DATA", str(shipped.fashion_mnist(tmp_path / "data")))
     results, out = tmp_path / "a.jsonl", tmp_path / "attacks.md"
     options = ["--passes", "200", "--steps", "2", "--samples", "2", "--toys", "3", "--results", str(results)]
 

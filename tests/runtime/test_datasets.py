@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shipped import fashion_mnist, idx
 
-from dualsmooth.runtime.datasets import FASHION_MNIST_DIR, load_dataset
+from dualsmooth.runtime.datasets import fashion_mnist_folder, load_dataset
 from dualsmooth.runtime.errors import InputError
 
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
 LABELS = np.array([7, 0, 9], np.uint8)
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
 
 
 def folder(path: Path, *, images: bytes = idx(IMAGES), labels: bytes = idx(LABELS), zipped: bool = True) -> Path:
@@ -36,7 +33,15 @@ def test_idx_folder(tmp_path: Path, zipped: bool) -> None:
     assert len(data.classes) == 10
 
 
-@pytest.mark.skipif(not FASHION_MNIST_DIR.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_the_folder_of_data_sets_is_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUALSMOOTH_DATA", str(fashion_mnist(tmp_path)))
+    assert len(load_dataset("fashion-mnist")) == 200
+    monkeypatch.setenv("DUALSMOOTH_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(InputError, match=r"elsewhere/fashion-mnist; fetch it with `make data` and set DUALSMOOTH_DATA"):
+        load_dataset("fashion-mnist")
+
+
+@pytest.mark.skipif(not fashion_mnist_folder().is_dir(), reason="no Fashion-MNIST here: `make data`")
 def test_the_real_fashion_mnist() -> None:
     data = load_dataset("fashion-mnist")
     assert data.images.shape == (10_000, 1, 28, 28)

@@ -9,7 +9,7 @@ import pytest
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.datasets import FASHION_MNIST_DIR, load_dataset
+from dualsmooth.runtime.datasets import fashion_mnist_folder, load_dataset
 from dualsmooth.runtime.demo import DATA, SHIPPED_BUNDLE, SHIPPED_IMAGES
 
 
@@ -29,7 +29,7 @@ def test_shipped_images_are_test_images_that_may_be_used() -> None:
         x, y, index = arrays["x"], arrays["y"], arrays["index"]
     assert len(x) == len(y) == 200
     assert index.max() < 8000
-    if FASHION_MNIST_DIR.is_dir():
+    if fashion_mnist_folder().is_dir():
         whole = load_dataset("fashion-mnist")
         assert np.array_equal(x, whole.images[index, 0])
         assert np.array_equal(y, whole.labels[index])

@@ -23,7 +23,7 @@ function show(id, ...children) {
   byId(id).replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-const percent = (share, digits = 1) => (100 * share).toFixed(digits) + " %";
+const percent = (share, digits = 1) => (100 * share).toFixed(digits) + "\u00a0%";
 const whole = (n) => Math.round(n).toLocaleString("en");
 const floor = (x, digits = 3) => (Math.floor(x * 10 ** digits + 1e-9) / 10 ** digits).toFixed(digits);
 const plain = (x) => String(+x.toPrecision(6));

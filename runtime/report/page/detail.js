@@ -60,7 +60,7 @@ function voteTables(run, index) {
     const name = stream === "route" ? "estimator" : "classifier, " + sigmaName(run.sigmas[stream]);
     return make("tr", {}, make("td", {}, name, purpose === "selection" ? make("small", {}, "selection only") : null), make("td", { class: "words" }, top.slice(0, 3).map(([c, n]) => {
       const meter = make("span", { class: "meter", "aria-hidden": "true" });
-      meter.style.width = Math.max(2, (140 * n) / passes) + "px";
+      meter.style.width = Math.max(1, (45 * n) / passes) + "%"; // a width in pixels would widen the table of a narrow window
       return make("div", {}, meter, `${stream === "route" ? sigmaName(run.sigmas[c]) : className(c)}: ${percent(n / passes)}`);
     })), make("td", {}, whole(passes)));
   });
@@ -75,7 +75,7 @@ function normals(seed) {
 }
 function noisyCopies(url) {
   const { run, row } = detail, { width, height } = DATA.pictures;
-  const level = make("select", { id: "noise-level" }, run.sigmas.map((s, i) => make("option", { value: i, selected: i === run.route[row] }, sigmaName(s) + (i === run.route[row] ? " (chosen)" : ""))));
+  const level = make("select", { id: "noise-level" }, run.sigmas.map((s, i) => make("option", { value: i, selected: i === run.route[row] }, (i === run.route[row] ? "▸ " : "") + sigmaName(s))));
   const copies = make("div", { class: "noisy" }), source = new Image();
   const redraw = () => {
     const sigma = 255 * run.sigmas[level.value];
@@ -97,6 +97,6 @@ function noisyCopies(url) {
   source.addEventListener("load", redraw);
   source.src = url;
   level.addEventListener("change", redraw);
-  return [make("div", { class: "bar gap" }, make("label", {}, "What the networks see at ", level), make("button", { type: "button", onclick: () => { detail.draws += 1; redraw(); } }, "Draw again")), copies,
-    make("p", { class: "hint" }, "Noisy copies for looking at, cut to the range of a screen.")];
+  return [make("div", { class: "bar gap" }, make("label", {}, "Noisy copies at ", level), make("button", { type: "button", onclick: () => { detail.draws += 1; redraw(); } }, "Redraw")), copies,
+    make("p", { class: "hint" }, "What the networks see, for looking at: cut to the range of a screen.")];
 }

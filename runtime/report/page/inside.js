@@ -123,7 +123,7 @@ function spent(run) {
   const height = 34 + 34 * stages.length, left = 140;
   const most = Math.max(...means, 1);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": stages.map((name, k) => `${name}: ${whole(means[k])} passes an image`).join("; ") });
-  svg.append(draw("text", { x: width < NARROW ? 0 : left, y: 14 }, "mean passes an image, by base model and level"));
+  svg.append(draw("text", { x: width < NARROW ? 0 : left, y: 14 }, "mean passes an image"));
   stages.forEach((name, k) => {
     const y = 26 + 34 * k, wide = ((width - left - 110) * means[k]) / most;
     svg.append(draw("text", { class: "strong", x: left - 10, y: y + 17, "text-anchor": "end" }, name),

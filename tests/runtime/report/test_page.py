@@ -44,7 +44,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Result], Dat
 
 
 @pytest.fixture(scope="module")
-def shown(setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def shown(setting) -> Iterator[Page]:
     executable = find_browser()
     if executable is None:
         pytest.skip("no Chromium: install one, or `make browser`")
@@ -56,7 +56,7 @@ def shown(setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     ]
     file = folder / "report.html"
     file.write_text(html_report(runs, title=HOSTILE, dataset=dataset))
-    with browser(executable, tmp_path_factory.mktemp("profile")) as page:
+    with browser(executable) as page:
         page.open(file)
         yield page
 
@@ -141,7 +141,7 @@ class TestInABrowser:
 
     def test_exports(self, shown: Page, setting) -> None:
         """What the buttons save, caught instead of written to a folder."""
-        shown.run("window.saved = {}; save = (name, content) => { saved[name] = content; }")
+        shown.run("window.saved = {}; save = (name, content) => { saved[name] = content; }; 0")
         for selector in ("#table-tools button", "#table-tools button:last-child", "#curve-tools button",
                          "#curve-tools button:last-child", "#images-tools button"):  # fmt: skip
             shown.click(selector)
@@ -153,7 +153,7 @@ class TestInABrowser:
         assert shown.run("saved['dualsmooth-curve.svg']").startswith("<svg")
         assert "var(" not in shown.run("saved['dualsmooth-curve.svg'].replace(/style=\"[^\"]*\"/g, '')")
         assert shown.run("saved['dualsmooth-curve.png'].size") > 1000
-        for words in ("interval (40 images; passes: N = 500 a stage and level; alpha: 0.001", "Bands: 95 %"):
+        for words in ("interval (40 images; passes: N = 500 a stage and level; alpha: 0.001", "Bands: 95\u00a0%"):
             assert words in shown.run("saved['dualsmooth-curve.svg']")
             assert words not in shown.run("document.getElementById('curve-chart').textContent")
         assert len(list(csv.reader(io.StringIO(shown.run("saved['images.csv']"))))) == COUNT + 1
@@ -201,13 +201,14 @@ class TestInABrowser:
             shown.run("[...document.querySelectorAll('#images-table thead button')].map(b => b.textContent)")
         )  # no column for pictures that are not there
 
-    def test_a_narrow_window(self, single: Path, shown: Page) -> None:
+    @pytest.mark.parametrize(("width", "scale"), [(390, 0.95), (320, 0.8)])
+    def test_a_narrow_window(self, single: Path, shown: Page, width: int, scale: float) -> None:
         """Nothing is cut off, and text in charts keeps its size."""
-        shown.open(single, width=390, height=844)
-        assert shown.run("document.documentElement.scrollWidth") == 390
+        shown.open(single, width=width, height=844)
+        assert shown.run("document.documentElement.scrollWidth") == width
         for name in ("curve", "levels", "scatter", "pa", "passes"):
             svg = f"document.querySelector('#{name}-chart svg')"
-            assert shown.run(f"{svg}.getBoundingClientRect().width / {svg}.viewBox.baseVal.width") > 0.95, name
+            assert shown.run(f"{svg}.getBoundingClientRect().width / {svg}.viewBox.baseVal.width") > scale, name
             inside = "(b => t => (r => r.left > b.left - 2 && r.right < b.right + 2)(t.getBoundingClientRect()))"
             cut = f"[...{svg}.querySelectorAll('text')].filter(t => !{inside}({svg}.getBoundingClientRect())(t))"
             assert shown.run(f"{cut}.map(t => t.textContent)") == [], name
