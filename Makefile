@@ -5,11 +5,15 @@ DEV := build/venv-dev
 LIGHT := build/venv-openvino
 LIGHT_TESTS := $(addprefix tests/,$(foreach name,engine providers sampler batch_size bench philox cuda,runtime/test_$(name).py) \
 	soundness/test_deployment.py)
+OLDEST := build/venv-oldest
+OLDEST_TESTS := $(addprefix tests/,$(foreach name,bounds budgets rules certification certificate multiscale prediction \
+	noise votes engine sampler smoother evaluate,runtime/test_$(name).py) $(foreach name,binding properties \
+	statistics,soundness/test_$(name).py))
 TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo serve test light nightly lint fast browser data bench clean
+.PHONY: help demo serve test light oldest nightly lint fast browser data bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -25,10 +29,15 @@ test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engin
 	$(STEP) 'tests, with their pace (half an hour on 2 cores)'
 	$(DEV)/bin/python -m pytest -q
 	$(MAKE) light
+	$(MAKE) oldest
 
 light: $(LIGHT)/ready ## the engine's tests in a light environment with onnxruntime-openvino (no torch)
 	$(STEP) 'tests of the engine on OpenVINO'
 	$(LIGHT)/bin/python -m pytest -q $(LIGHT_TESTS)
+
+oldest: $(OLDEST)/ready ## the core's tests with the oldest NumPy, SciPy and ONNX Runtime that are allowed
+	$(STEP) 'tests with the oldest versions'
+	$(OLDEST)/bin/python -m pytest -q -m 'not slow' $(OLDEST_TESTS)
 
 nightly: $(DEV)/ready ## the fuzz targets with 10,000 inputs each (build/fuzz.md: what happened to them)
 	DUALSMOOTH_FUZZ=10000 $(DEV)/bin/python -m pytest -q tests/fuzz
@@ -68,6 +77,12 @@ $(LIGHT)/ready: pyproject.toml
 	$(STEP) 'the runtime with OpenVINO, into $(LIGHT)'
 	$(PYTHON) -m venv $(LIGHT)
 	$(LIGHT)/bin/pip install --quiet -e '.[openvino,fast]' onnx pytest
+	touch $@
+
+$(OLDEST)/ready: pyproject.toml
+	$(STEP) 'the runtime with its oldest dependencies, into $(OLDEST)'
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet -e . numpy==1.26.0 scipy==1.12.0 onnxruntime==1.18.0 pillow==10.0.0 onnx pytest hypothesis
 	touch $@
 
 $(DEV)/ready: pyproject.toml
