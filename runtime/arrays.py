@@ -120,7 +120,7 @@ def _levels(path: Path, images: Array) -> npt.NDArray[np.uint8]:
     low, high = images.min(), images.max()
     whole = images.dtype.kind != "f" or bool((images == np.rint(images)).all())
     if low >= 0 and high <= 255 and high != 1 and whole:
-        return images.astype(np.uint8)
+        return np.ascontiguousarray(images, np.uint8)
     if images.dtype.kind == "f" and 0 <= low <= high <= 1:
         slack = 4 * 255 * float(np.finfo(images.dtype).eps)
         levels = np.empty(images.shape, np.uint8)

@@ -106,6 +106,7 @@ def read_folders(
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; expected one with a folder of pictures for each class")
     train, test = (_split_folder(root, names) for names in (TRAIN, TEST))
+    _check_flat(root, train, test)
     tree = train or root
     if test is not None and split == "test":
         tree = test
@@ -152,6 +153,15 @@ def _split_folder(root: Path, names: Sequence[str]) -> Path | None:
 def _shorter_side(size: tuple[int, int], wanted: int) -> tuple[int, int]:
     width, height = size
     return (wanted, int(wanted * height / width)) if width <= height else (int(wanted * width / height), wanted)
+
+
+def _check_flat(root: Path, train: Path | None, test: Path | None) -> None:
+    """Refuse a split whose pictures lie in no class folders, as ImageNet's validation images come."""
+    there = _subfolders(root)
+    for names, found in ((TRAIN, train), (TEST, test)):
+        flat = [name for name in there if name.lower() in names and not _subfolders(root / name)]
+        if flat and found is None and (train or test or all(name.lower() in (*TRAIN, *TEST) for name in there)):
+            raise InputError(f"{root / flat[0]} holds no class folders; move each picture into a folder of its class")
 
 
 def _subfolders(root: Path) -> tuple[str, ...]:

@@ -109,11 +109,6 @@ def load_training_data(config: Config, known: Sequence[str] = ()) -> TrainingDat
         raise InputError(
             f"{config.dataset} has {len(dataset)} training images, too few to hold out {held_out}; lower --validation"
         )
-    if config.labels.images > len(dataset) - held_out:
-        raise InputError(
-            f"labels.images is {config.labels.images} but there are {len(dataset) - held_out} training images; lower "
-            "--labels, or 0 for all"
-        )
     given = config.classes or (config.experts and (tuple(known) or _classes_of_experts(config)))
     classes = given or dataset.classes or _counted(dataset)
     labels = match_labels(
