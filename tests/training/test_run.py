@@ -100,11 +100,11 @@ def test_a_start_that_fails_leaves_nothing_that_refuses_the_corrected_command(ti
     ):
         for out in (tmp_path / "run", tmp_path / "empty"):
             with pytest.raises(InputError):
-                train(dataclasses.replace(tiny, **wrong), out)
+                train(dataclasses.replace(tiny, **wrong), out, threads=1)
         assert not (tmp_path / "run").exists(), wrong
         assert {path.name for path in (tmp_path / "empty").iterdir()} <= {".lock"}, wrong
     with pytest.raises(InputError, match="is not a run directory"):
-        train(tiny, tmp_path / "run", reuse=tmp_path / "nowhere")
+        train(tiny, tmp_path / "run", threads=1, reuse=tmp_path / "nowhere")
     assert not (tmp_path / "run").exists()
 
 
@@ -120,7 +120,7 @@ def test_a_start_that_was_stopped_gives_way_to_a_corrected_command(tiny: Config,
         train(tiny, tmp_path)
     (tmp_path / "classifier.pt").unlink()
     with pytest.raises(InputError, match="nowhere is not a run directory"):
-        train(tiny, tmp_path, reuse=tmp_path / "nowhere")
+        train(tiny, tmp_path, threads=1, reuse=tmp_path / "nowhere")
     assert not saved.exists()
 
 
@@ -130,7 +130,7 @@ def test_a_data_set_whose_classes_changed_is_not_gone_on_with(tiny: Config, fini
     record |= {"finished": False, "classes": ["left", "right", "middle"]}
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="has other classes than when"):
-        train(tiny, tmp_path / "run")
+        train(tiny, tmp_path / "run", threads=1)
 
 
 def test_bad_devices_are_refused(tiny: Config, tmp_path: Path) -> None:
