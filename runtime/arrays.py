@@ -54,20 +54,20 @@ def read_npz(path: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray
                 names = [name for name in arrays.files if not name.startswith("__MACOSX")]
                 if any(name.endswith("data.pkl") for name in names):
                     raise InputError(f"{path} is a file of torch.save; {_WANTED}, from numpy.savez")
-                images = _of(arrays, _chosen(path, names, _PIXELS, split), path)
-                labels = _of(arrays, _chosen(path, names, _LABELS, split), path)
+                x, y = (_chosen(path, names, wanted, split) for wanted in (_PIXELS, _LABELS))
+                images, labels = _of(arrays, x, path), _of(arrays, y, path)
                 named = [name for name in names if name.lower() in _CLASSES]
                 classes = _texts(path, named[0], _of(arrays, named[0], path)) if named else ()
     except _DAMAGE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot read {path} ({type(error).__name__}: {one_line(error)[:90]}); {_WANTED}") from error
-    numbers, classes = _labels(path, labels, classes)
+    numbers, classes = _labels(path, y, labels, classes)
     if len(numbers) != len(images):
         raise InputError(f"{path}: {_seen(images)} as images but {_seen(labels)} as labels; expected one label each")
     if not images.size:
         raise InputError(f"{path} holds no images; {_WANTED}")
-    return _levels(path, _channels_first(path, images)), numbers, classes
+    return _levels(path, x, _channels_first(path, x, images)), numbers, classes
 
 
 def _of(arrays: Any, name: str, path: Path) -> Array:
@@ -97,7 +97,7 @@ def _chosen(path: Path, names: Sequence[str], wanted: Sequence[str], split: str)
     return found[0]
 
 
-def _channels_first(path: Path, images: Array) -> Array:
+def _channels_first(path: Path, name: str, images: Array) -> Array:
     """[N,C,H,W] of [N,H,W] or [N,H,W,C]."""
     if images.ndim == 3:
         return images[:, None]
@@ -107,16 +107,16 @@ def _channels_first(path: Path, images: Array) -> Array:
         if last in (1, 3) or last < min(first, middle):
             return images.transpose(0, 3, 1, 2)
         if first < min(middle, last):
-            fix = "it is channels first: save x.transpose(0, 2, 3, 1)"
-    raise InputError(f"{path}: x is {_seen(images)}; expected [N,H,W] or [N,H,W,C]: {fix}")
+            fix = f"it is channels first: save {name}.transpose(0, 2, 3, 1)"
+    raise InputError(f"{path}: {name} is {_seen(images)}; expected [N,H,W] or [N,H,W,C]: {fix}")
 
 
-def _levels(path: Path, images: Array) -> npt.NDArray[np.uint8]:
+def _levels(path: Path, name: str, images: Array) -> npt.NDArray[np.uint8]:
     """uint8 of pixels that are 8-bit levels, as such or divided by 255: never rounded."""
     if images.dtype == np.uint8 and (not images.size or images.max() != 1):
         return np.ascontiguousarray(images)
     if images.dtype.kind not in "iuf":
-        raise InputError(f"{path}: x is {_seen(images)}; {_WANTED}")
+        raise InputError(f"{path}: {name} is {_seen(images)}; {_WANTED}")
     low, high = images.min(), images.max()
     whole = images.dtype.kind != "f" or bool((images == np.rint(images)).all())
     if low >= 0 and high <= 255 and high != 1 and whole:
@@ -132,20 +132,24 @@ def _levels(path: Path, images: Array) -> npt.NDArray[np.uint8]:
         else:
             return levels
     raise InputError(
-        f"{path}: x is {_seen(images)} with values from {low:g} to {high:g}, which are no 8-bit levels (0 to 255, or "
-        "these divided by 255); save uint8, with nothing subtracted, e.g. numpy.rint(255 * x).astype('uint8')"
+        f"{path}: {name} is {images.dtype} with values from {low:g} to {high:g}, which are no 8-bit levels (0 to 255, "
+        f"or these divided by 255); save uint8, unnormalised, e.g. numpy.rint(255 * {name}).astype('uint8')"
     )
 
 
-def _labels(path: Path, labels: Array, classes: tuple[str, ...]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+def _labels(
+    path: Path, name: str, labels: Array, classes: tuple[str, ...]
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Class numbers [N] of integers, names or one-hot rows, and the names of the classes."""
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.ndim == 1 and flat.dtype.kind in "US":
-        names = _texts(path, "y", flat)
+        names = _texts(path, name, flat)
         classes = classes or in_order(set(names))
         unknown = sorted(set(names) - set(classes))
         if unknown:
-            raise InputError(f"{path}: y names {unknown[0]!r}, which is not among its classes {', '.join(classes[:9])}")
+            raise InputError(
+                f"{path}: {name} names {unknown[0]!r}, which is not among its classes {', '.join(classes[:9])}"
+            )
         place = {name: number for number, name in enumerate(classes)}
         return np.array([place[name] for name in names], np.int64), classes
     if flat.ndim == 2 and flat.shape[1] > 1 and _one_hot(flat):
@@ -154,7 +158,7 @@ def _labels(path: Path, labels: Array, classes: tuple[str, ...]) -> tuple[npt.ND
         flat = flat.astype(np.int64)
     if flat.ndim != 1 or flat.dtype.kind not in "biu" or (flat.size and flat.max() >= 1 << 31):
         raise InputError(
-            f"{path}: y is {_seen(labels)}; expected one class a row: an integer from 0, a name, or a one-hot row"
+            f"{path}: {name} is {_seen(labels)}; expected one class a row: an integer from 0, a name, or a one-hot row"
         )
     return flat.astype(np.int64), classes
 

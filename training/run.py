@@ -56,6 +56,8 @@ def train(
             return metrics
         torch.set_num_threads(threads)
         data = data or load_training_data(config, record["classes"] if record else ())
+        if config.experts:
+            say(f"the experts' outputs are taken to be, in this order: {', '.join(data.classes[:20])}")
         sessions = record["sessions"] if record is not None else []
         session: dict[str, Any] = {
             "command": command, "started": now(), "threads": threads, "device": device,

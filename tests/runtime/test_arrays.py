@@ -56,12 +56,16 @@ READ: dict[str, tuple[dict[str, object], np.ndarray, tuple[str, ...]]] = {
 
 NCHW = X.transpose(0, 3, 1, 2)
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
+    "channels first by another name": (
+        {"train_images": X, "test_images": NCHW, "test_labels": Y},
+        r"test_images is uint8 \[6, 3, 5, 4\]",
+    ),
     "channels first": ({"x": NCHW, "y": Y}, r"x is uint8 \[6, 3, 5, 4\]; .*x.transpose\(0, 2, 3, 1\)"),
     "grey, channels first": ({"x": GREY[:, None], "y": Y}, r"\[6, 1, 5, 4\]; .*channels first"),
     "which axis": ({"x": np.zeros((6, 5, 5, 5), np.uint8), "y": Y}, r"x is uint8 \[6, 5, 5, 5\]; .*move the axes"),
     "flattened": ({"x": X.reshape(6, -1), "y": Y}, r"x is uint8 \[6, 60\]; .*reshape"),
     "images last": ({"x": X.transpose(1, 2, 3, 0), "y": Y}, r"uint8 \[5, 4, 3, 6\] as images but int64 \[6\]"),
-    "normalised": ({"x": (X / 255).astype(np.float32) * 2 - 1, "y": Y}, "float32 .* with values from -1 to 1"),
+    "normalised": ({"x": (X / 255).astype(np.float32) * 2 - 1, "y": Y}, "x is float32 with values from -1 to 1"),
     "off the levels": ({"x": np.full(X.shape, 0.3), "y": Y}, "values from 0.3 to 0.3, which are no 8-bit levels"),
     "float of 0 to 255, resized": ({"x": X + 0.25, "y": Y}, "no 8-bit levels"),
     "16 bits": ({"x": X.astype(np.uint16) * 257, "y": Y}, "uint16 .* to 65"),
