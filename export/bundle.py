@@ -30,6 +30,7 @@ from dualsmooth.runtime.bundle import (
     parse_manifest,
     read_bundle,
 )
+from dualsmooth.runtime.datasets import in_words
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.files import open_to_all_but_umask, sha256_of, sync_folder, write_atomically
 
@@ -304,5 +305,6 @@ def _check(
         raise InputError("int8 needs images to calibrate on; pass --calibration DATASET (its training images are used)")
     if pictures is not None and pictures.calibration.shape[1:] != input_shape:
         raise InputError(
-            f"{pictures.name} holds images {list(pictures.calibration.shape[1:])}; expected {list(input_shape)}"
+            f"{pictures.name} holds images of {in_words(pictures.calibration.shape[1:])}; the networks take "
+            f"{in_words(input_shape)}"
         )

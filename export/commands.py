@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualsmooth.runtime.class_names import read_class_names
 from dualsmooth.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,8 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
     sample = None
     if arguments.report is not None:
         from dualsmooth.export.side_by_side import Sample
+        from dualsmooth.export.sources import classes_and_shape
 
-        sample = Sample.load(arguments.report, arguments.data_dir, arguments.report_images)
+        sample = Sample.load(
+            arguments.report, arguments.data_dir, arguments.report_images, *classes_and_shape(chosen)
+        )  # fmt: skip
     bundle = export_source(chosen, arguments.out, command=command, **settings)
     print(_summary(bundle))
     if sample is not None:
@@ -144,7 +148,7 @@ def _files(arguments: argparse.Namespace) -> Any:
         classifiers=[files.split(",") for files in arguments.classifier],
         sigmas=sigmas,
         sigma_e=max(sigmas) if arguments.sigma_e is None else arguments.sigma_e,
-        classes=_classes(arguments.classes),
+        classes=read_class_names(arguments.classes),
         input_shape=shape,
         mean=arguments.mean and _numbers(arguments.mean, "--mean"),
         std=arguments.std and _numbers(arguments.std, "--std"),
@@ -157,14 +161,3 @@ def _numbers(text: str, flag: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{flag} {text!r}; expected numbers with commas, e.g. 0.25,0.5,1") from None
-
-
-def _classes(text: str) -> tuple[str, ...]:
-    if text.isdecimal() and len(text) < 7:
-        return tuple(str(i) for i in range(int(text)))
-    if Path(text).is_file():
-        try:
-            return tuple(line.strip() for line in Path(text).read_text("utf-8").splitlines() if line.strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {text} ({error}); expected a text file with a class name a line") from error
-    return tuple(name.strip() for name in text.split(","))

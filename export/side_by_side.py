@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +21,23 @@ from dualsmooth.runtime.smoother import load
 
 @dataclass(frozen=True)
 class Sample:
-    """Test images [M,C,H,W] and labels [M]; the last fifth of a data set is left alone, for final measurements."""
+    """Test images [M,C,H,W], labels [M] of the bundle's classes; the last fifth of a data set is left alone, for final
+    measurements."""
 
     name: str
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
     @staticmethod
-    def load(name: str, data_dir: Path | None, count: int) -> Sample:
-        dataset = load_dataset(name, split="test", data_dir=data_dir)
+    def load(
+        name: str, data_dir: Path | None, count: int, classes: Sequence[str], shape: tuple[int, int, int]
+    ) -> Sample:
+        dataset = load_dataset(name, split="test", data_dir=data_dir).fitted(classes, shape)
         usable = max(1, len(dataset) * 4 // 5)
         if not 1 <= count <= usable:
             raise InputError(f"{count} images of {name} were asked for; expected 1 to {usable}")
         index = np.arange(count) * usable // count
-        return Sample(name, dataset.images[index], dataset.labels[index])
+        return Sample(name, np.asarray(dataset.images[index]), dataset.labels[index])
 
 
 def side_by_side(source: Path | OnnxFiles, bundle: Bundle, sample: Sample, *, passes: int, alpha: float = 1e-3) -> str:

@@ -13,6 +13,7 @@ from dualsmooth.export.run import created, export_run
 from dualsmooth.runtime.bundle import MANIFEST, BaseModel, Bundle, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.training.record import Run, load_run
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class OnnxFiles:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     consensus: int = 0
+
+
+def classes_and_shape(source: Path | OnnxFiles) -> tuple[Sequence[str], tuple[int, int, int]]:
+    """The names of the classes and the shape [C,H,W] of the images of what is to be exported. Raises as
+    `export_source`."""
+    if isinstance(source, OnnxFiles):
+        return source.classes, source.input_shape or shape_of(source.estimator[0])
+    facts: Bundle | Run = read_bundle(source) if (source / MANIFEST).exists() else load_run(source)
+    return facts.classes, facts.input_shape
 
 
 def export_source(source: Path | OnnxFiles, out: str | Path, *, command: str, **settings: Any) -> Bundle:

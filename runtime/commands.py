@@ -14,7 +14,7 @@ from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed, parse_budget
 from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.client import connect, is_url
-from dualsmooth.runtime.demo import run_demo
+from dualsmooth.runtime.demo import DEFAULT_OUT, run_demo
 from dualsmooth.runtime.describe import describe, sentences
 from dualsmooth.runtime.doctor import BAD, examine
 from dualsmooth.runtime.errors import CertificateError, InputError
@@ -33,7 +33,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the runtime's commands to the command line."""
     demo = commands.add_parser("demo", help="certify real images with the bundle that ships in the package")
     demo.add_argument("--images", type=int, default=20, help="how many of the shipped test images (default 20)")
-    demo.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the plot and the report")
+    demo.add_argument("--out", type=Path, help=f"folder for the plot and the report (default {DEFAULT_OUT})")
+    demo.add_argument("--force", action="store_true", help="write over a plot and a report that exist in --out")
     engine_options(demo)
     sampling_options(demo, Adaptive(10_000, 0.0))
     demo.set_defaults(run=_demo)
@@ -179,7 +180,14 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    run_demo(args.out, count=args.images, engine=engine_of(args), sampling=sampling_of(args))
+    own = args.out is None
+    run_demo(
+        args.out or DEFAULT_OUT,
+        force=own or args.force,
+        count=args.images,
+        engine=engine_of(args),
+        sampling=sampling_of(args),
+    )
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
+from dualsmooth.runtime.class_names import read_class_names
 from dualsmooth.runtime.client import is_url
 from dualsmooth.runtime.commands import (
     SOURCE,
@@ -27,10 +28,10 @@ from dualsmooth.runtime.commands import (
     source,
 )
 from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy
-from dualsmooth.runtime.datasets import Dataset, load_dataset
+from dualsmooth.runtime.datasets import NAMES, Dataset, load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluate import Local, Workers, choose_indices, evaluate
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.planner import plan
 from dualsmooth.runtime.progress import SHOWN_AT, Progress
 from dualsmooth.runtime.report import (
@@ -50,6 +51,7 @@ DEFAULT = Fixed(10_000)
 DECIDED_ON = 200
 """Selection votes under --at-radii: fewer would miss the label of images that are certified at r = 0 only just."""
 N = TypeVar("N", int, float)
+OVER = "write over files that exist"
 FORMATS = (".html", ".png", ".svg", ".csv", ".tex", ".tsv")
 
 
@@ -86,6 +88,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     merge = commands.add_parser("merge", help="put the results files of shards together, sorted by index")
     merge.add_argument("results", nargs="+", type=Path)
     merge.add_argument("--out", type=Path, required=True, help="the merged results file")
+    merge.add_argument("--force", action="store_true", help=OVER)
     merge.set_defaults(run=_merge)
 
     report = commands.add_parser("report", help="certified accuracy of results files and TSV logs")
@@ -101,6 +104,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     report.add_argument(
         "--out", type=Path, action="append", help=f"a page, plot, table or log: {' '.join(FORMATS)}; may be repeated"
     )
+    report.add_argument("--force", action="store_true", help=OVER)
     _dataset_options(report, required=False)
     report.add_argument("--title", help="title of the page")
     report.add_argument("--json", action="store_true")
@@ -115,13 +119,15 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _dataset_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     use = "" if required else ", to show the images on the page"
-    parser.add_argument("--dataset", required=required, help=f"fashion-mnist or npz:PATH{use}")
+    parser.add_argument("--dataset", required=required, help=f"{NAMES}{use}")
+    parser.add_argument("--classes", help="other names of its classes, in its order: a text file, or with commas")
     parser.add_argument("--data-dir", type=Path, help="folder of the data set's files")
     parser.add_argument("--split", default="test", help="test (default) or train")
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:
-    return load_dataset(args.dataset, split=args.split, data_dir=args.data_dir)
+    names = None if args.classes is None else read_class_names(args.classes)
+    return load_dataset(args.dataset, split=args.split, data_dir=args.data_dir, classes=names)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -161,6 +167,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     source = ["--dataset", args.dataset, *(["--data-dir", str(args.data_dir)] if args.data_dir else [])]
     source += ["--split", args.split] if args.split != "test" else []
+    source += ["--classes", args.classes] if args.classes else []
     report = shlex.join(["dualsmooth", "report", str(args.out), *source, "--out", "report.html"])
     print(f"{len(writer.done)} results in {args.out}; see them with: {report}")
     return 0
@@ -234,7 +241,7 @@ def _numbers(option: str, text: str, kind: Callable[[str], N]) -> list[N]:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    count, dropped = merge_results(args.results, args.out)
+    count, dropped = merge_results(args.results, args.out, force=args.force)
     also = f" ({dropped} equal rows were there twice)" if dropped else ""
     print(f"{count} results in {args.out}{also}; see them with: dualsmooth report {args.out}")
     return 0
@@ -248,6 +255,7 @@ def _report(args: argparse.Namespace) -> int:
     for out in outs:
         if out.suffix not in FORMATS:
             raise InputError(f"--out {out}; expected a file that ends in {', '.join(FORMATS)}")
+        check_free(out, args.force)
     dataset = _dataset(args) if args.dataset else None
     runs = load_runs(args.results, rules=args.rule or (), route=args.route, alpha=args.alpha)
     if any(out.suffix == ".tsv" for out in outs) and (len(runs) != 1 or not runs[0].results):

@@ -11,7 +11,7 @@ import numpy as np
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.figures import confidence, shown
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.report import Run, conditions, html_report, plot_curves
 from dualsmooth.runtime.results import Result
 from dualsmooth.runtime.smoother import load
@@ -21,13 +21,24 @@ SHIPPED_BUNDLE = DATA / "fashion-mnist"
 SHIPPED_IMAGES = DATA / "fashion-mnist-test-200.npz"
 
 
-def run_demo(out: Path, *, count: int, engine: dict[str, Any], sampling: dict[str, Any]) -> None:
-    """Certify the first `count` shipped images, print a line for each, write a plot and a report into `out`."""
+DEFAULT_OUT = Path("build/demo")
+"""The demo's own folder, where it may write over what it wrote before."""
+
+
+def run_demo(out: Path, *, force: bool, count: int, engine: dict[str, Any], sampling: dict[str, Any]) -> None:
+    """Certify the first `count` shipped images, print a line for each, write a plot and a report into `out`.
+
+    Raises `InputError`, without `force` also where they exist.
+    """
+    plot_file, page_file = out / "certified-accuracy.png", out / "report.html"
+    for file in (plot_file, page_file):
+        check_free(file, force)
     dataset = load_dataset(f"npz:{SHIPPED_IMAGES}")
     if not 1 <= count <= len(dataset):
         raise InputError(f"--images {count}; expected 1 to {len(dataset)}")
     smoother = load(SHIPPED_BUNDLE, **engine)
     names = smoother.bundle.classes
+    dataset = dataset.fitted(names, smoother.bundle.input_shape)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,11 +66,11 @@ def run_demo(out: Path, *, count: int, engine: dict[str, Any], sampling: dict[st
     run = Run.of(results, name=sampling["rule"], source="the demo's images, shipped with the package")
     plot = plot_curves(
         {run.name: run.radii},
-        out / "certified-accuracy.png",
+        plot_file,
         title=f"Fashion-MNIST, {count} test images",
         note=conditions([run]),
     )
     page = html_report([run], title=f"Fashion-MNIST, {count} test images", dataset=dataset, classes=names)
-    write_atomically(out / "report.html", page)
+    write_atomically(page_file, page)
     print(f"\n{np.mean(run.radii > 0):.0%} of the images are certified with the correct label; {seconds:.1f} s")
-    print(f"plot:   {plot}\nreport: {out / 'report.html'}")
+    print(f"plot:   {plot}\nreport: {page_file}")

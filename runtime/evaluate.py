@@ -93,10 +93,12 @@ def evaluate(
     opened: Callable[[ResultsWriter], None] | None = None,
 ) -> ResultsWriter:
     """Certify `dataset.images[indices]`, each once, and append each result to `out` as soon as it is there, with
-    confidence 1 - alpha of its own. Indices that `out` already holds are left alone. An image whose certificate was
-    lost on the way (a kill, a dead worker) gets the noise that it had: the run's seed is in the file before the first
-    pass. `progress` gets each result, how many are done and how many there are; `opened` gets the writer before the
-    first image. Returns the (closed) writer. Raises `InputError`.
+    confidence 1 - alpha of its own. True labels count the bundle's classes, matched by name (`Dataset.fitted`).
+
+    Indices that `out` already holds are left alone. An image whose certificate was lost on the way (a kill, a dead
+    worker) gets the noise that it had: the run's seed is in the file before the first pass. `progress` gets each
+    result, how many are done and how many there are; `opened` gets the writer before the first image. Returns the
+    (closed) writer. Raises `InputError`.
     """
     workers = Local(smoother) if isinstance(smoother, Smoother) else smoother
     bundle = workers.bundle
@@ -104,15 +106,19 @@ def evaluate(
     outside = [i for i in indices if not 0 <= i < len(dataset)]
     if outside:
         raise InputError(f"index {outside[0]} is outside of {dataset.name}; expected 0 to {len(dataset) - 1}")
-    classes = len(bundle.classes)
-    if len(dataset) and not 0 <= dataset.labels.min() <= dataset.labels.max() < classes:
-        raise InputError(f"{dataset.name} has labels up to {dataset.labels.max()}; the bundle has {classes} classes")
+    dataset = dataset.fitted(bundle.classes, bundle.input_shape)
     settings = Settings(alpha, budget or Fixed(10_000), rule, route, seed, noise or Noise(), all_levels)
     writer = ResultsWriter(out, _configuration(workers, dataset, settings), Seed.make(seed, noise))
     settings = replace(settings, seed=writer.seed)  # which the file holds: what is done again draws the same votes
     try:
         if opened:
             opened(writer)
+        for index, label in writer.truths.items():
+            if index < len(dataset) and label != dataset.labels[index]:
+                raise InputError(
+                    f"{writer.path} holds image {index} with true label {label}, and {dataset.name} says "
+                    f"{dataset.labels[index]} ({bundle.classes[dataset.labels[index]]}); choose another file with --out"
+                )
         todo = [i for i in indices if i not in writer.done]
         finished = len(indices) - len(todo)
         for index, certificate, seconds in workers.certify(dataset, todo, settings) if todo else ():

@@ -46,6 +46,15 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "dualsmooth"
 
 
+def check_free(path: str | Path, force: bool) -> None:
+    """Raise `InputError` where a file would be written over another one without `force`, or over no file at all."""
+    path = Path(path)
+    if os.path.lexists(path) and not force:
+        raise InputError(f"{path} exists; choose another --out, or add --force to write over it")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file that can be written over; choose another --out")
+
+
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write `data` under a temporary name in the same folder, sync it, then rename it to `path` and sync the folder.
 

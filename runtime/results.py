@@ -20,7 +20,7 @@ from typing import Any
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.files import sync_folder, write_atomically
+from dualsmooth.runtime.files import check_free, sync_folder, write_atomically
 from dualsmooth.runtime.noise import Seed
 
 HEADER = "dualsmooth-results"
@@ -65,12 +65,14 @@ def read_results(path: str | Path) -> list[Result]:
     return results
 
 
-def merge_results(paths: Iterable[str | Path], out: str | Path) -> tuple[int, int]:
+def merge_results(paths: Iterable[str | Path], out: str | Path, *, force: bool = False) -> tuple[int, int]:
     """Write the rows of several files (shards of one evaluation), sorted by index, to `out`, all of it or nothing.
 
     Returns how many rows there are, and how many were dropped because an equal one was there. Raises `InputError` for
-    files of different configurations, for two different rows of one image, and for torn or altered rows.
+    files of different configurations, for two different rows of one image, for torn or altered rows, and, without
+    `force`, where `out` exists.
     """
+    check_free(out, force)
     rows: dict[int, tuple[str, Path, dict[str, Any]]] = {}
     first: tuple[dict[str, Any], Path] | None = None
     dropped = 0
@@ -129,7 +131,8 @@ def _integers(row: dict[str, Any]) -> tuple[int, int]:
 
 class ResultsWriter:
     """Appends results to a file, as its only writer. On opening, a torn last line is cut off; `done` holds the indices
-    that are there; `order` lists them, and `radii` their certified radii (-1 where wrong or abstained).
+    that are there; `order` lists them, `radii` their certified radii (-1 where wrong or abstained), and `truths` has
+    the true labels of those that were there before.
 
     Raises `InputError` if another process writes to the file, if the file holds results of another configuration
     (`configuration_of` a row), or an image twice.
@@ -140,13 +143,14 @@ class ResultsWriter:
         come from elsewhere, and no header is written."""
         self.path, self.configuration, self.seed = Path(path), configuration, seed
         self.done: set[int] = set()
+        self.truths: dict[int, int] = {}
         self.order: list[int] = []
         self.radii: list[float] = []
         self.repaired = False
         try:
-            fresh = not self.path.exists()
+            self._fresh = not self.path.exists()
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
-            if fresh:
+            if self._fresh:
                 sync_folder(self.path.parent)
         except OSError as error:
             raise InputError(
@@ -188,6 +192,7 @@ class ResultsWriter:
             if index in self.done:
                 raise InputError(f"{self.path} holds image {index} twice; drop doubled rows with `dualsmooth merge`")
             self.done.add(index)
+            self.truths[index] = truth
             self.order.append(index)
             self.radii.append(radius if label == truth else -1.0)
         if lines and self.seed is not None:
@@ -240,6 +245,10 @@ class ResultsWriter:
         self._end += len(line)
 
     def close(self) -> None:
+        """Close the file; one that was made here and got no line is removed."""
+        if self._fresh and not self._end:
+            with suppress(OSError):
+                self.path.unlink()
         self._file.close()
 
 

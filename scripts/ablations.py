@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime.files import check_free
 from dualsmooth.runtime.rules import MEDIAN
 from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training import Config, config_from, read_toml, train
@@ -126,7 +127,10 @@ def main() -> None:
     parser.add_argument("--only", help="names of rows, separated by semicolons")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", type=Path, help="write the table there, as Markdown")
+    parser.add_argument("--force", action="store_true", help="write over --table")
     args = parser.parse_args()
+    if args.table:
+        check_free(args.table, args.force)
     base = changed(read_toml(args.config), SHORT)
     recipe = config_from(base, str(args.config))
     names = args.only.split(";") if args.only else list(ROWS)

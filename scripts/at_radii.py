@@ -6,7 +6,7 @@ images take a few thousand passes, so that the few that are close to one of the 
 
     python scripts/int8_accuracy.py --work build/int8
     python scripts/at_radii.py --bundle build/int8/int8 --noise float:mkl --step 32 --results build/at-radii \\
-        --out docs/at-radii.md
+        --out docs/at-radii.md --force
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dualsmooth.runtime.dataset_commands import DECIDED_ON
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.evaluate import evaluate
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.noise import parse_noise
 from dualsmooth.runtime.results import Result, read_results
 
@@ -35,12 +35,15 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=100_000, help="N of the full run")
     parser.add_argument("--cap", type=int, help="most passes of a stream in a decision (default: 2 N)")
     parser.add_argument("--out", type=Path, help="write the table here as well")
+    parser.add_argument("--force", action="store_true", help="write over --out")
     parser.add_argument("--step", type=int, default=80, help="every STEP-th test image")
     parser.add_argument("--below", type=int, default=8000, help="only images with a smaller index")
     parser.add_argument("--noise", type=parse_noise, default=ds.Noise())
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=20261122)
     args = parser.parse_args()
+    if args.out:
+        check_free(args.out, args.force)
     args.results.mkdir(parents=True, exist_ok=True)
     smoother = ds.load(args.bundle, threads=args.threads)
     dataset = load_dataset("fashion-mnist")

@@ -12,7 +12,7 @@ Gradients are averages over noise (expectation over transformation; SmoothAdv of
 twin of the deployed networks. A claim counts as broken only where votes of the deployed networks at the attacked input
 prove it: exact Clopper-Pearson at 1e-6. Attacked inputs may leave [0, 1], as the claims cover them too. Resumable.
 
-    python scripts/attack_certificates.py --images 104 --results build/attacks.jsonl --out docs/attacks.md
+    python scripts/attack_certificates.py --images 104 --results build/attacks.jsonl --out docs/attacks.md --force
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from dualsmooth.runtime.bounds import lower_bound, upper_bound
 from dualsmooth.runtime.bundle import BaseModel
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.files import check_free
 from dualsmooth.runtime.noise import Seed, add_noise
 from dualsmooth.runtime.votes import Stream
 
@@ -304,7 +305,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20261124)
     parser.add_argument("--out", type=Path, help="write the table here (default: standard output)")
+    parser.add_argument("--force", action="store_true", help="write over --out")
     args = parser.parse_args()
+    if args.out:
+        check_free(args.out, args.force)
     torch.set_num_threads(args.threads)
     smoother = ds.load(args.bundle, threads=args.threads)
     dataset, attack = load_dataset("fashion-mnist"), Attack(args.steps, args.samples)

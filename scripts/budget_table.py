@@ -3,7 +3,7 @@
 Votes are drawn once per image and stream and kept in a folder (resumable); each budget then reads the prefix that it
 asks for, so that all budgets see the same votes and only their decisions differ.
 
-    python scripts/budget_table.py --votes build/votes --out docs/budgets.md
+    python scripts/budget_table.py --votes build/votes --out docs/budgets.md --force
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import dualsmooth as ds
 from dualsmooth.runtime.certification import certification, settle
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.noise import Seed, add_noise
 from dualsmooth.runtime.planner import plan
 from dualsmooth.runtime.report import markdown_table
@@ -156,7 +156,10 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=80, help="every STEP-th of the first 8000 test images")
     parser.add_argument("--sizes", default="10000,100000")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--force", action="store_true", help="write over --out")
     args = parser.parse_args()
+    if args.out:
+        check_free(args.out, args.force)
     args.votes.mkdir(parents=True, exist_ok=True)
     smoother = ds.load(args.bundle)
     dataset = load_dataset("fashion-mnist")

@@ -4,7 +4,7 @@ Half-space toys (tests/toys.py) under every rule, route, budget, engine and nois
 true vote probabilities lie just below a Clopper-Pearson bound, so that the claim that bounds the radius fails as often
 as its share of alpha allows. Resumable: one line a mode in the results file.
 
-    python scripts/coverage_statistics.py --results build/coverage.jsonl --out docs/coverage.md
+    python scripts/coverage_statistics.py --results build/coverage.jsonl --out docs/coverage.md --force
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from dualsmooth.runtime import noise as noise_module
 from dualsmooth.runtime.bounds import Array, lower_bound
 from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certification import Terms, certification, settle
+from dualsmooth.runtime.files import check_free
 from dualsmooth.runtime.lanes import Lanes, Started
 from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
 from dualsmooth.runtime.rules import EXCLUSION_SHARE, RIVAL_SHARE
@@ -326,7 +327,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("build/coverage.jsonl"))
     parser.add_argument("--out", type=Path, help="write the page here (default: standard output)")
+    parser.add_argument("--force", action="store_true", help="write over --out")
     args = parser.parse_args()
+    if args.out:
+        check_free(args.out, args.force)
     for name in ("lower_bound", "upper_bound", "kt_lower"):
         setattr(budgets_module, name, remembered(getattr(budgets_module, name)))
     noise_module._BLOCK = 1 << 12  # small blocks of shared noise: each certificate makes its own

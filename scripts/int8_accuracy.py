@@ -4,7 +4,7 @@ Exports an int8 bundle of the shipped one (calibrated on noisy training images),
 test images of the committed votes of the fp32 bundle (500, every 16th of the first 8,000; N = 10,000, alpha = 0.001),
 and compares. Then times both on the same images, in turns. Resumable: run the same command again after a kill.
 
-    python scripts/int8_accuracy.py --work build/int8 --out docs/int8.md
+    python scripts/int8_accuracy.py --work build/int8 --out docs/int8.md --force
     python scripts/int8_accuracy.py --work build/int8-trial --images 10
 """
 
@@ -28,7 +28,7 @@ from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluate import evaluate
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.report import markdown_table
 from dualsmooth.runtime.results import Result, read_results
 
@@ -63,7 +63,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=20261122, help="as of the votes: the same noise")
     parser.add_argument("--out", type=Path, help="write the table here as well")
+    parser.add_argument("--force", action="store_true", help="write over --out")
     args = parser.parse_args()
+    if args.out:
+        check_free(args.out, args.force)
     args.work.mkdir(parents=True, exist_ok=True)
     quantised = args.work / "int8"
     if not quantised.exists():

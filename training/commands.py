@@ -6,15 +6,24 @@ import argparse
 import shlex
 import sys
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.runtime.class_names import read_class_names
+from dualsmooth.runtime.datasets import NAMES
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import Config, config_from, read_toml
 
 _FLAGS = {
-    "dataset": ("dataset", str, "fashion-mnist or npz:PATH (arrays x uint8 and y)"),
+    "dataset": ("dataset", str, NAMES),
     "data-dir": ("data_dir", str, "folder of the data set's files"),
+    "classes": (
+        "classes",
+        str,
+        "names of the networks' outputs, in order: a text file, or with commas (default: the "
+        "experts' bundle's, or the data set's)",
+    ),
     "sigmas": ("sigmas", str, "candidate noise levels, ascending, e.g. 0.25,0.5,1.0"),
     "sigma-e": ("sigma_e", float, "the estimator's own noise level (default: the largest of the sigmas)"),
     "seed": ("seed", int, "decides every random number of the run (default 0)"),
@@ -82,7 +91,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     for flag, (key, _, _) in _FLAGS.items():
         value = getattr(arguments, flag.replace("-", "_"))
         if value is not None:
-            _put(values, key, _numbers(value) if key == "sigmas" else value)
+            _put(values, key, _READ[key](value) if key in _READ else value)
     if arguments.experts:
         _put(values, "experts", arguments.experts.split(","))
     for text in arguments.set:
@@ -95,6 +104,12 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
             parsed = value.strip()
         _put(values, key.strip(), parsed)
     return values
+
+
+_READ: dict[str, Callable[[str], Sequence[Any]]] = {
+    "sigmas": lambda text: _numbers(text),
+    "classes": lambda text: list(read_class_names(text)),
+}
 
 
 def _configuration(values: dict[str, Any]) -> Config:

@@ -198,6 +198,8 @@ class Config:
     data set's augmentation on. `rounds` counts estimators: between two of them, the classifiers are trained further on
     the images that the router sends to them (the alternation of Dual RS). `experts` are ONNX files from anywhere, one
     for each level ("0.25=a.onnx"): then only the estimator is trained.
+    `classes` name the networks' outputs, in their order; the data set's are matched to them by name. Without, they are
+    those of the experts' bundle, or the data set's.
     """
 
     dataset: str
@@ -209,6 +211,7 @@ class Config:
     augment: bool = True
     rounds: int = 1
     experts: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dualsmooth.runtime.datasets import load_dataset
+from dualsmooth.runtime.bundle import MANIFEST, read_bundle
+from dualsmooth.runtime.class_names import match_labels, numbered
+from dualsmooth.runtime.datasets import Dataset, load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.image_folders import ImageFiles
 from dualsmooth.training.config import Config
@@ -94,30 +97,63 @@ class TrainingData:
         return tuple(means), tuple(max(d, 1e-3) for d in deviations)
 
 
-def load_training_data(config: Config) -> TrainingData:
-    """Load the training images and hold out `config.validation` of them, chosen by seed. Raises `InputError`."""
+def load_training_data(config: Config, known: Sequence[str] = ()) -> TrainingData:
+    """Load the training images and hold out `config.validation` of them, chosen by seed.
+
+    Labels are matched by name to `config.classes`, else to the classes `known` from an earlier start of a run with
+    experts, else to those of the experts' bundle; else the data set's own order stands. Raises `InputError`.
+    """
     dataset = load_dataset(config.dataset, split="train", data_dir=config.data_dir)
     held_out = config.validation
     if len(dataset) < held_out + 2:
         raise InputError(
             f"{config.dataset} has {len(dataset)} training images, too few to hold out {held_out}; lower --validation"
         )
-    if dataset.labels.min() < 0:
-        raise InputError(f"{config.dataset} has a label {dataset.labels.min()}; expected classes counted from 0")
-    classes = dataset.classes or tuple(str(i) for i in range(max(2, int(dataset.labels.max()) + 1)))
-    if dataset.labels.max() >= len(classes):
-        raise InputError(f"{config.dataset} has label {dataset.labels.max()} but only {len(classes)} class names")
+    given = config.classes or (config.experts and (tuple(known) or _classes_of_experts(config)))
+    classes = given or dataset.classes or _counted(dataset)
+    labels = match_labels(
+        dataset.labels, dataset.classes, classes, data=config.dataset, owner="the network",
+        fix="name its outputs with --classes, in their order, as the data set calls them",
+    )  # fmt: skip
     order = numpy_generator(config.seed, Stream.SPLIT).permutation(len(dataset))
     validation, train = order[:held_out], order[held_out:]
     kind = config.dataset.partition(":")[0]
     return TrainingData(
         images=dataset.images[train],
-        labels=dataset.labels[train],
+        labels=labels[train],
         validation_images=dataset.images[validation],
-        validation_labels=dataset.labels[validation],
+        validation_labels=labels[validation],
         classes=classes,
         augmentation=AUGMENTATIONS.get(kind, Augmentation()) if config.augment else Augmentation(),
     )
+
+
+def _classes_of_experts(config: Config) -> tuple[str, ...]:
+    """The names of the classes of the bundles that the experts are files of; none where they stand alone."""
+    names: dict[tuple[str, ...], Path] = {}
+    for _, path in config.expert_files():
+        if (path.parent / MANIFEST).is_file():
+            bundle = read_bundle(path.parent)
+            if path.name in bundle.files:
+                names.setdefault(bundle.classes, path)
+    if len(names) > 1:
+        one, two = list(names.values())[:2]
+        raise InputError(
+            f"experts {one} and {two} are of bundles with other classes, or in another order; pass --classes"
+        )
+    return next(iter(names), ())
+
+
+def _counted(dataset: Dataset) -> tuple[str, ...]:
+    """Numbers as the names of classes that have none; each of them must occur."""
+    there = np.unique(dataset.labels)
+    expected = np.arange(max(2, len(there)))
+    if not np.array_equal(there, expected[: len(there)]):
+        raise InputError(
+            f"{dataset.name} has labels {', '.join(map(str, there[:8]))}{', …' if len(there) > 8 else ''} and no names "
+            "of classes; expected each of 0, 1, 2, …: count from 0, or name all classes (array classes, or --classes)"
+        )
+    return numbered(len(expected))
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:

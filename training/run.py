@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from dualsmooth.training.config import Config, config_from, difference, read_tom
 from dualsmooth.training.data import TrainingData, load_training_data
 from dualsmooth.training.distributed import data_parallel
 from dualsmooth.training.record import now, read_record, write_json
-from dualsmooth.training.stages import Work, run_rounds
+from dualsmooth.training.stages import Work, check_estimator, run_rounds
 
 
 @data_parallel
@@ -39,16 +41,23 @@ def train(
     """
     root = Path(out)
     _check_device(device)
-    data = None if saved_config(root) is not None else load_training_data(config)  # bad input leaves nothing behind
-    _claim(root, config)
-    with files.locked(root):
+    new = saved_config(root) is None
+    data = load_training_data(config) if new else None  # bad input leaves nothing behind
+    if data is not None:
+        check_estimator(config, data)
+    made = not root.exists()
+    _occupy(root)
+    with files.locked(root), _emptied_on_failure(root, made):
+        _claim(root, config)
         record = read_record(root)
         if record is not None and record.get("finished") is True:
             say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
             metrics: dict[str, Any] = record["metrics"]
             return metrics
         torch.set_num_threads(threads)
-        data = data or load_training_data(config)
+        data = data or load_training_data(config, record["classes"] if record else ())
+        if config.experts:
+            say(f"the experts' outputs are taken to be, in this order: {', '.join(data.classes[:20])}")
         sessions = record["sessions"] if record is not None else []
         session: dict[str, Any] = {
             "command": command, "started": now(), "threads": threads, "device": device,
@@ -76,6 +85,8 @@ def _begin(
     The record is there before the first file is copied, and says until the last one is that they are on the way: a run
     that was killed in between copies them again, and never has networks that it does not account for.
     """
+    if old is not None and old.get("classes") != list(data.classes):
+        raise InputError(f"{config.dataset} has other classes than when {root} was started; choose another --out")
     known = (old or {}).get("borrowed")
     source = reuse if old is None else known["path"] if known and old.get("copying") else None
     if not source:
@@ -97,20 +108,52 @@ def saved_config(root: Path) -> Config | None:
     return config_from(read_toml(path), str(path)) if path.is_file() else None
 
 
-def _claim(root: Path, config: Config) -> None:
-    """Make `root` the directory of a run with `config`, or check that it is one."""
+def _occupy(root: Path) -> None:
+    """Make the folder `root`, or check that nothing but a run is in it."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         occupied = any(not path.name.startswith(".") for path in root.iterdir())  # a kill may leave .config.toml.*
     except OSError as error:
         raise InputError(f"cannot use {root} as a run directory ({error.strerror}); choose another --out") from error
-    saved = saved_config(root)
-    if saved is None and occupied:
+    if occupied and saved_config(root) is None:
         raise InputError(f"{root} holds other files; choose an empty or new directory with --out")
-    if saved is None:
-        write_atomically(root / files.CONFIG, config.to_toml())
-    elif found := difference(saved, config):
+
+
+def _claim(root: Path, config: Config) -> None:
+    """Make `root`, which is locked, the directory of a run with `config`, or check that it is one. A start that was
+    stopped before it did anything gives way."""
+    saved = saved_config(root)
+    found = None if saved is None else difference(saved, config)
+    if found and _has_work(root):
         raise InputError(f"{root} is a run with another configuration ({found}); choose another --out")
+    if found:
+        _remove_start(root)
+    if saved is None or found:
+        write_atomically(root / files.CONFIG, config.to_toml())
+
+
+def _has_work(root: Path) -> bool:
+    """Whether anything was trained, or labelled, or measured."""
+    return (root / files.METRICS).exists() or any(path.suffix in (".pt", ".npy") for path in root.rglob("*"))
+
+
+def _remove_start(root: Path) -> None:
+    for name in (files.CONFIG, files.RECORD, *(path.name for path in root.glob("classifier_*.onnx"))):
+        (root / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _emptied_on_failure(root: Path, made: bool) -> Iterator[None]:
+    """Where the inside fails before it has done any work, leave nothing behind: the files of the start are removed, and
+    `root` itself if it was `made` for it."""
+    try:
+        yield
+    except Exception:
+        if not _has_work(root):
+            _remove_start(root)
+            if made:
+                shutil.rmtree(root, ignore_errors=True)
+        raise
 
 
 def _check_device(device: str) -> None:

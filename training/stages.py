@@ -29,7 +29,7 @@ from dualsmooth.training.labels import (
     voter_of,
 )
 from dualsmooth.training.metrics import measure
-from dualsmooth.training.models import Network
+from dualsmooth.training.models import ModelSpec, Network, build
 from dualsmooth.training.seeds import Stream, numpy_generator
 
 Rows = npt.NDArray[np.int64]
@@ -61,6 +61,18 @@ class Round:
     families: tuple[tuple[Network, ...], ...]
     estimator: Network
     metrics: dict[str, Any]
+
+
+def check_estimator(config: Config, data: TrainingData) -> None:
+    """Raise `InputError` now for an estimator that cannot be built; its turn comes after hours of other work."""
+    estimator, classifier = config.estimator, config.classifier
+    if config.experts or (estimator.model, estimator.width) != (classifier.model, classifier.width):
+        ones = (1.0,) * data.input_shape[0]
+        build(
+            ModelSpec(
+                estimator.model, estimator.width, len(config.sigmas), data.input_shape, ones, ones, estimator.depth
+            )
+        )
 
 
 def run_rounds(work: Work) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from scipy import special
 from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.curves import RADII
 from dualsmooth.runtime.datasets import Dataset
+from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.report.bands import LEVEL, all_bands
 from dualsmooth.runtime.report.pictures import picture_data
 from dualsmooth.runtime.report.runs import Run
@@ -43,7 +44,7 @@ def html_report(
         "title": title,
         "at": list(at),
         "level": LEVEL,
-        "classes": list(classes or (dataset.classes if dataset else ())),
+        "classes": list(classes or (_class_names(dataset, runs) if dataset else ())),
         "runs": [_run(run) for run in runs],
         "votes": {run.source: _all_votes(run) for run in reversed(runs) if run.results},
         "pictures": picture_data(dataset, [r for run in runs for r in run.results]) if dataset else None,
@@ -58,6 +59,28 @@ def html_report(
         head, tail = page.split(f"@{name}@")
         page = head + text + tail
     return page
+
+
+def _class_names(dataset: Dataset, runs: Sequence[Run]) -> list[str]:
+    """The names of the classes by their numbers in the results, which count the bundle's classes, not the data set's.
+
+    Raises `InputError` where the data set is not that of the evaluation.
+    """
+    if not dataset.classes:
+        return []
+    named: dict[int, str] = {}
+    for run in [run for run in runs if run.results] or runs:
+        for index, truth in zip(run.index.tolist(), run.truth.tolist(), strict=True):
+            if index < len(dataset):
+                name = dataset.classes[dataset.labels[index]]
+                if named.setdefault(truth, name) != name:
+                    raise InputError(
+                        f"{run.source}: image {index} is of class {truth}, as others that are {named[truth]!r}, and "
+                        f"{name!r} in {dataset.name}; pass the data set and split of the evaluation"
+                    )
+    if all(truth < len(dataset.classes) and dataset.classes[truth] == name for truth, name in named.items()):
+        return list(dataset.classes)
+    return [named.get(number, f"class {number}") for number in range(max(named) + 1)]
 
 
 def _part(name: str) -> str:

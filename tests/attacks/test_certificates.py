@@ -125,7 +125,7 @@ def test_the_page_is_written_and_resumed(tmp_path: Path, monkeypatch: pytest.Mon
     options = ["--passes", "200", "--steps", "2", "--samples", "2", "--toys", "3", "--results", str(results)]
 
     def run(images: int) -> str:
-        monkeypatch.setattr(sys, "argv", ["attack", *options, "--images", str(images), "--out", str(out)])
+        monkeypatch.setattr(sys, "argv", ["attack", *options, "--images", str(images), "--out", str(out), "--force"])
         attack_certificates.main()
         return results.read_text()
 

@@ -38,6 +38,19 @@ def test_another_precision_of_a_bundle_with_a_report(tmp_path: Path, capsys: pyt
     assert "only an fp32 bundle" in capsys.readouterr().err
 
 
+def test_nothing_is_exported_where_the_data_set_of_the_report_does_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(SHIPPED_IMAGES) as arrays:
+        np.savez(tmp_path / "d.npz", x=arrays["x"], y=arrays["y"], classes=np.array([f"c{i}" for i in range(10)]))
+        np.savez(tmp_path / "wide.npz", x=arrays["x"].repeat(2, axis=2), y=arrays["y"])
+    for name, message in (("d", "has classes that the bundle has not: 'c0', 'c1'"), ("wide", "28 pixels high and 56")):
+        more = ["--precision", "fp16", "--report", f"npz:{tmp_path / name}.npz", "--out", str(tmp_path / "b")]
+        assert main(["export", str(SHIPPED_BUNDLE), *more]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "b").exists()
+
+
 def test_onnx_files_with_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     (tmp_path / "names.txt").write_text("\n".join(f"class {i}" for i in range(10)))

@@ -104,11 +104,8 @@ def test_damaged_gzip_files_are_refused(tmp_path: Path, damage: object) -> None:
     [
         {"x": IMAGES},
         {"y": LABELS},
-        {"x": IMAGES.astype(np.float32), "y": LABELS},
         {"x": IMAGES[0], "y": LABELS},
         {"x": IMAGES, "y": LABELS[:2]},
-        {"x": IMAGES, "y": LABELS.astype(np.float32)},
-        {"x": IMAGES, "y": LABELS[:, None]},
         {"x": IMAGES, "y": np.array([1, "a", None], object)},
     ],
 )

@@ -46,3 +46,11 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_demo_says_how_many_images_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--images", "201", "--out", str(tmp_path / "demo")]) == 2
     assert "expected 1 to 200" in capsys.readouterr().err
+
+
+def test_an_earlier_page_is_kept_without_force(tmp_path, capsys) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    assert main(["demo", "--images", "1", "--out", str(tmp_path)]) == 2
+    assert "report.html exists; choose another --out, or add --force" in capsys.readouterr().err
+    assert (tmp_path / "report.html").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

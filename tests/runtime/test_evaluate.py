@@ -316,3 +316,84 @@ def test_a_row_without_its_label_is_not_resumed(setting, tmp_path) -> None:
     out.write_text(json.dumps(row) + "\n")
     with pytest.raises(ds.InputError, match="line 1 is not a result"):
         run(setting, out)
+
+
+NAMES = ("class 1", "class 0")
+
+
+def test_classes_are_matched_by_name_in_any_order(setting, tmp_path, capsys) -> None:
+    """The same images, their classes listed the other way round: the same results, and a page that says so."""
+    bundle, data = setting
+    with np.load(data) as arrays:
+        np.savez(tmp_path / "turned.npz", x=arrays["x"], y=1 - arrays["y"], classes=np.array(NAMES))
+    options = ["--budget", "fixed:100:20", "--seed", "7", "--max", "6"]
+    for name in ("d", "turned"):
+        command = ["evaluate", str(bundle), "--dataset", f"npz:{tmp_path / name}.npz", "--out", str(tmp_path / name)]
+        assert main([*command, *options]) == 0
+    one, two = ([(r.true_label, r.certificate.label) for r in read_results(tmp_path / n)] for n in ("d", "turned"))
+    assert one == two
+    page = tmp_path / "page.html"
+    shown = ["--dataset", f"npz:{tmp_path / 'turned.npz'}", "--out", str(page)]
+    assert main(["report", str(tmp_path / "turned"), *shown]) == 0
+    assert '"classes":["class 0","class 1"]' in page.read_text()
+    assert main(["report", str(tmp_path / "turned"), *shown]) == 2
+    assert "page.html exists; choose another --out, or add --force" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "turned"), *shown, "--force"]) == 0
+
+
+def test_nothing_is_written_before_the_data_set_fits(setting, tmp_path, capsys) -> None:
+    bundle, data = setting
+    with np.load(data) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    cases = [
+        ({"x": x, "y": y, "classes": np.array(["cat", "dog"])}, "that the bundle has not: 'cat', 'dog'"),
+        ({"x": x, "y": y + 1}, "labels from 1 to 2 for 2 classes of the bundle"),
+        ({"x": x, "y": y - 1}, "labels from -1 to 0"),
+        (
+            {"x": x.repeat(2, axis=2), "y": y},
+            "images of 1 channel, 1 pixels high and 4 wide; the bundle takes 1 channel",
+        ),
+        ({"x": x[..., None].repeat(3, axis=3), "y": y}, "images of 3 channels, 1 pixels high and 2 wide"),
+    ]
+    for arrays, message in cases:
+        np.savez(tmp_path / "wrong.npz", **arrays)
+        command = ["evaluate", str(bundle), "--dataset", f"npz:{tmp_path / 'wrong.npz'}", "--budget", "fixed:100"]
+        assert main([*command, "--out", str(tmp_path / "o.jsonl")]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "o.jsonl").exists()
+    np.savez(tmp_path / "wrong.npz", **cases[0][0])
+    assert main([*command, "--out", str(tmp_path / "o.jsonl"), "--max", "2", "--classes", "class 1,class 0"]) == 0
+    assert [r.true_label for r in read_results(tmp_path / "o.jsonl")] == (1 - y[:2]).tolist()
+
+
+def test_rows_of_other_true_labels_are_not_gone_on_with(setting, tmp_path) -> None:
+    _, data = setting
+    run(setting, tmp_path / "o.jsonl", indices=range(3))
+    with np.load(data) as arrays:
+        np.savez(data, x=arrays["x"], y=1 - arrays["y"])
+    with pytest.raises(ds.InputError, match="holds image 0 with true label"):
+        run(setting, tmp_path / "o.jsonl")
+
+
+def test_a_file_that_got_no_row_is_not_left_behind(setting, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("dualsmooth.runtime.evaluate.Local.certify", lambda *_: iter([1 / 0 for _ in "x"]))
+    with pytest.raises(ZeroDivisionError):
+        run(setting, tmp_path / "o.jsonl")
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_merging_never_overwrites_without_force(setting, tmp_path, capsys) -> None:
+    one, out = tmp_path / "1.jsonl", tmp_path / "m.jsonl"
+    run(setting, one, indices=range(2))
+    out.write_text("precious")
+    for target in (out, one, tmp_path):
+        before = {path: path.read_bytes() for path in (one, out)}
+        assert main(["merge", str(one), "--out", str(target)]) == 2
+        assert f"{target} exists; choose another --out, or add --force" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in (one, out)} == before
+    assert main(["merge", str(one), "--out", str(out), "--force"]) == 0
+    assert len(read_results(out)) == 2
+    assert main(["merge", str(one), "--out", str(one), "--force"]) == 0
+    assert len(read_results(one)) == 2
+    assert main(["merge", str(one), "--out", str(tmp_path), "--force"]) == 2
+    assert "is no file that can be written over" in capsys.readouterr().err

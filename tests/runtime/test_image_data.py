@@ -224,6 +224,108 @@ def test_folders_that_hold_no_classes_are_refused(tmp_path: Path) -> None:
     assert len(load_dataset(f"imagefolder:{tmp_path / 'b'}")) == 6
 
 
+def touch(path: Path, content: bytes = b"x") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_nothing_vanishes_silently(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders(tmp_path, "train", "val")
+    load_dataset(f"imagefolder:{tmp_path}@16")
+    assert capsys.readouterr().err == ""
+    for name in ("a.heic", "b.HEIC", "notes.txt", "no_suffix", ".DS_Store", ".hidden.png", "deep/er/x.avif"):
+        touch(tmp_path / "val" / "cat" / name)
+    picture(tmp_path / "val" / "stray.png", 9, 9, 0)
+    picture(tmp_path / "annotations" / "a.png", 9, 9, 0)
+    data = load_dataset(f"imagefolder:{tmp_path}@16")
+    said = capsys.readouterr().err
+    assert len(data) == 6
+    assert len(said.splitlines()) == 1
+    for part in (".heic (2)", ".txt (1)", "no suffix (1)", "hidden (2)", ".avif (1)", "class folders (1)",
+                 "the folder annotations beside"):  # fmt: skip
+        assert part in said, part
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".txt", ""])
+def test_a_class_without_pictures_is_named(tmp_path: Path, suffix: str) -> None:
+    folders(tmp_path, "val")
+    touch(tmp_path / "val" / "eel" / f"a{suffix}")
+    (tmp_path / "val" / "fox").mkdir()
+    assert "no pictures in eel, fox (2 of 4 class folders)" in refused(f"imagefolder:{tmp_path}@16")
+
+
+def test_pictures_outside_of_class_folders_are_no_data_set(tmp_path: Path) -> None:
+    for number in range(3):
+        picture(tmp_path / "val" / f"ILSVRC2012_val_{number}.JPEG", 9, 9, 0)
+    assert "val holds no class folders" in refused("imagenet", data_dir=tmp_path)
+    assert "val holds no class folders" in refused(f"imagefolder:{tmp_path}")
+    assert "0 class folders, and 3 pictures outside of them" in refused(f"imagefolder:{tmp_path / 'val'}")
+    folders(tmp_path, "train")
+    assert "val holds no class folders" in refused(f"imagefolder:{tmp_path}", split="train")
+    folders(tmp_path, "valid")
+    assert len(load_dataset(f"imagefolder:{tmp_path}")) == 6
+
+
+def test_numbered_folders_sort_as_numbers(tmp_path: Path) -> None:
+    for number in range(12):
+        picture(tmp_path / "val" / str(number) / "a.png", 9, 9, number)
+    data = load_dataset(f"imagefolder:{tmp_path}@9")
+    assert data.classes == tuple(map(str, range(12)))
+    assert [int(image[2, 8, 8]) for image in data.images] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("Train", "Val"), ("training", "validation"), ("train", "valid"), ("TRAIN", "Testing")]
+)
+def test_splits_by_other_names(tmp_path: Path, train: str, val: str) -> None:
+    folders(tmp_path, train, val)
+    for split, name in (("train", train), ("test", val)):
+        data = load_dataset(f"imagefolder:{tmp_path}@16", split=split)
+        assert data.classes == ("cat", "dog")
+        assert all(f"/{name}/" in os.fsdecode(path) for path in data.images.paths)
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("bus", "train"):
+        picture(tmp_path / name / "a.png", 9, 9, 0)
+    whole = [load_dataset(f"imagefolder:{tmp_path}@9", split=s) for s in ("train",)]
+    assert whole[0].classes == ("bus", "train")
+
+
+def test_links_are_followed_once_and_hidden_folders_are_not(tmp_path: Path) -> None:
+    folders(tmp_path / "real", "", count=4)
+    root = tmp_path / "linked"
+    root.mkdir()
+    for name in ("cat", "dog"):
+        (root / name).symlink_to(tmp_path / "real" / name)
+    (tmp_path / "real" / "cat" / "loop").symlink_to(tmp_path / "real" / "cat")
+    (tmp_path / "elsewhere").mkdir()
+    picture(tmp_path / "elsewhere" / "x.png", 9, 9, 0)
+    (tmp_path / "real" / "dog" / "link").symlink_to(tmp_path / "elsewhere")
+    picture(tmp_path / "real" / "dog" / ".ipynb_checkpoints" / "0-checkpoint.png", 9, 9, 0)
+    (root / ".ipynb_checkpoints").mkdir()
+    name = f"imagefolder:{root}@9"
+    assert sum(len(load_dataset(name, split=s)) for s in ("train", "test")) == 9
+    (root / "eel").symlink_to(tmp_path / "nowhere")
+    assert "is a link to nothing" in refused(name)
+
+
+def test_grey_networks_read_grey_pictures(tmp_path: Path) -> None:
+    folders(tmp_path, "val")
+    data = load_dataset(f"imagefolder:{tmp_path}@9")
+    assert data.fitted(("cat", "dog"), (1, 9, 9)).images[0].shape == (1, 9, 9)
+    with pytest.raises(InputError, match=r"images of 3 channels, 9 pixels high.*pass imagefolder:.*@32"):
+        data.fitted(("cat", "dog"), (3, 32, 32))
+
+
+def test_training_may_have_more_classes_than_the_test_and_the_bundle(tmp_path: Path) -> None:
+    folders(tmp_path, "train", "val")
+    picture(tmp_path / "train" / "bee" / "a.png", 9, 9, 0)
+    data = load_dataset(f"imagefolder:{tmp_path}@9")
+    assert data.classes == ("bee", "cat", "dog")
+    assert set(data.fitted(("dog", "cat"), (3, 9, 9)).labels.tolist()) == {0, 1}
+
+
 def test_random_crops_stay_inside_and_have_their_area_and_shape(tmp_path: Path) -> None:
     boxes = np.array([random_box((100, 60), 0.3, np.random.default_rng(seed)) for seed in range(300)])
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -280,6 +382,6 @@ def test_a_folder_is_certified_without_being_loaded(tmp_path: Path) -> None:
     budget = ds.Fixed(200, 50)
     evaluate(ds.load(bundle), data, tmp_path / "r.jsonl", indices=[1, 5], budget=budget, seed=1)
     results = {result.index: result for result in read_results(tmp_path / "r.jsonl")}
-    assert [results[i].true_label for i in (1, 5)] == [0, 1]
+    assert [results[i].true_label for i in (1, 5)] == [2, 0]  # counting the bundle's classes, not the folders
     assert [results[i].certificate.label for i in (1, 5)] == [2, 0]
     assert min(result.certificate.radius for result in results.values()) > 0.2

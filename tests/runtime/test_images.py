@@ -32,7 +32,7 @@ def test_npy_keeps_its_dtype_and_gains_a_channel(tmp_path: Path) -> None:
 
 def test_nothing_is_resized(tmp_path: Path) -> None:
     PIL.Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
-    with pytest.raises(ds.InputError, match=r"has shape \[1, 4, 5\]; expected \[1, 28, 28\]"):
+    with pytest.raises(ds.InputError, match="is 5 pixels wide and 4 high; expected 28 wide and 28 high"):
         read_image(tmp_path / "a.png", (1, 28, 28))
 
 
@@ -45,15 +45,24 @@ def test_what_a_header_claims_takes_no_memory(tmp_path: Path) -> None:
     with pytest.raises(ds.InputError, match="cannot read"):
         read_image(tmp_path / "a.npy", (3, 4, 5))
     PIL.Image.new("1", (10_000, 10_000)).save(tmp_path / "a.png")  # Pillow warns of a bomb
-    with pytest.raises(ds.InputError, match=r"has shape \[3, 10000, 10000\]"):
+    with pytest.raises(ds.InputError, match="is 10000 pixels wide"):
         read_image(tmp_path / "a.png", (3, 4, 5))
 
 
-@pytest.mark.parametrize("format", ["TIFF", "GIF", "EPS", "PPM"])
-def test_only_png_and_jpeg_are_decoded(tmp_path: Path, format: str) -> None:
+def test_arrays_in_another_order_are_refused_by_their_own_shape(tmp_path: Path) -> None:
+    np.save(tmp_path / "last.npy", PIXELS.transpose(1, 2, 0))
+    with pytest.raises(ds.InputError, match=r"has shape \[4, 5, 3\]; .*transpose\(2, 0, 1\)"):
+        read_image(tmp_path / "last.npy", (3, 4, 5))
+    np.save(tmp_path / "many.npy", PIXELS[None])
+    with pytest.raises(ds.InputError, match=r"has shape \[1, 3, 4, 5\]; .*one image a file"):
+        read_image(tmp_path / "many.npy", (3, 4, 5))
+
+
+@pytest.mark.parametrize("format", ["EPS", "ICO", "PCX", "TGA", "SGI"])
+def test_only_known_formats_are_decoded(tmp_path: Path, format: str) -> None:
     """Pillow would start Ghostscript for EPS."""
     PIL.Image.fromarray(PIXELS.transpose(1, 2, 0)).save(tmp_path / "a.png", format)
-    with pytest.raises(ds.InputError, match="expected a PNG, JPEG or NPY file"):
+    with pytest.raises(ds.InputError, match="expected a picture of 8 or 16 bits"):
         read_image(tmp_path / "a.png", (3, 4, 5))
 
 

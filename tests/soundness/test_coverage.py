@@ -89,7 +89,7 @@ def test_the_page_is_written_and_resumed(tmp_path: Path, monkeypatch: pytest.Mon
     results, out = tmp_path / "c.jsonl", tmp_path / "coverage.md"
     few = [m for m in modes() if m.noise == Noise() and m.budget == "fixed"]
     monkeypatch.setattr(coverage_statistics, "modes", lambda: few)
-    options = ["coverage", "--count", "10", "--results", str(results), "--out", str(out)]
+    options = ["coverage", "--count", "10", "--results", str(results), "--out", str(out), "--force"]
     monkeypatch.setattr(sys, "argv", options)
     coverage_statistics.main()
     lines = results.read_text().splitlines()

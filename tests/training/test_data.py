@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toys
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config
@@ -74,6 +75,66 @@ def test_batches_are_shuffled_and_never_repeat() -> None:
     seen = torch.cat(list(batches(10, 3, torch.Generator().manual_seed(0))))
     assert len(seen) == len(set(seen.tolist())) == 9
     assert [len(b) for b in batches(2, 8, torch.Generator())] == [2]
+
+
+def named(tiny: Config, tmp_path: Path, **arrays: object) -> Config:
+    np.savez(tmp_path / "d.npz", **arrays)  # type: ignore[arg-type]
+    return dataclasses.replace(tiny, dataset=f"npz:{tmp_path / 'd.npz'}", validation=1)
+
+
+def test_labels_count_the_outputs_of_the_networks_that_are_given(tiny: Config, tmp_path: Path) -> None:
+    x = np.zeros((4, 8, 8), np.uint8)
+    config = named(tiny, tmp_path, x=x, y=np.array([0, 1, 0, 1]), classes=np.array(["apple", "zebra"]))
+    other = dataclasses.replace(config, classes=("zebra", "kiwi", "Apple"))
+    data = load_training_data(other)
+    both = [*data.labels.tolist(), *data.validation_labels.tolist()]
+    assert sorted(both) == [0, 0, 2, 2]
+    assert data.classes == ("zebra", "kiwi", "Apple")
+    for classes in (("zebra", "kiwi"), ("a", "b")):
+        with pytest.raises(InputError, match="classes that the network has not: 'apple'"):
+            load_training_data(dataclasses.replace(config, classes=classes))
+
+
+def test_experts_of_a_bundle_bring_the_order_of_its_classes(tiny: Config, tmp_path: Path) -> None:
+    bundles = []
+    for number, names in enumerate((("zebra", "apple"), ("apple", "zebra"))):
+        path = toys.write_bundle(
+            tmp_path / f"b{number}", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.5, 0.5]
+        )
+        text = (path / "manifest.json").read_text().replace("class 0", names[0]).replace("class 1", names[1])
+        (path / "manifest.json").write_text(text)
+        bundles.append(path / "classifier_0.onnx")
+    x = np.zeros((4, 1, 2), np.uint8)
+    config = named(tiny, tmp_path, x=x, y=np.array([0, 0, 0, 1]), classes=np.array(["apple", "zebra"]))
+    with_experts = dataclasses.replace(config, experts=(f"0.25={bundles[0]}",))
+    data = load_training_data(with_experts)
+    assert data.classes == ("zebra", "apple")
+    assert sorted([*data.labels, *data.validation_labels]) == [0, 1, 1, 1]
+    bundles[0].rename(tmp_path / "alone.onnx")
+    alone = dataclasses.replace(config, experts=(f"0.25={tmp_path / 'alone.onnx'}",))
+    assert load_training_data(alone).classes == ("apple", "zebra")
+    assert load_training_data(alone, ["zebra", "apple"]).classes == ("zebra", "apple")
+
+
+def test_experts_of_two_bundles_must_agree(tiny: Config, tmp_path: Path) -> None:
+    paths = []
+    for name in ("one", "two"):
+        path = toys.write_bundle(
+            tmp_path / name, sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.5, 0.5]
+        )
+        manifest = path / "manifest.json"
+        manifest.write_text(manifest.read_text().replace("class 0", name))
+        paths.append(path / "classifier_0.onnx")
+    config = dataclasses.replace(tiny, experts=(f"0.25={paths[0]}", f"0.5={paths[1]}"))
+    with pytest.raises(InputError, match="bundles with other classes"):
+        load_training_data(config)
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 1, 2], [0, 2, 2, 0], [0, 1, 10**9, 0], [-1, 0, 1, 1]])
+def test_classes_without_names_must_all_occur(tiny: Config, tmp_path: Path, labels: list[int]) -> None:
+    config = named(tiny, tmp_path, x=np.zeros((4, 8, 8), np.uint8), y=np.array(labels))
+    with pytest.raises(InputError, match="and no names of classes; expected each of 0, 1, 2"):
+        load_training_data(config)
 
 
 def test_cifar10_is_trained_on_with_its_own_augmentation(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config, load_run, train
 from dualsmooth.training.classifier import train_classifier
+from dualsmooth.training.config import EstimatorConfig
 from dualsmooth.training.data import load_training_data
 from dualsmooth.training.record import locked
 from dualsmooth.training.run import saved_config
@@ -78,7 +80,57 @@ def test_a_run_killed_before_its_first_file_goes_on_but_never_in_two_processes(t
     (tmp_path / ".config.toml.x1").write_text("data")
     with locked(tmp_path), pytest.raises(InputError, match="another process trains"):
         train(tiny, tmp_path)
-    assert saved_config(tmp_path) == tiny
+    assert saved_config(tmp_path) is None  # that is for the process that holds the lock to write
+
+
+def test_a_start_that_fails_leaves_nothing_that_refuses_the_corrected_command(tiny: Config, tmp_path: Path) -> None:
+    """Whatever is wrong: found before the first file, or only when a stage needs it."""
+    (tmp_path / "no.onnx").write_bytes(b"no network")
+    (tmp_path / "empty").mkdir()
+    for wrong in (
+        {"dataset": "npz:nowhere.npz"},
+        {"validation": 179},
+        {"labels": dataclasses.replace(tiny.labels, images=20_000)},
+        {"classifier": dataclasses.replace(tiny.classifier, model="resnet21"), "estimator": _unlike(tiny, "small-cnn")},
+        {"estimator": _unlike(tiny, "resnet21")},
+        {"classifier": dataclasses.replace(tiny.classifier, pretrained="nowhere.pth")},
+        {"experts": (f"0.25={tmp_path / 'no.onnx'}",)},
+        {"experts": ("0.25=nowhere.onnx",)},
+        {"classes": ("left", "right")},
+    ):
+        for out in (tmp_path / "run", tmp_path / "empty"):
+            with pytest.raises(InputError):
+                train(dataclasses.replace(tiny, **wrong), out, threads=1)
+        assert not (tmp_path / "run").exists(), wrong
+        assert {path.name for path in (tmp_path / "empty").iterdir()} <= {".lock"}, wrong
+    with pytest.raises(InputError, match="is not a run directory"):
+        train(tiny, tmp_path / "run", threads=1, reuse=tmp_path / "nowhere")
+    assert not (tmp_path / "run").exists()
+
+
+def _unlike(tiny: Config, model: str) -> EstimatorConfig:
+    return dataclasses.replace(tiny.estimator, model=model, width=1.0, from_classifier=False)
+
+
+def test_a_start_that_was_stopped_gives_way_to_a_corrected_command(tiny: Config, tmp_path: Path) -> None:
+    saved = tmp_path / "config.toml"
+    saved.write_text(dataclasses.replace(tiny, seed=8).to_toml())
+    (tmp_path / "classifier.pt").write_bytes(b"an epoch")
+    with pytest.raises(InputError, match="another configuration"):
+        train(tiny, tmp_path)
+    (tmp_path / "classifier.pt").unlink()
+    with pytest.raises(InputError, match="nowhere is not a run directory"):
+        train(tiny, tmp_path, threads=1, reuse=tmp_path / "nowhere")
+    assert not saved.exists()
+
+
+def test_a_data_set_whose_classes_changed_is_not_gone_on_with(tiny: Config, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record |= {"finished": False, "classes": ["left", "right", "middle"]}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="has other classes than when"):
+        train(tiny, tmp_path / "run", threads=1)
 
 
 def test_bad_devices_are_refused(tiny: Config, tmp_path: Path) -> None:
