@@ -32,6 +32,7 @@ from dualsmooth.runtime.bundle import (
 )
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.files import open_to_all_but_umask, sha256_of, sync_folder, write_atomically
+from dualsmooth.runtime.trial import safe_level
 
 Network = nn.Module | str | Path
 """A PyTorch module, or the path of an ONNX file."""
@@ -266,8 +267,13 @@ def write_bundle(root: Path, files: Mapping[str, bytes], **manifest: Any) -> Bun
         for name, data in files.items():
             write_atomically(aside / name, data)
         hashes = {name: sha256_of(aside / name) for name in files}
-        write_atomically(aside / "manifest.json", manifest_text(files=hashes, **manifest))
-        bundle = read_bundle(aside)
+        optimisation = _survived(aside, hashes, manifest["input_shape"])
+        text = manifest_text(files=hashes, optimisation=optimisation, **manifest)
+        write_atomically(aside / "manifest.json", text)
+        try:
+            bundle = read_bundle(aside)
+        except BundleError as error:  # nobody knows the folder aside
+            raise BundleError(str(error).replace(str(aside), str(root))) from error
         write_atomically(aside / CARD, model_card(bundle, version("dualsmooth")))
         open_to_all_but_umask(aside, 0o777)
         sync_folder(aside)
@@ -279,6 +285,14 @@ def write_bundle(root: Path, files: Mapping[str, bytes], **manifest: Any) -> Bun
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return dataclasses.replace(bundle, path=root)
+
+
+def _survived(folder: Path, hashes: Mapping[str, str], shape: tuple[int, int, int]) -> dict[str, str]:
+    """The files whose graphs ONNX Runtime's CPU provider survives only with less optimisation, and how much."""
+    weights = [digest for name, digest in hashes.items() if name.endswith(".data")]
+    graphs = {name: [digest, *weights] for name, digest in hashes.items() if name.endswith(".onnx")}
+    levels = {name: safe_level(folder / name, " ".join(d), shape, name=name) for name, d in graphs.items()}
+    return {name: level for name, level in levels.items() if level != "all"}
 
 
 def _check(

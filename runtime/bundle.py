@@ -25,6 +25,8 @@ from dualsmooth.runtime.onnx_check import check_file
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+OPTIMISATIONS = ("extended", "basic", "disabled")
+"""Levels of ONNX Runtime's graph optimisation below all of it, for files of which it crashes there."""
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 1 << 24
 SCHEMA = Path(__file__).parent / "data" / "bundle-manifest-1.schema.json"
@@ -62,6 +64,7 @@ class Bundle:
     files: Mapping[str, str]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     manifest_sha256: str = ""
+    optimisation: Mapping[str, str] = field(default_factory=dict)
 
     def models(self) -> tuple[BaseModel, ...]:
         """The estimator first, then the classifier of each level; shared classifiers occur once."""
@@ -79,8 +82,9 @@ def manifest_text(
     precision: str,
     files: Mapping[str, str],
     provenance: Mapping[str, Any],
+    optimisation: Mapping[str, str] | None = None,
 ) -> str:
-    """The text of `manifest.json`; `files` maps each file name to its SHA-256."""
+    """The text of `manifest.json`; `files` maps each file name to its SHA-256, `optimisation` some to their level."""
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -92,6 +96,7 @@ def manifest_text(
         "classifiers": [model.to_dict() for model in classifiers],
         "precision": precision,
         "files": {name: {"sha256": digest} for name, digest in sorted(files.items())},
+        **({"optimisation": dict(optimisation)} if optimisation else {}),
         "provenance": dict(provenance),
     }
     try:
@@ -250,6 +255,12 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         isinstance(levels, list) and len(levels) == len(sigmas),
         f"classifiers must list one model for each of the {len(sigmas)} sigmas",
     )
+    optimisation = manifest.get("optimisation", {})
+    need(
+        isinstance(optimisation, dict)
+        and all(name in hashes and level in OPTIMISATIONS for name, level in optimisation.items()),
+        f"optimisation must map files that are listed to {', '.join(OPTIMISATIONS)}",
+    )
     provenance = manifest.get("provenance", {})
     need(isinstance(provenance, dict), "provenance must be an object")
     return Bundle(
@@ -264,4 +275,5 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         files=hashes,
         provenance=provenance,
         manifest_sha256=digest,
+        optimisation=optimisation,
     )
