@@ -14,6 +14,7 @@ from dualsmooth.export.agreement import batches, opened
 from dualsmooth.export.graph import INPUT, OUTPUT, SIGMA, strip
 from dualsmooth.export.precision import convert_opset
 from dualsmooth.runtime.errors import BundleError, InputError, one_line
+from dualsmooth.runtime.foreign_files import foreign
 
 MIN_OPSET = 18
 Statistics = Sequence[float]
@@ -33,14 +34,14 @@ def load_onnx(
     images. Raises `InputError` for a file that cannot be read, `BundleError` for one that cannot serve.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; pass an ONNX file")
+    _require_onnx(path)
     try:
         model = onnx.load(path)
         model = strip(model)
         onnx.checker.check_model(model if model.ByteSize() < 1 << 30 else str(path))
     except Exception as error:
-        raise InputError(f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
+        said = foreign(path, guess=True)
+        raise InputError(said or f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
     if model.functions:
         raise BundleError(f"{path} holds functions of its own; inline them, e.g. with onnx.inliner")
     _drop_idle_domains(model, path)
@@ -66,16 +67,25 @@ def load_onnx(
 
 def shape_of(path: str | Path) -> tuple[int, int, int]:
     """The [C,H,W] that the image input of an ONNX file declares. Raises `InputError` where it is not fixed."""
+    _require_onnx(Path(path))
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
-        raise InputError(f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
+        said = foreign(Path(path), guess=True)
+        raise InputError(said or f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
         if value.name not in constants and len(dims) == 4 and min(dims[1:]) > 0:
             return dims[1], dims[2], dims[3]
     raise InputError(f"{path} declares no fixed image shape [N,C,H,W]; pass --input-shape C,H,W")
+
+
+def _require_onnx(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path} is not there; pass an ONNX file")
+    if what := foreign(path):
+        raise InputError(what)
 
 
 def _drop_idle_domains(model: onnx.ModelProto, path: Path) -> None:

@@ -13,6 +13,7 @@ from dualsmooth.export.run import created, export_run
 from dualsmooth.runtime.bundle import MANIFEST, BaseModel, Bundle, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.foreign_files import foreign
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
     paths = sorted({path for members in (files.estimator, *lists) for path in members})
     for path in paths:
         if not Path(path).is_file():
-            raise InputError(f"{path} is not a file; pass an ONNX file")
+            raise InputError(foreign(Path(path)) or f"{path} is not a file; pass an ONNX file")
     if files.input_shape is not None and (len(files.input_shape) != 3 or min(files.input_shape) < 1):
         raise InputError(f"--input-shape is {list(files.input_shape)}; expected C,H,W, e.g. 3,32,32")
 

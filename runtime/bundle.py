@@ -20,6 +20,7 @@ from typing import Any
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.foreign_files import LFS, LFS_WHAT, foreign
 from dualsmooth.runtime.onnx_check import check_file
 
 FORMAT = "dualsmooth-bundle"
@@ -143,6 +144,8 @@ def _check_hash(file: Path, digest: str) -> None:
     except OSError as error:
         raise BundleError(f"cannot read {file} ({error.strerror}); export the bundle again") from error
     if actual != digest:
+        if what := foreign(file):
+            raise BundleError(what)
         raise BundleError(
             f"{file} has SHA-256 {actual[:16]}… but the manifest says {digest[:16]}…: the file was altered or damaged; "
             "export the bundle again"
@@ -171,6 +174,8 @@ def parse_manifest(root: Path, raw: bytes) -> Bundle:
     try:
         manifest = strict_json.loads(raw)
     except ValueError as error:
+        if raw.startswith(LFS):
+            raise BundleError(f"{root / MANIFEST} is {LFS_WHAT}") from error
         why = f": {error}" if type(error) is ValueError else ""
         raise BundleError(
             f"{root / MANIFEST} is not JSON ({type(error).__name__}{why[:80]}); export the bundle again"

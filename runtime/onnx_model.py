@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import BundleError
+from dualsmooth.runtime.foreign_files import foreign
 from dualsmooth.runtime.protobuf import (
     BYTES,
     FLOAT32,
@@ -198,6 +199,8 @@ def read_model(path: str | Path) -> Model:
     path = Path(path)
     try:
         size = path.stat().st_size
+        if what := foreign(path):
+            raise BundleError(what)
         if not 0 < size <= MAX_FILE:
             raise BundleError(f"{path} has {size} bytes; expected an ONNX file of 1 to {MAX_FILE} bytes")
         with open(path, "rb") as file:
@@ -222,7 +225,8 @@ def parse_model(data: memoryview | bytes, path: str | Path) -> Model:
             producer=f"{raw.get('producer_name', '')} {raw.get('producer_version', '')}".strip(),
         )
     except WireError as error:
-        raise BundleError(f"{path} is not a plain ONNX file ({error}); export the bundle again") from error
+        said = foreign(Path(path), guess=True)
+        raise BundleError(said or f"{path} is not a plain ONNX file ({error}); export the bundle again") from error
 
 
 def _graph(raw: Message) -> Graph:

@@ -1,8 +1,8 @@
 """Whether ONNX Runtime survives a graph: tried in a child process, since a crash of the engine ends its process.
 
 A graph that nobody has opened here before is opened and run by `trial_child.py`. Where the engine dies of one of its
-graph optimisations, or fails in it, lower levels are tried. What was found is kept for this user, file, engine, provider
-and processor, and the files that come with this package are known: only strangers' files cost a child, once.
+graph optimisations, or fails in it, lower levels are tried. What was found is kept for this user, file, engine,
+provider and processor, and the files that come with this package are known: only strangers' files cost a child, once.
 """
 
 from __future__ import annotations

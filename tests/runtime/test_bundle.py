@@ -109,7 +109,8 @@ DAMAGED: dict[str, Change] = {
 
 BEYOND_SCHEMA = {
     "sigmas descend", "sigmas equal", "shape enormous", "file missing", "file unused", "file newline", "hash other",
-    "member unknown", "optimisation of another file", "consensus beyond", "too few classifiers", "sigma infinite", "sigma_e NaN",
+    "member unknown", "consensus beyond", "too few classifiers", "sigma infinite", "sigma_e NaN",
+    "optimisation of another file",
 }  # fmt: skip
 """What no JSON Schema can say (docs/bundle.md lists it), or what is no JSON."""
 

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import dualsmooth as ds
 import pytest
+from toys import SHAPE, steps_onnx, write_bundle
+
+import dualsmooth as ds
 from dualsmooth.runtime import trial
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.trial import LEVELS, safe_level
-from toys import SHAPE, steps_onnx, write_bundle
 
 BAD_CHILD = """
 import json, os, signal, sys, time
@@ -167,7 +168,7 @@ def asked(log: Path) -> Sequence[str]:
 def test_the_manifest_says_where_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = behave(monkeypatch, tmp_path, "")
     bundle = made(tmp_path / "b")
-    levels = {name: "basic" for name in json.loads((bundle / "manifest.json").read_text())["files"]}
+    levels = dict.fromkeys(json.loads((bundle / "manifest.json").read_text())["files"], "basic")
     smoother = ds.load(made(tmp_path / "c", optimisation=levels))
     assert smoother.bundle.optimisation == levels
     assert asked(log) == ["ORT_ENABLE_BASIC"]
