@@ -15,6 +15,8 @@ from dualsmooth.export.graph import INPUT, OUTPUT, SIGMA, strip
 from dualsmooth.export.precision import convert_opset
 from dualsmooth.runtime.errors import BundleError, InputError, one_line
 from dualsmooth.runtime.foreign_files import foreign
+from dualsmooth.runtime.onnx_model import parse_model
+from dualsmooth.runtime.onnx_rows import fault
 
 MIN_OPSET = 18
 Statistics = Sequence[float]
@@ -42,6 +44,7 @@ def load_onnx(
     except Exception as error:
         said = foreign(path, guess=True)
         raise InputError(said or f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
+    _check_rows(model, path, input_shape)
     if model.functions:
         raise BundleError(f"{path} holds functions of its own; inline them, e.g. with onnx.inliner")
     _drop_idle_domains(model, path)
@@ -79,6 +82,22 @@ def shape_of(path: str | Path) -> tuple[int, int, int]:
         if value.name not in constants and len(dims) == 4 and min(dims[1:]) > 0:
             return dims[1], dims[2], dims[3]
     raise InputError(f"{path} declares no fixed image shape [N,C,H,W]; pass --input-shape C,H,W")
+
+
+def _check_rows(model: onnx.ModelProto, path: Path, shape: tuple[int, int, int]) -> None:
+    """Raises `BundleError` where an operator of the user's file is random or mixes the images of a batch."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for tensor in bare.graph.initializer:
+        if len(tensor.raw_data) > 1 << 20:  # weights say nothing here, and may be too large for one message
+            tensor.ClearField("raw_data")
+    try:
+        graph = parse_model(bare.SerializeToString(), path).graph
+    except BundleError:  # what is odd about it is said later
+        return
+    image = next((v.name for v in graph.inputs if len(v.dims or ()) == 4 and v.name not in graph.constants), "")
+    if said := fault(graph, image, shape):
+        raise BundleError(f"{path}: {said}")
 
 
 def _require_onnx(path: Path) -> None:

@@ -145,7 +145,7 @@ def _check_hash(file: Path, digest: str) -> None:
         raise BundleError(f"cannot read {file} ({error.strerror}); export the bundle again") from error
     if actual != digest:
         if what := foreign(file):
-            raise BundleError(what)
+            raise BundleError(f"{what} (altered or damaged: its SHA-256 is not the manifest's)")
         raise BundleError(
             f"{file} has SHA-256 {actual[:16]}… but the manifest says {digest[:16]}…: the file was altered or damaged; "
             "export the bundle again"

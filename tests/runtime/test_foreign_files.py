@@ -71,12 +71,12 @@ KINDS: dict[str, tuple[Callable[[], bytes], str]] = {
     "safetensors": (lambda: (65).to_bytes(8, "little") + b'{"w":' + b" " * 70, "safetensors"),
     "keras h5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5.*tf2onnx"),
     "keras": (lambda: archive("config.json", "metadata.json", "model.weights.h5"), "a Keras archive.*tf2onnx"),
-    "savedmodel": (lambda: b"\x08\x01\x12\x99\x01\x0a\x07\x12\x05serve\x12\x40\x0a\x0bPlaceholder", "TensorFlow SavedModel"),
+    "savedmodel": (lambda: b"\x08\x01\x12\x99\x01\x0a\x07\x12\x05serve\x12\x40\x0a\x0bNoOp", "TensorFlow SavedModel"),
     "graphdef": (lambda: b"\x0a\x30\x0a\x05input\x12\x0bPlaceholder\x2a\x0b\x0a\x05dtype", "TensorFlow graph"),
     "tflite": (lambda: b"\x1c\x00\x00\x00TFL3" + bytes(50), "TensorFlow Lite.*--tflite"),
     "ort": (lambda: b"\x1c\x00\x00\x00ORTM" + bytes(50), r"own format \(.ort\)"),
     "openvino": (lambda: b'<?xml version="1.0"?>\n<net name="x" version="11">', "OpenVINO"),
-    "coreml": (lambda: b"\x08\x04\x12\x50\x0a\x0d\x0a\x05input\x1a\x04\x2a\x02\xa2\x06\x20com.github.apple.coremltools\xff", "Core ML"),
+    "coreml": (lambda: b"\x08\x04\x12\x50\x0a\x0d\x0a\xa2\x06\x20com.github.apple.coremltools\xff", "Core ML"),
     "gzip": (lambda: gzip.compress(GRAPH), "gzip.*gunzip"),
     "zip": (lambda: archive("model.onnx"), "ZIP archive of an ONNX file.*unpack it"),
     "tar": (tar, "TAR archive"),
@@ -123,7 +123,7 @@ def test_folders_are_named(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     saved.mkdir()
     (saved / "saved_model.pb").write_bytes(b"\x08\x01")
-    with pytest.raises(ds.InputError, match="a TensorFlow SavedModel folder.*tf2onnx"):
+    with pytest.raises(ds.InputError, match=r"a TensorFlow SavedModel folder.*tf2onnx"):
         load_onnx(saved, SHAPE)
     bundle = write_bundle(
         tmp_path / "b", sigmas=(0.25,), sigma_e=0.25, estimator_cuts=[], classifier_cuts=[0.5]
