@@ -23,7 +23,6 @@ from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8
 from dualsmooth.runtime.bundle import (
     MANIFEST,
-    PRECISIONS,
     BaseModel,
     Bundle,
     manifest_text,
@@ -32,7 +31,12 @@ from dualsmooth.runtime.bundle import (
 )
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.files import open_to_all_but_umask, sha256_of, sync_folder, write_atomically
+from dualsmooth.runtime.onnx_model import parse_model
+from dualsmooth.runtime.onnx_precision import overall, precision_of
 from dualsmooth.runtime.trial import safe_level
+
+TARGETS = ("fp32", "fp16", "bf16", "int8")
+"""Precisions that networks are converted to."""
 
 Network = nn.Module | str | Path
 """A PyTorch module, or the path of an ONNX file."""
@@ -114,6 +118,7 @@ def export_bundle(
             graphs[name] = load_onnx(network, input_shape, mean=mean, std=std)
         check_rows(graphs[name], input_shape, outputs, seen[-1], name)
     converted, report = _convert(graphs, plan, precision, pictures, floor, force, quantise_ends)
+    manifest["precision"] = overall(_own(graph) for graph in converted.values())
     files: dict[str, bytes] = {}
     for name, graph in converted.items():
         files.update(serialise(graph, name, external_above))
@@ -198,7 +203,9 @@ def _convert(
     found: dict[str, dict[float, float]] = {}
     for name, graph in graphs.items():
         seen = plan.files[name][2]
-        if precision == "int8":
+        if _own(graph) == precision:
+            converted[name] = graph
+        elif precision == "int8":
             converted[name] = to_int8(graph, chosen.noisy(seen), ends=quantise_ends)
         else:
             converted[name] = to_half(graph, precision)
@@ -287,6 +294,15 @@ def write_bundle(root: Path, files: Mapping[str, bytes], **manifest: Any) -> Bun
     return dataclasses.replace(bundle, path=root)
 
 
+def _own(graph: onnx.ModelProto) -> str:
+    """The precision of a graph: a file's own, whatever was asked for."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    for tensor in bare.graph.initializer:
+        tensor.ClearField("raw_data")  # types are enough, and one message cannot hold large weights
+    return precision_of(parse_model(bare.SerializeToString(), "the graph").graph)
+
+
 def _survived(folder: Path, hashes: Mapping[str, str], shape: tuple[int, int, int]) -> dict[str, str]:
     """The files whose graphs ONNX Runtime's CPU provider survives only with less optimisation, and how much."""
     weights = [digest for name, digest in hashes.items() if name.endswith(".data")]
@@ -310,8 +326,8 @@ def _check(
         raise InputError(
             f"{len(classifiers)} classifiers for {len(levels)} sigmas; expected one each (the same module may repeat)"
         )
-    if precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
+    if precision not in TARGETS:
+        raise InputError(f"precision {precision!r} is unknown; expected one of {', '.join(TARGETS)}")
     if floor is not None and not 0 <= floor <= 1:
         raise InputError(f"floor is {floor}; expected a share from 0 to 1, e.g. 0.95")
     if precision == "int8" and pictures is None:

@@ -22,10 +22,10 @@ from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.foreign_files import LFS, LFS_WHAT, foreign
 from dualsmooth.runtime.onnx_check import check_file
+from dualsmooth.runtime.onnx_precision import PRECISIONS
 
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 OPTIMISATIONS = ("extended", "basic", "disabled")
 """Levels of ONNX Runtime's graph optimisation below all of it, for files of which it crashes there."""
 MANIFEST = "manifest.json"
