@@ -72,6 +72,7 @@ def export_bundle(
     force: bool = False,
     mean: Statistics | None = None,
     std: Statistics | None = None,
+    layout: str = "nchw",
     quantise_ends: bool = False,
     external_above: int = EXTERNAL_ABOVE,
     parity_batches: Sequence[int] = (1, 3, 257),
@@ -79,7 +80,8 @@ def export_bundle(
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
     A network is a module, an ONNX file, or an `Ensemble` of them. They take noisy images in [0, 1] units, unnormalised:
-    normalisation belongs inside, and `mean` and `std` put it in front of ONNX files that lack it. Modules whose
+    normalisation belongs inside, and `mean` and `std` put it in front of ONNX files that lack it. `layout` "nhwc" puts
+    a transpose in front of ONNX files that take channels last. Modules whose
     `forward` has a parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
     becomes one file. `out` must not exist, or be empty; it appears complete or not at all.
 
@@ -115,7 +117,7 @@ def export_bundle(
                 worst = compare(network, session, input_shape, outputs, told, name, parity_batches)
             parity[name] = float(f"{worst:.3g}")
         else:
-            graphs[name] = load_onnx(network, input_shape, mean=mean, std=std)
+            graphs[name] = load_onnx(network, input_shape, mean=mean, std=std, layout=layout)
         check_rows(graphs[name], input_shape, outputs, seen[-1], name)
     converted, report = _convert(graphs, plan, precision, pictures, floor, force, quantise_ends)
     manifest["precision"] = overall(_own(graph) for graph in converted.values())

@@ -29,6 +29,7 @@ class OnnxFiles:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     consensus: int = 0
+    layout: str = "nchw"
 
 
 def export_source(source: Path | OnnxFiles, out: str | Path, *, command: str, **settings: Any) -> Bundle:
@@ -59,9 +60,10 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
         sigmas=files.sigmas,
         sigma_e=files.sigma_e,
         classes=files.classes,
-        input_shape=files.input_shape or shape_of(files.estimator[0]),
+        input_shape=files.input_shape or shape_of(files.estimator[0], files.layout),
         mean=files.mean,
         std=files.std,
+        layout=files.layout,
         provenance={
             "source": {Path(path).name: sha256_of(path) for path in paths},
             "export": {"command": command, "created": created()},
