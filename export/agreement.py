@@ -14,7 +14,9 @@ import onnx
 
 from dualsmooth.export.precision import Samples
 from dualsmooth.runtime.errors import BundleError, InputError, ProviderError, one_line
+from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.image_folders import ImageFiles
+from dualsmooth.runtime.trial import LEVELS, safe_level
 
 FLOORS = {"fp16": 0.99, "bf16": 0.97, "int8": 0.95}
 """The least agreement at any level with which a file is exported, unless it is forced."""
@@ -90,11 +92,12 @@ def check_floor(found: Mapping[str, Mapping[float, float]], floor: float, *, for
 
 
 class opened:
-    """An ONNX Runtime session on the CPU for a graph in memory, however large."""
+    """An ONNX Runtime session on the CPU for a graph in memory, however large; a graph of which the engine crashes is a
+    `BundleError`, or opened at a lower level of graph optimisation."""
 
     def __init__(self, model: onnx.ModelProto, name: str) -> None:
         self._model, self._name = model, name
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="dualsmooth-export-")
 
     def __enter__(self) -> Any:
         try:
@@ -105,24 +108,26 @@ class opened:
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        folder = Path(self._folder.name)
+        source = folder / "model.onnx"
+        images = [i.type.tensor_type.shape.dim for i in self._model.graph.input]
+        shape = next(([d.dim_value or 1 for d in dims[1:]] for dims in images if len(dims) == 4), [])
         try:
-            source: Any = None
-            if self._model.ByteSize() > 1 << 30:
-                self._folder = tempfile.TemporaryDirectory(prefix="dualsmooth-export-")
-                source = str(Path(self._folder.name) / "model.onnx")
-                onnx.save(self._model, source, save_as_external_data=True)
-            return onnxruntime.InferenceSession(
-                source or self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            onnx.save(self._model, source, save_as_external_data=self._model.ByteSize() > 1 << 30)
+            digest = " ".join(sha256_of(file) for file in sorted(folder.iterdir()))
+            level = safe_level(source, digest, shape, name=self._name)
+            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
+            return onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+        except BundleError:
+            self.__exit__()
+            raise
         except Exception as error:
             self.__exit__()
-            raise BundleError(
-                f"{self._name}: ONNX Runtime cannot load it ({one_line(error)}); update onnxruntime"
-            ) from error
+            said = one_line(error).replace(str(source), self._name)
+            raise BundleError(f"{self._name}: ONNX Runtime cannot load it ({said}); update onnxruntime") from error
 
     def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._folder.cleanup()
 
 
 def run(session: Any, batch: npt.NDArray[np.float32], sigma: float, name: str) -> npt.NDArray[np.float32]:

@@ -23,7 +23,6 @@ from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8
 from dualsmooth.runtime.bundle import (
     MANIFEST,
-    PRECISIONS,
     BaseModel,
     Bundle,
     manifest_text,
@@ -33,6 +32,12 @@ from dualsmooth.runtime.bundle import (
 from dualsmooth.runtime.datasets import in_words
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.files import open_to_all_but_umask, sha256_of, sync_folder, write_atomically
+from dualsmooth.runtime.onnx_model import parse_model
+from dualsmooth.runtime.onnx_precision import overall, precision_of
+from dualsmooth.runtime.trial import safe_level
+
+TARGETS = ("fp32", "fp16", "bf16", "int8")
+"""Precisions that networks are converted to."""
 
 Network = nn.Module | str | Path
 """A PyTorch module, or the path of an ONNX file."""
@@ -68,6 +73,7 @@ def export_bundle(
     force: bool = False,
     mean: Statistics | None = None,
     std: Statistics | None = None,
+    layout: str = "nchw",
     quantise_ends: bool = False,
     external_above: int = EXTERNAL_ABOVE,
     parity_batches: Sequence[int] = (1, 3, 257),
@@ -75,7 +81,8 @@ def export_bundle(
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
     A network is a module, an ONNX file, or an `Ensemble` of them. They take noisy images in [0, 1] units, unnormalised:
-    normalisation belongs inside, and `mean` and `std` put it in front of ONNX files that lack it. Modules whose
+    normalisation belongs inside, and `mean` and `std` put it in front of ONNX files that lack it. `layout` "nhwc" puts
+    a transpose in front of ONNX files that take channels last. Modules whose
     `forward` has a parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
     becomes one file. `out` must not exist, or be empty; it appears complete or not at all.
 
@@ -111,9 +118,10 @@ def export_bundle(
                 worst = compare(network, session, input_shape, outputs, told, name, parity_batches)
             parity[name] = float(f"{worst:.3g}")
         else:
-            graphs[name] = load_onnx(network, input_shape, mean=mean, std=std)
+            graphs[name] = load_onnx(network, input_shape, mean=mean, std=std, layout=layout)
         check_rows(graphs[name], input_shape, outputs, seen[-1], name)
     converted, report = _convert(graphs, plan, precision, pictures, floor, force, quantise_ends)
+    manifest["precision"] = overall(_own(graph) for graph in converted.values())
     files: dict[str, bytes] = {}
     for name, graph in converted.items():
         files.update(serialise(graph, name, external_above))
@@ -198,7 +206,9 @@ def _convert(
     found: dict[str, dict[float, float]] = {}
     for name, graph in graphs.items():
         seen = plan.files[name][2]
-        if precision == "int8":
+        if _own(graph) == precision:
+            converted[name] = graph
+        elif precision == "int8":
             converted[name] = to_int8(graph, chosen.noisy(seen), ends=quantise_ends)
         else:
             converted[name] = to_half(graph, precision)
@@ -267,8 +277,13 @@ def write_bundle(root: Path, files: Mapping[str, bytes], **manifest: Any) -> Bun
         for name, data in files.items():
             write_atomically(aside / name, data)
         hashes = {name: sha256_of(aside / name) for name in files}
-        write_atomically(aside / "manifest.json", manifest_text(files=hashes, **manifest))
-        bundle = read_bundle(aside)
+        optimisation = _survived(aside, hashes, manifest["input_shape"])
+        text = manifest_text(files=hashes, optimisation=optimisation, **manifest)
+        write_atomically(aside / "manifest.json", text)
+        try:
+            bundle = read_bundle(aside)
+        except BundleError as error:  # nobody knows the folder aside
+            raise BundleError(str(error).replace(str(aside), str(root))) from error
         write_atomically(aside / CARD, model_card(bundle, version("dualsmooth")))
         open_to_all_but_umask(aside, 0o777)
         sync_folder(aside)
@@ -280,6 +295,23 @@ def write_bundle(root: Path, files: Mapping[str, bytes], **manifest: Any) -> Bun
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return dataclasses.replace(bundle, path=root)
+
+
+def _own(graph: onnx.ModelProto) -> str:
+    """The precision of a graph: a file's own, whatever was asked for."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    for tensor in bare.graph.initializer:
+        tensor.ClearField("raw_data")  # types are enough, and one message cannot hold large weights
+    return precision_of(parse_model(bare.SerializeToString(), "the graph").graph)
+
+
+def _survived(folder: Path, hashes: Mapping[str, str], shape: tuple[int, int, int]) -> dict[str, str]:
+    """The files whose graphs ONNX Runtime's CPU provider survives only with less optimisation, and how much."""
+    weights = [digest for name, digest in hashes.items() if name.endswith(".data")]
+    graphs = {name: [digest, *weights] for name, digest in hashes.items() if name.endswith(".onnx")}
+    levels = {name: safe_level(folder / name, " ".join(d), shape, name=name) for name, d in graphs.items()}
+    return {name: level for name, level in levels.items() if level != "all"}
 
 
 def _check(
@@ -297,8 +329,8 @@ def _check(
         raise InputError(
             f"{len(classifiers)} classifiers for {len(levels)} sigmas; expected one each (the same module may repeat)"
         )
-    if precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
+    if precision not in TARGETS:
+        raise InputError(f"precision {precision!r} is unknown; expected one of {', '.join(TARGETS)}")
     if floor is not None and not 0 <= floor <= 1:
         raise InputError(f"floor is {floor}; expected a share from 0 to 1, e.g. 0.95")
     if precision == "int8" and pictures is None:

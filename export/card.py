@@ -20,7 +20,8 @@ def model_card(bundle: Bundle, version: str) -> str:
     more = f", … ({len(facts['classes'])} in all)" if len(facts["classes"]) > 20 else ""
     stages = [("variance estimator", facts["estimator"]), *(("classifier", level) for level in facts["levels"])]
     rows = [
-        f"| {role} | {stage['sigma']:g} | {', '.join(stage['members'])} | {cost(stage['multiply_adds'])} |"
+        f"| {role} | {stage['sigma']:g} | {', '.join(stage['members'])} | "
+        f"{cost(stage['multiply_adds'], stage['uncounted'])} |"
         for role, stage in stages
     ]
     files = [f"| {name} | {size(f['bytes'])} | `{f['sha256']}` |" for name, f in facts["files"].items()]

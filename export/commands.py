@@ -58,6 +58,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     files.add_argument("--input-shape", metavar="C,H,W", help="default: what the estimator's file declares")
     files.add_argument("--mean", help="put (x - mean) / std in front: numbers with commas, one a channel")
     files.add_argument("--std", help="as --mean")
+    files.add_argument(
+        "--layout", choices=("nchw", "nhwc"), default="nchw", help="nhwc: files that take channels last are transposed"
+    )
     files.add_argument("--consensus", type=int, default=0, help="ensembles: the first K decide where they agree")
     parser.set_defaults(run=run)
 
@@ -153,6 +156,7 @@ def _files(arguments: argparse.Namespace) -> Any:
         mean=arguments.mean and _numbers(arguments.mean, "--mean"),
         std=arguments.std and _numbers(arguments.std, "--std"),
         consensus=arguments.consensus,
+        layout=arguments.layout,
     )
 
 

@@ -12,8 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dualsmooth.export.agreement import batches, opened
 from dualsmooth.export.graph import INPUT, OUTPUT, SIGMA, strip
+from dualsmooth.export.layout import FIX, channels_first, image_shape
 from dualsmooth.export.precision import convert_opset
 from dualsmooth.runtime.errors import BundleError, InputError, one_line
+from dualsmooth.runtime.foreign_files import foreign
+from dualsmooth.runtime.onnx_model import parse_model
+from dualsmooth.runtime.onnx_rows import fault
 
 MIN_OPSET = 18
 Statistics = Sequence[float]
@@ -25,6 +29,7 @@ def load_onnx(
     *,
     mean: Statistics | None = None,
     std: Statistics | None = None,
+    layout: str = "nchw",
 ) -> onnx.ModelProto:
     """The network in the ONNX file at `path` as a base model: input `x` [N,C,H,W], output `logits`, N dynamic.
 
@@ -33,14 +38,16 @@ def load_onnx(
     images. Raises `InputError` for a file that cannot be read, `BundleError` for one that cannot serve.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; pass an ONNX file")
+    _require_onnx(path)
     try:
         model = onnx.load(path)
         model = strip(model)
         onnx.checker.check_model(model if model.ByteSize() < 1 << 30 else str(path))
     except Exception as error:
-        raise InputError(f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
+        said = foreign(path, guess=True)
+        raise InputError(said or f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
+    channels_first(model, input_shape, layout)
+    _check_rows(model, path, input_shape)
     if model.functions:
         raise BundleError(f"{path} holds functions of its own; inline them, e.g. with onnx.inliner")
     _drop_idle_domains(model, path)
@@ -64,18 +71,43 @@ def load_onnx(
     return model
 
 
-def shape_of(path: str | Path) -> tuple[int, int, int]:
+def shape_of(path: str | Path, layout: str = "nchw") -> tuple[int, int, int]:
     """The [C,H,W] that the image input of an ONNX file declares. Raises `InputError` where it is not fixed."""
+    _require_onnx(Path(path))
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
-        raise InputError(f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
+        said = foreign(Path(path), guess=True)
+        raise InputError(said or f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
         if value.name not in constants and len(dims) == 4 and min(dims[1:]) > 0:
-            return dims[1], dims[2], dims[3]
+            return image_shape(dims[1:], layout, Path(path))
     raise InputError(f"{path} declares no fixed image shape [N,C,H,W]; pass --input-shape C,H,W")
+
+
+def _check_rows(model: onnx.ModelProto, path: Path, shape: tuple[int, int, int]) -> None:
+    """Raises `BundleError` where an operator of the user's file is random or mixes the images of a batch."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for tensor in bare.graph.initializer:
+        if len(tensor.raw_data) > 1 << 20:  # weights say nothing here, and may be too large for one message
+            tensor.ClearField("raw_data")
+    try:
+        graph = parse_model(bare.SerializeToString(), path).graph
+    except BundleError:  # what is odd about it is said later
+        return
+    image = next((v.name for v in graph.inputs if len(v.dims or ()) == 4 and v.name not in graph.constants), "")
+    if said := fault(graph, image, shape):
+        raise BundleError(f"{path}: {said}")
+
+
+def _require_onnx(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path} is not there; pass an ONNX file")
+    if what := foreign(path):
+        raise InputError(what)
 
 
 def _drop_idle_domains(model: onnx.ModelProto, path: Path) -> None:
@@ -107,7 +139,7 @@ def _ends(model: onnx.ModelProto, path: Path, input_shape: tuple[int, int, int])
             raise BundleError(f"{path} has {_text(value)}; expected float32 inputs and outputs: cast inside the graph")
     dims = [d.dim_value for d in image.type.tensor_type.shape.dim][1:]
     if any(d not in (0, wanted) for d, wanted in zip(dims, input_shape, strict=True)):
-        hint = "; it seems to want channels last" if dims[-1] == input_shape[0] else ""
+        hint = f"; it takes channels last: {FIX}" if dims[-1] == input_shape[0] else ""
         raise BundleError(f"{path} has {_text(image)}; expected [N,{','.join(map(str, input_shape))}]{hint}")
     for dim, wanted in zip(list(image.type.tensor_type.shape.dim)[1:], input_shape, strict=True):
         dim.dim_value = wanted

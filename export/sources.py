@@ -13,6 +13,7 @@ from dualsmooth.export.run import created, export_run
 from dualsmooth.runtime.bundle import MANIFEST, BaseModel, Bundle, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.foreign_files import foreign
 from dualsmooth.training.record import Run, load_run
 
 
@@ -29,6 +30,7 @@ class OnnxFiles:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     consensus: int = 0
+    layout: str = "nchw"
 
 
 def classes_and_shape(source: Path | OnnxFiles) -> tuple[Sequence[str], tuple[int, int, int]]:
@@ -54,7 +56,7 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
     paths = sorted({path for members in (files.estimator, *lists) for path in members})
     for path in paths:
         if not Path(path).is_file():
-            raise InputError(f"{path} is not a file; pass an ONNX file")
+            raise InputError(foreign(Path(path)) or f"{path} is not a file; pass an ONNX file")
     if files.input_shape is not None and (len(files.input_shape) != 3 or min(files.input_shape) < 1):
         raise InputError(f"--input-shape is {list(files.input_shape)}; expected C,H,W, e.g. 3,32,32")
 
@@ -68,9 +70,10 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
         sigmas=files.sigmas,
         sigma_e=files.sigma_e,
         classes=files.classes,
-        input_shape=files.input_shape or shape_of(files.estimator[0]),
+        input_shape=files.input_shape or shape_of(files.estimator[0], files.layout),
         mean=files.mean,
         std=files.std,
+        layout=files.layout,
         provenance={
             "source": {Path(path).name: sha256_of(path) for path in paths},
             "export": {"command": command, "created": created()},

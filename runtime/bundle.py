@@ -20,11 +20,14 @@ from typing import Any
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.foreign_files import LFS, LFS_WHAT, foreign
 from dualsmooth.runtime.onnx_check import check_file
+from dualsmooth.runtime.onnx_precision import PRECISIONS
 
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+OPTIMISATIONS = ("extended", "basic", "disabled")
+"""Levels of ONNX Runtime's graph optimisation below all of it, for files of which it crashes there."""
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 1 << 24
 SCHEMA = Path(__file__).parent / "data" / "bundle-manifest-1.schema.json"
@@ -62,6 +65,7 @@ class Bundle:
     files: Mapping[str, str]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     manifest_sha256: str = ""
+    optimisation: Mapping[str, str] = field(default_factory=dict)
 
     def models(self) -> tuple[BaseModel, ...]:
         """The estimator first, then the classifier of each level; shared classifiers occur once."""
@@ -79,8 +83,9 @@ def manifest_text(
     precision: str,
     files: Mapping[str, str],
     provenance: Mapping[str, Any],
+    optimisation: Mapping[str, str] | None = None,
 ) -> str:
-    """The text of `manifest.json`; `files` maps each file name to its SHA-256."""
+    """The text of `manifest.json`; `files` maps each file name to its SHA-256, `optimisation` some to their level."""
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -92,6 +97,7 @@ def manifest_text(
         "classifiers": [model.to_dict() for model in classifiers],
         "precision": precision,
         "files": {name: {"sha256": digest} for name, digest in sorted(files.items())},
+        **({"optimisation": dict(optimisation)} if optimisation else {}),
         "provenance": dict(provenance),
     }
     try:
@@ -138,6 +144,8 @@ def _check_hash(file: Path, digest: str) -> None:
     except OSError as error:
         raise BundleError(f"cannot read {file} ({error.strerror}); export the bundle again") from error
     if actual != digest:
+        if what := foreign(file):
+            raise BundleError(f"{what} (altered or damaged: its SHA-256 is not the manifest's)")
         raise BundleError(
             f"{file} has SHA-256 {actual[:16]}… but the manifest says {digest[:16]}…: the file was altered or damaged; "
             "export the bundle again"
@@ -166,6 +174,8 @@ def parse_manifest(root: Path, raw: bytes) -> Bundle:
     try:
         manifest = strict_json.loads(raw)
     except ValueError as error:
+        if raw.startswith(LFS):
+            raise BundleError(f"{root / MANIFEST} is {LFS_WHAT}") from error
         why = f": {error}" if type(error) is ValueError else ""
         raise BundleError(
             f"{root / MANIFEST} is not JSON ({type(error).__name__}{why[:80]}); export the bundle again"
@@ -250,6 +260,12 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         isinstance(levels, list) and len(levels) == len(sigmas),
         f"classifiers must list one model for each of the {len(sigmas)} sigmas",
     )
+    optimisation = manifest.get("optimisation", {})
+    need(
+        isinstance(optimisation, dict)
+        and all(name in hashes and level in OPTIMISATIONS for name, level in optimisation.items()),
+        f"optimisation must map files that are listed to {', '.join(OPTIMISATIONS)}",
+    )
     provenance = manifest.get("provenance", {})
     need(isinstance(provenance, dict), "provenance must be an object")
     return Bundle(
@@ -264,4 +280,5 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         files=hashes,
         provenance=provenance,
         manifest_sha256=digest,
+        optimisation=optimisation,
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from dualsmooth.runtime.bundle import MANIFEST, BaseModel, Bundle
 from dualsmooth.runtime.onnx_model import TYPES, read_model
+from dualsmooth.runtime.onnx_precision import precision_of
 from dualsmooth.runtime.onnx_shapes import infer
 
 Facts = dict[str, Any]
@@ -56,6 +58,7 @@ def _file(bundle: Bundle, name: str) -> Facts:
         "nodes": sum(len(graph.nodes) for graph in model.graphs()),
         "takes_sigma": any(value.name == "sigma" for value in model.graph.inputs),
         "weights": dict(weights.most_common()),
+        "precision": precision_of(model.graph),
         "multiply_adds": found.multiply_adds(),
         "uncounted": sorted(set(found.unknown)),
     }
@@ -68,6 +71,7 @@ def _model(model: BaseModel, files: dict[str, Facts]) -> Facts:
         "members": list(model.members),
         **({"consensus": model.consensus, "least_multiply_adds": least} if model.consensus else {}),
         "multiply_adds": sum(costs),
+        "uncounted": sorted({op for name in model.members for op in files[name]["uncounted"]}),
     }
 
 
@@ -90,8 +94,8 @@ def sentences(facts: Facts) -> str:
         more = ""
         if "nodes" in file:
             kinds = ", ".join(f"{size(n, '')} {kind}" for kind, n in file["weights"].items())
-            more = f"{file['nodes']} nodes, opset {file['opset']}, {kinds}, {cost(file['multiply_adds'])} a pass"
-            more += f" at least ({', '.join(file['uncounted'])} not counted)" if file["uncounted"] else ""
+            more = f"{file['nodes']} nodes, opset {file['opset']}, {file['precision']}, {kinds}, "
+            more += f"{cost(file['multiply_adds'], file['uncounted'])} a pass"
         lines.append(f"{name:<{width}}  {size(file['bytes']):>8}  {more}\n{'':<{width}}  sha256 {file['sha256']}")
     if facts["unlisted"]:
         lines += ["", f"not listed in the manifest, never read: {', '.join(facts['unlisted'][:8])}"]
@@ -103,7 +107,7 @@ def _stage(role: str, stage: Facts) -> str:
     members = ", ".join(stage["members"])
     if "consensus" in stage:
         members += f" (the first {stage['consensus']} decide where they agree: {cost(stage['least_multiply_adds'])})"
-    return f"{role:<10} sigma {stage['sigma']:<5g} {cost(stage['multiply_adds'])} a pass: {members}"
+    return f"{role:<10} sigma {stage['sigma']:<5g} {cost(stage['multiply_adds'], stage['uncounted'])} a pass: {members}"
 
 
 def _provenance(provenance: Facts) -> list[str]:
@@ -134,5 +138,10 @@ def size(count: float, unit: str = "B") -> str:
     raise AssertionError
 
 
-def cost(multiply_adds: int) -> str:
-    return f"{size(multiply_adds, '')} multiply-adds"
+def cost(multiply_adds: int, uncounted: Sequence[str] = ()) -> str:
+    """What was counted, and what was not: never a zero for what nobody counted."""
+    said = f"{size(multiply_adds, '')} multiply-adds" if multiply_adds else ""
+    if uncounted:
+        missing = f"{', '.join(uncounted)} not counted"
+        return f"at least {said} ({missing})" if said else f"multiply-adds unknown ({missing})"
+    return said or "no convolutions or matrix products"

@@ -28,11 +28,14 @@ from dualsmooth.runtime.providers import (
     provider_options,
     why_missing,
 )
+from dualsmooth.runtime.trial import LEVELS, safe_level
 
 ROW_TOLERANCE = 1e-3
 """How far rounding may move the logits of an image in other company, relative to the largest one."""
 MAX_THREADS = 1024
 """ONNX Runtime waits for ever where the system cannot make as many threads as it is asked for."""
+NO_CPU = {"session.disable_cpu_ep_fallback": "1"}
+"""Settings of other providers: the CPU must not stand in for them."""
 
 
 class Engine:
@@ -77,39 +80,62 @@ class Engine:
         self._precision = bundle.precision
         self._sessions: dict[str, Any] = {}
         self._takes_sigma: dict[str, bool] = {}
+        self._levels: dict[str, str] = {}
         for model in bundle.models():
             width = len(bundle.sigmas) if model == bundle.estimator else len(bundle.classes)
             for name in model.members:
                 path = bundle.path / name
+                self._levels[name] = self._safe_level(bundle, name, lanes)
                 session = self._session(path, lanes)
                 self._takes_sigma[name] = _check_graph(session, path, bundle.input_shape, width)
                 self._sessions[name] = session
                 self._check_rows(name, bundle, width)
+        if lowered := sorted({level for level in self._levels.values() if level != "all"}):
+            self.name += f" (graph optimisation {', '.join(lowered)})"
         for name, digest in bundle.files.items():  # nobody changed a file between the check and the load
             if sha256_of(bundle.path / name) != digest:
                 raise BundleError(f"{bundle.path / name} changed while it was loaded; load the bundle again")
 
-    def _settings(self, lanes: int) -> Any:
+    def _safe_level(self, bundle: Bundle, name: str, lanes: int) -> str:
+        """The level of graph optimisation at which the engine survives the file."""
+        weights = [digest for file, digest in bundle.files.items() if file == name or file.endswith(".data")]
+        return safe_level(
+            bundle.path / name,
+            " ".join(weights),
+            bundle.input_shape,
+            rows=[self._fixed] if self._fixed else [1, 3],
+            level=bundle.optimisation.get(name, "all"),
+            provider=self.provider,
+            options=self._provider_options(lanes),
+            entries={} if self.provider == CPU else NO_CPU,
+        )
+
+    def _provider_options(self, lanes: int) -> dict[str, str]:
+        return provider_options(self.provider, self._options, threads=self._threads, lanes=lanes, shape=self._shape)
+
+    def _settings(self, lanes: int, level: str) -> Any:
         settings, options = self._onnxruntime.SessionOptions(), self._options
+        if level != "all":
+            settings.graph_optimization_level = getattr(self._onnxruntime.GraphOptimizationLevel, LEVELS[level])
         settings.intra_op_num_threads = max(1, self._threads - lanes + 1) if self._threads else 0  # each lane is one
         settings.log_severity_level = 4  # what fails is raised
         if self.provider == CPU:
             settings.enable_cpu_mem_arena = options.arena
             settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
         else:
-            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            for entry, value in NO_CPU.items():
+                settings.add_session_config_entry(entry, value)
         return settings
 
     def _session(self, path: Path, lanes: int) -> Any:
         """A session that `lanes` callers share, with all threads between them."""
         provider = self.provider
-        given = provider_options(provider, self._options, threads=self._threads, lanes=lanes, shape=self._shape)
         try:
             session = self._onnxruntime.InferenceSession(
                 str(path),
-                self._settings(lanes),
+                self._settings(lanes, self._levels[path.name]),
                 providers=[PROVIDERS[provider]],
-                provider_options=[given],
+                provider_options=[self._provider_options(lanes)],
                 enable_fallback=0,  # else the Python wrapper tries again on the CPU
             )
         except Exception as error:
@@ -163,6 +189,10 @@ class Engine:
     def takes_sigma(self, model: BaseModel) -> bool:
         """Whether the model is conditional on the noise level (scalar input `sigma`)."""
         return any(self._takes_sigma[name] for name in model.members)
+
+    def optimisation(self, name: str) -> str:
+        """The level of graph optimisation of one ONNX file: all, or what the engine survives."""
+        return self._levels[name]
 
     def session(self, name: str) -> Any:
         """ONNX Runtime's session of one file with all threads for one caller, for measurements beside it."""

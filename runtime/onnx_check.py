@@ -15,6 +15,7 @@ import numpy as np
 
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.onnx_model import TYPES, Graph, Model, Node, Tensor, Value, read_model
+from dualsmooth.runtime.onnx_rows import fault, own_fault
 from dualsmooth.runtime.onnx_shapes import TooLarge, infer, words
 from dualsmooth.runtime.protobuf import WireError
 
@@ -24,17 +25,6 @@ MAX_VALUES = 1 << 28
 """Most numbers in one tensor that a single image may give rise to (1 GiB of float32)."""
 
 MAX_GRAPHS = 256
-
-RANDOM = frozenset(
-    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
-)
-MIXING = {
-    "DynamicQuantizeLinear": "its scale depends on the whole batch; quantise statically",
-    "MeanVarianceNormalization": "it averages over the batch; use LayerNormalization or fixed constants",
-    "Unique": "its result depends on the whole batch",
-    "NonMaxSuppression": "its result depends on the whole batch",
-}
-"""Operators by which one row of a batch may change the vote of another: the votes would not be independent."""
 
 OPERATORS = frozenset(
     words("""
@@ -99,6 +89,8 @@ def check_model(
             f"{path}: {name[:40]!r} would have the shape {str(list(dims)[:8])[:80]} for one image, more than "
             f"{MAX_VALUES} values"
         ) from None
+    if said := fault(model.graph, "x", input_shape):
+        raise BundleError(f"{path}: {said}")
     return external
 
 
@@ -147,14 +139,8 @@ def _check_node(node: Node, graph: Graph, path: Path) -> None:
     op = node.op[:60]
     if node.domain not in DOMAINS:
         raise BundleError(f"{path} uses {op} of the domain {node.domain[:60]!r}; only standard ONNX is allowed")
-    if op in RANDOM or (op == "Dropout" and _trains(node, graph)):
-        raise BundleError(
-            f"{path} draws random numbers ({op}) inside the graph; noise is an input of the network, remove it"
-        )
-    if op == "BatchNormalization" and (node.integer("training_mode", 0) or len([o for o in node.outputs if o]) > 1):
-        raise BundleError(f"{path} normalises by the statistics of the batch (BatchNormalization); export in eval mode")
-    if op in MIXING:
-        raise BundleError(f"{path} uses {op}: {MIXING[op]}")
+    if said := own_fault(node, graph):
+        raise BundleError(f"{path}: {said}")
     if op not in OPERATORS:
         raise BundleError(
             f"{path} uses the operator {op!r}, which base models may not; docs/bundle.md lists those that may"
@@ -163,15 +149,6 @@ def _check_node(node: Node, graph: Graph, path: Path) -> None:
         odd = set(attribute) & {"sparse_tensor", "sparse_tensors", "tp", "type_protos", "ref_attr_name"}
         if odd:
             raise BundleError(f"{path}: {op} has an attribute of the kind {sorted(odd)[0]}; export the bundle again")
-
-
-def _trains(node: Node, graph: Graph) -> bool:
-    """Whether a Dropout may drop: its third input is not a constant false of the same graph."""
-    if len(node.inputs) < 3 or not node.inputs[2]:
-        return False
-    constant = graph.constants.get(node.inputs[2])
-    values = constant.values() if constant is not None else None
-    return values is None or bool(values.any())
 
 
 def _check_tensor(tensor: Tensor, path: Path, files: Mapping[str, str]) -> set[str]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import BundleError
+from dualsmooth.runtime.foreign_files import foreign
 from dualsmooth.runtime.protobuf import (
     BYTES,
     FLOAT32,
@@ -29,6 +30,7 @@ from dualsmooth.runtime.protobuf import (
     Schema,
     WireError,
     decode,
+    varint,
 )
 
 
@@ -107,7 +109,7 @@ class Tensor:
         return math.ceil(math.prod(self.dims) * TYPES[self.type][1])
 
     def values(self) -> npt.NDArray[np.generic] | None:
-        """The numbers of a small tensor [dims] that is stored raw or as int64; None for any other."""
+        """The numbers of a small tensor [dims] that is stored raw, as int64 or as float; None for any other."""
         kind = TYPES.get(self.type, ("", 0))[0]
         dtype = {"float": "<f4", "double": "<f8", "float16": "<f2", "bool": "?"}.get(kind, kind)
         raw = self.raw.get("raw_data")
@@ -115,7 +117,9 @@ class Tensor:
             return None
         if raw is not None and kind not in ("", "bfloat16", "int4", "uint4"):
             return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).reshape(self.dims)
-        return None
+        parts = b"".join(self.raw.get({"int64": "int64_data", "float": "float_data"}.get(kind, ""), []))
+        found: npt.NDArray[Any] = np.frombuffer(parts, "<f4") if kind == "float" else _integers(parts)
+        return found.reshape(self.dims) if parts and len(found) == math.prod(self.dims) else None
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Message] = field(repr=False)
+    name: str = ""
 
     def integer(self, name: str, default: int) -> int:
         return int(self.attributes.get(name, {}).get("i", default))
@@ -198,6 +203,8 @@ def read_model(path: str | Path) -> Model:
     path = Path(path)
     try:
         size = path.stat().st_size
+        if what := foreign(path):
+            raise BundleError(what)
         if not 0 < size <= MAX_FILE:
             raise BundleError(f"{path} has {size} bytes; expected an ONNX file of 1 to {MAX_FILE} bytes")
         with open(path, "rb") as file:
@@ -222,7 +229,8 @@ def parse_model(data: memoryview | bytes, path: str | Path) -> Model:
             producer=f"{raw.get('producer_name', '')} {raw.get('producer_version', '')}".strip(),
         )
     except WireError as error:
-        raise BundleError(f"{path} is not a plain ONNX file ({error}); export the bundle again") from error
+        said = foreign(Path(path), guess=True)
+        raise BundleError(said or f"{path} is not a plain ONNX file ({error}); export the bundle again") from error
 
 
 def _graph(raw: Message) -> Graph:
@@ -241,7 +249,7 @@ def _graph(raw: Message) -> Graph:
                 raise WireError(f"a node has the attribute {name[:40]!r} twice")
             attributes[name] = attribute
         ends = tuple(item.get("input", [])), tuple(item.get("output", []))
-        nodes.append(Node(item.get("op_type", ""), item.get("domain", ""), *ends, attributes))
+        nodes.append(Node(item.get("op_type", ""), item.get("domain", ""), *ends, attributes, item.get("name", "")))
     return Graph(
         nodes=tuple(nodes),
         constants=constants,
@@ -250,6 +258,15 @@ def _graph(raw: Message) -> Graph:
         values=tuple(_value(v) for v in raw.get("value_info", [])),
         sparse="sparse_initializer" in raw,
     )
+
+
+def _integers(data: bytes) -> npt.NDArray[np.int64]:
+    """Packed 64-bit numbers."""
+    found, at = [], 0
+    while at < len(data):
+        number, at = varint(memoryview(data), at)
+        found.append(number - (1 << 64) if number >> 63 else number)
+    return np.array(found, np.int64)
 
 
 def _tensor(raw: Message) -> Tensor:

@@ -19,6 +19,8 @@ from dualsmooth.runtime.smoother import load
 TEMPLATES = Path(__file__).absolute().parent.parent / "triton_repo"
 ENGINES = ("in-process", "bls")
 SERVED = ("dual_smoothing", "dual_smoothing_stream")
+_GRAPH_LEVELS = {"extended": 1, "basic": -1, "disabled": 2}
+"""Graph optimisation as Triton's ONNX Runtime backend numbers it; without a number, all of it."""
 
 
 def model_names(bundle: Bundle) -> dict[str, str]:
@@ -121,6 +123,8 @@ def _base_config(bundle: Bundle, engine: Engine, file: str, name: str, batch_siz
     else:
         parts = {"max_batch": batch_size, "x_dims": shape, "logits_dims": width, "sigma_input": ""}
         parts["batching"] = "dynamic_batching { max_queue_delay_microseconds: 500 }"
+    if level := _GRAPH_LEVELS.get(engine.optimisation(file)):
+        parts["batching"] += f"\n\noptimization {{ graph {{ level: {level} }} }}"
     return _filled(stage, name=name, **parts)
 
 

@@ -101,12 +101,16 @@ DAMAGED: dict[str, Change] = {
     "too few classifiers": lambda m: m["classifiers"].pop(),
     "classifiers object": lambda m: m.update(classifiers={}),
     "provenance": lambda m: m.update(provenance=[]),
+    "optimisation list": lambda m: m.update(optimisation=["estimator.onnx"]),
+    "optimisation unknown": lambda m: m.update(optimisation={"estimator.onnx": "all"}),
+    "optimisation of another file": lambda m: m.update(optimisation={"other.onnx": "basic"}),
 }
 
 
 BEYOND_SCHEMA = {
     "sigmas descend", "sigmas equal", "shape enormous", "file missing", "file unused", "file newline", "hash other",
     "member unknown", "consensus beyond", "too few classifiers", "sigma infinite", "sigma_e NaN",
+    "optimisation of another file",
 }  # fmt: skip
 """What no JSON Schema can say (docs/bundle.md lists it), or what is no JSON."""
 
@@ -125,6 +129,7 @@ HARMLESS: dict[str, Change] = {
     "class names of any text": lambda m: m.update(classes=["", "\u00e9\n"]),
     "every precision": lambda m: m.update(precision="bf16"),
     "sigma_e below": lambda m: m.update(sigma_e=0.1),
+    "optimisation": lambda m: m.update(optimisation={"estimator.onnx": "disabled"}),
 }
 
 

@@ -375,11 +375,17 @@ def test_rows_of_other_true_labels_are_not_gone_on_with(setting, tmp_path) -> No
         run(setting, tmp_path / "o.jsonl")
 
 
-def test_a_file_that_got_no_row_is_not_left_behind(setting, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("dualsmooth.runtime.evaluate.Local.certify", lambda *_: iter([1 / 0 for _ in "x"]))
-    with pytest.raises(ZeroDivisionError):
-        run(setting, tmp_path / "o.jsonl")
-    assert not (tmp_path / "o.jsonl").exists()
+def test_a_file_that_got_no_row_keeps_the_seed_of_its_run(setting, tmp_path, monkeypatch) -> None:
+    """Images were being sampled: they must not get other noise because the run was stopped. Another budget may
+    follow."""
+    out = tmp_path / "o.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("dualsmooth.runtime.evaluate.Local.certify", lambda *_: iter([1 / 0 for _ in "x"]))
+        run(setting, out, seed=None)
+    (header,) = out.read_text().splitlines()
+    run(setting, out, seed=None, budget=ds.Fixed(300))
+    assert out.read_text().splitlines()[0] == header
+    assert len(read_results(out)) == 10
 
 
 def test_merging_never_overwrites_without_force(setting, tmp_path, capsys) -> None:

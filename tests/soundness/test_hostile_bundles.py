@@ -284,8 +284,8 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "a later version": (lambda p: edit_manifest(p, lambda m: m.update(version=2)), "version must be 1"),
     "a manifest without end": (lambda p: (p / "manifest.json").write_bytes(b"[" * (1 << 24) + b"]"), "more than"),
     # not plain ONNX
-    "garbage": (lambda p: put(p, b"not a network"), "not a plain ONNX file"),
-    "an empty network": (lambda p: put(p, b""), "0 bytes"),
+    "garbage": (lambda p: put(p, b"not a network"), "not an ONNX file"),
+    "an empty network": (lambda p: put(p, b""), "is empty"),
     "a truncated network": (truncated, "cut off"),
     "trailing bytes": (lambda p: put(p, (p / NAME).read_bytes() + b"\x00\x00"), "field 0"),
     "an unknown field": (lambda p: put(p, (p / NAME).read_bytes() + b"\xa2\x06\x00"), "field 100"),

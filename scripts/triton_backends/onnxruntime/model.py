@@ -19,6 +19,11 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        level = int(self.config.get("optimization", {}).get("graph", {}).get("level", 0))
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = {
+            -1: levels.ORT_ENABLE_BASIC, 1: levels.ORT_ENABLE_EXTENDED, 2: levels.ORT_DISABLE_ALL,
+        }.get(level, levels.ORT_ENABLE_ALL)  # fmt: skip
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         shapes = {value.name: value.shape for value in [*self.session.get_inputs(), *self.session.get_outputs()]}
         for value in [*self.config["input"], *self.config["output"]]:
