@@ -190,13 +190,20 @@ class RemoteSmoother(Smoother):
         self.predict(np.zeros(self.bundle.input_shape, np.float32), n=1, alpha=0.1)
 
     def close(self) -> None:
-        self.wire.close()
+        """Hang up. In a forked child that is the parent's to do."""
+        if self.wire.begun_here():
+            self.wire.close()
 
-    def __enter__(self) -> RemoteSmoother:
-        return self
+    def __getstate__(self) -> dict[str, Any]:
+        """The address and how it is asked: a copy connects anew, to a server of the same bundle."""
+        wire = self.wire
+        asked = {"timeout": wire.timeout, "retries": wire.retries, "shared_memory": wire.shared_memory}
+        return {"url": wire.url, "model": wire.model, **asked, "manifest_sha256": self.bundle.manifest_sha256}
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        digest = state.pop("manifest_sha256")
+        self._take_over(connect(**state), digest)
 
     def _ask(self, image: npt.ArrayLike, terms: Terms, asked: Seed, all_levels: bool) -> Any:
         pixels = self.check_image(image, asked.noise)

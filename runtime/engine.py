@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.cuda import array_module, run_bound
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.forks import ForkLock, never_free, renew_in_children
 from dualsmooth.runtime.instruction_set import instruction_set
 from dualsmooth.runtime.lanes import Lanes, Started
 from dualsmooth.runtime.providers import (
@@ -50,6 +52,7 @@ class Engine:
     """The array module of batches: NumPy, or CuPy where noise is made on the device."""
     _fixed = 0
     _lanes = Lanes(1)
+    _closed = False
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Engine:
         """Raises `InputError` for an unknown provider, `ProviderError` where it is not there, `BundleError`."""
         if not isinstance(threads, int) or not 0 <= threads <= MAX_THREADS:
             raise InputError(f"threads is {threads!r}; expected 0 (the cores of this process) to {MAX_THREADS}")
+        self._given_threads = threads
         self._options = options = options or EngineOptions.of(provider, None)
         self._onnxruntime = onnxruntime_for(provider)
         self.provider, self.version = provider, str(self._onnxruntime.__version__)
@@ -76,9 +80,10 @@ class Engine:
         self._fixed = batch_size if keeps_shape(provider, options) else 0
         lanes, self._threads = lanes_and_threads(provider, options, threads, math.prod(bundle.input_shape))
         self._lanes = Lanes(lanes, spare=provider == OPENVINO)
-        self._path, self._shape = bundle.path, (batch_size, *bundle.input_shape)
-        self._precision = bundle.precision
+        self._path, self._shape = bundle.path.absolute(), (batch_size, *bundle.input_shape)
+        self._precision, self._files = bundle.precision, bundle.files
         self._sessions: dict[str, Any] = {}
+        self._opening = ForkLock()
         self._takes_sigma: dict[str, bool] = {}
         self._levels: dict[str, str] = {}
         for model in bundle.models():
@@ -92,9 +97,58 @@ class Engine:
                 self._check_rows(name, bundle, width)
         if lowered := sorted({level for level in self._levels.values() if level != "all"}):
             self.name += f" (graph optimisation {', '.join(lowered)})"
-        for name, digest in bundle.files.items():  # nobody changed a file between the check and the load
-            if sha256_of(bundle.path / name) != digest:
-                raise BundleError(f"{bundle.path / name} changed while it was loaded; load the bundle again")
+        self._check_files()  # nobody changed one between the check and the load
+        renew_in_children(self)
+
+    def _check_files(self) -> None:
+        for name, digest in self._files.items():
+            if sha256_of(self._path / name) != digest:
+                raise BundleError(f"{self._path / name} changed while it was loaded; load the bundle again")
+
+    def after_fork(self) -> None:
+        """In a forked child: new lanes, and sessions that are opened again when they are needed, since the threads of
+        the old ones are not there and their locks may be held for ever."""
+        self._lanes = self._lanes.renewed()
+        for session in self._sessions.values():
+            never_free(session)
+        self._sessions = {}
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `load`, as plain values, that open such an engine again. Raises `InputError`."""
+        if type(self) is not Engine:
+            raise InputError(f"a smoother on {self.name} cannot be pickled; load the bundle where it is needed")
+        given = {f.name: getattr(self._options, f.name) for f in fields(EngineOptions)}
+        tuned = {name: value for name, value in given.items() if value != getattr(EngineOptions, name)}
+        return {
+            "path": str(self._path),
+            "provider": self.provider,
+            "threads": self._given_threads,
+            "provider_options": tuned,
+        }
+
+    def close(self) -> None:
+        """End the threads and let go of the networks; what runs now is finished first by whoever waits for it."""
+        self._closed, self._sessions = True, {}
+        self._lanes.close()
+
+    def _open(self, name: str) -> Any:
+        """The session of a file: as it is, or opened again in a forked child. Raises `EngineError` where the engine was
+        closed, `ProviderError` where the provider does not survive a fork, `BundleError` where a file changed."""
+        if (session := self._sessions.get(name)) is not None:
+            return session
+        with self._opening:
+            if self._closed:
+                raise EngineError(f"the networks of {self._path} were closed; load the bundle again")
+            if self.provider != CPU:
+                raise ProviderError(
+                    f"provider {self._where} was started before this process was forked, and does not survive that; "
+                    "start processes with multiprocessing's spawn, or load the bundle in each of them"
+                )
+            if not self._sessions:
+                opened = {known: self._session(self._path / known, self._lanes.count) for known in self._takes_sigma}
+                self._check_files()
+                self._sessions = opened
+            return self._sessions[name]
 
     def _safe_level(self, bundle: Bundle, name: str, lanes: int) -> str:
         """The level of graph optimisation at which the engine survives the file."""
@@ -196,7 +250,7 @@ class Engine:
 
     def session(self, name: str) -> Any:
         """ONNX Runtime's session of one file with all threads for one caller, for measurements beside it."""
-        return self._sessions[name] if self._lanes.count == 1 else self._session(self._path / name, 1)
+        return self._open(name) if self._lanes.count == 1 else self._session(self._path / name, 1)
 
     def file_takes_sigma(self, name: str) -> bool:
         """Whether one ONNX file has the scalar input `sigma`."""
@@ -238,7 +292,7 @@ class Engine:
         return votes
 
     def _logits(self, name: str, batch: npt.NDArray[np.float32], sigma: float, width: int) -> npt.NDArray[np.float32]:
-        session, rows = self._sessions[name], len(batch)
+        session, rows = self._open(name), len(batch)
         level = np.asarray(sigma, np.float32) if self._takes_sigma[name] else None
         try:
             if self.xp is np:

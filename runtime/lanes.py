@@ -37,6 +37,16 @@ class Lanes:
         self.news = Condition()
         self._pool: ThreadPoolExecutor | None = None
 
+    def renewed(self) -> Lanes:
+        """Lanes like these without anything of theirs: for a forked child, where their threads are not."""
+        return Lanes(self.count, self._spare)
+
+    def close(self) -> None:
+        """End the threads, after what they run now. The next batch starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
     def parts(self, rows: int) -> list[slice]:
         """Parts of nearly the same size that cover `rows` rows."""
         wanted = self.count * (PARTS if rows >= self.count * PARTS * ENOUGH else 1)
@@ -63,11 +73,17 @@ class Lanes:
         if len(parts) > 1:
             with self.news:
                 self._left.extend((started, part) for part in parts)
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.count + self._spare, thread_name_prefix="dualsmooth-lane")
-            for _ in range(min(len(parts), threads + self._spare)):
-                self._pool.submit(self._work)
+            try:
+                for _ in range(min(len(parts), threads + self._spare)):
+                    self._threads().submit(self._work)
+            except RuntimeError:  # Python is shutting down and starts no more threads: the caller runs all parts
+                self._work(only=started)
         return started
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if (pool := self._pool) is None:
+            pool = self._pool = ThreadPoolExecutor(self.count + self._spare, thread_name_prefix="dualsmooth-lane")
+        return pool
 
     def _work(self, only: Started | None = None) -> None:
         """Run parts until none is left; those of one batch, or of all."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle import BaseModel, Bundle
 from dualsmooth.runtime.certification import Requests
+from dualsmooth.runtime.forks import forks, require_same_process
 from dualsmooth.runtime.lanes import Started
 from dualsmooth.runtime.noise import Normals, Seed, add_noise
 from dualsmooth.runtime.votes import ESTIMATOR, Counts, Stream, Tally
@@ -101,7 +102,7 @@ class Sampler:
         self.bundle, self.engine, self.in_flight, self.fair = bundle, engine, in_flight, fair
         self.batch_jobs: list[Job] = []
         self.batch_passes = 0
-        self._size, self._makes_ahead = batch_size, ahead
+        self._size, self._makes_ahead, self._forks = batch_size, ahead, forks()
         self._buffers = deque(
             engine.xp.empty((batch_size, *bundle.input_shape), np.float32) for _ in range(2 if ahead else 1)
         )
@@ -122,6 +123,9 @@ class Sampler:
     def close(self) -> None:
         """Forget all jobs and end the worker thread. The sampler can be used again."""
         self._queues.clear()
+        if self._forks != forks():  # the worker is the parent's
+            self._worker = self._ahead = None
+            self._forks = forks()
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
             self._worker = None
@@ -159,7 +163,9 @@ class Sampler:
         self._advance(job)
 
     def step(self) -> None:
-        """Run one batch of the added jobs. Where it raises, `batch_jobs` lack its votes: drop them."""
+        """Run one batch of the added jobs. Where it raises, `batch_jobs` lack its votes: drop them. Raises
+        `EngineError` in a child that was forked since they were added: their noise is the parent's."""
+        require_same_process(self._forks, "this run")
         batch, begun = self._ahead or (self._planned(), None)
         self._ahead = None
         self.batch_jobs, self.batch_passes = [work.job for work, _, _ in batch.parts], batch.filled
@@ -220,7 +226,12 @@ class Sampler:
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="dualsmooth-noise")
         batch = self._planned(group, passed)
-        self._ahead = batch, self._worker.submit(self._begin, batch)
+        try:
+            begun = self._worker.submit(self._begin, batch)
+        except RuntimeError:  # Python is shutting down and starts no more threads
+            begun = Future()
+            begun.set_result(self._begin(batch))
+        self._ahead = batch, begun
 
     def _waiting(self, group: _Group) -> int:
         """Passes of a group that are in no batch yet, up to a full batch."""

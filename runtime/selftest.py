@@ -8,7 +8,6 @@ Motivation: Dahiya et al. 2024, "Machine Learning Needs Better Randomness Standa
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from scipy import fft, special, stats
 
 from dualsmooth.runtime.errors import EngineError
+from dualsmooth.runtime.forks import ForkLock
 from dualsmooth.runtime.noise import GENERATORS, LATTICE, STEPS, Noise, Seed, add_noise
 from dualsmooth.runtime.philox import Philox4x32
 from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream
@@ -59,7 +59,7 @@ KNOWN: dict[tuple[str, str], tuple[float, ...]] = {
 1.26 and 2.4: certificates that name a generator can only be replayed while they are."""
 
 Draws = npt.NDArray[Any]
-_lock = threading.Lock()
+_lock = ForkLock()
 _passed: set[tuple[object, ...]] = set()
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from dualsmooth.runtime.bundle import Bundle, read_bundle
 from dualsmooth.runtime.certificate import Artefact, Certificate, Prediction, bound
 from dualsmooth.runtime.certification import Requests, Terms, certification, settle
 from dualsmooth.runtime.engine import Engine, warm_up
-from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.errors import BundleError, CertificateError, InputError
 from dualsmooth.runtime.noise import LATTICE, Noise, Seed, require_lattice
 from dualsmooth.runtime.prediction import predicted, prediction
 from dualsmooth.runtime.providers import EngineOptions, keeps_shape
@@ -62,10 +62,45 @@ def load(
 
 
 class Smoother:
-    """The dual smoothed classifier of one bundle on one engine. Not for concurrent use from several threads."""
+    """The dual smoothed classifier of one bundle on one engine.
+
+    Threads may share it, and forked children may go on with it. A pickle holds the bundle's path and the options: a
+    copy opens the bundle again, and must find the same manifest. Close it, or use it in `with`, to let go of it early.
+    """
 
     def __init__(self, bundle: Bundle, engine: Engine, *, batch_size: int = 256) -> None:
         self.bundle, self.engine, self.batch_size = bundle, engine, batch_size
+
+    def close(self) -> None:
+        """Let go of the networks and threads; certifying raises `EngineError` from then on. Twice does no harm."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments of `load`, and the manifest's hash: open networks never travel. Raises `InputError`."""
+        found = {"batch_size": self.batch_size, "manifest_sha256": self.bundle.manifest_sha256}
+        return self.engine.settings() | found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the bundle again. Raises `BundleError` where it is not the same one any more, and as `load` does."""
+        state = dict(state)
+        digest = state.pop("manifest_sha256")
+        self._take_over(load(**state), digest)
+
+    def _take_over(self, opened: Smoother, digest: str) -> None:
+        """Become what was opened in this object's place. Raises `BundleError` where its manifest is another."""
+        if opened.bundle.manifest_sha256 != digest:
+            where = opened.bundle.path
+            opened.close()
+            raise BundleError(
+                f"{where} holds another bundle than when the smoother was pickled; load it again and pickle that"
+            )
+        self.__dict__.update(opened.__dict__)
 
     def certify(
         self,

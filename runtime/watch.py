@@ -5,13 +5,13 @@ An alarm takes `WINDOW` equal values in a row; sound noise shows them with proba
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import EngineError
+from dualsmooth.runtime.forks import ForkLock
 from dualsmooth.runtime.noise import Normals, Seed
 from dualsmooth.runtime.selftest import WINDOW, require_sound
 from dualsmooth.runtime.votes import Stream
@@ -19,7 +19,7 @@ from dualsmooth.runtime.votes import Stream
 REMEMBERED = 1 << 15
 """Beginnings of streams that are kept, the newest ones: constant memory."""
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _begun: dict[bytes, int] = {}
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import DualSmoothError, InputError, ServerError, one_line
+from dualsmooth.runtime.forks import forks, require_same_process
 from dualsmooth.runtime.serving import NOTHING, PING, Refused
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -59,7 +60,7 @@ class Wire(ABC):
         self.url, self.address, self.model = url, address, model
         self.timeout, self.retries, self.shared_memory = timeout, retries, shared_memory
         self._instance: str | None = None
-        self._heard = -1e9
+        self._heard, self._forks = -1e9, forks()
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -82,6 +83,10 @@ class Wire(ABC):
     def close(self) -> None:
         """Hang up."""
 
+    def begun_here(self) -> bool:
+        """Whether this process opened the connection; a forked child only has its parent's."""
+        return self._forks == forks()
+
     def send(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Pending:
         """Send one request. Raises `ServerError` where the server cannot be reached."""
         return Pending(self, pixels, parameters)
@@ -98,7 +103,9 @@ class Wire(ABC):
         return self._instance
 
     def instance(self) -> str:
-        """The process that requests now go to; asked again (and again, while it cannot be reached) after a second."""
+        """The process that requests now go to; asked again (and again, while it cannot be reached) after a second.
+        Raises `EngineError` in a forked child, where gRPC's threads are not: it would wait for ever."""
+        require_same_process(self._forks, f"the connection to {self.url}")
         for attempt in range(self.retries + 1):
             if self._instance is not None and time.monotonic() - self._heard < 1.0:
                 break
@@ -189,6 +196,7 @@ class Pending:
             self._free()
 
     def _wait(self) -> Tensors:
+        require_same_process(self._wire._forks, f"a request to {self._wire.url}")
         while True:
             try:
                 return self._future.result(min(PROBE_SECONDS, max(0.0, self._end - time.monotonic()) + 1))
@@ -270,6 +278,7 @@ class GrpcWire(Wire):
         return future, call.cancel, held.close
 
     def stream(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Iterator[Tensors]:
+        require_same_process(self._forks, f"the connection to {self.url}")
         answers: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
         client = self.module.InferenceServerClient(self.address, channel_args=CHANNEL)
         try:
