@@ -20,8 +20,8 @@ from dualsmooth.export import ROLES
 from dualsmooth.export.agreement import FLOORS, Pictures, agreement, check_floor, opened
 from dualsmooth.export.card import CARD, model_card
 from dualsmooth.export.graph import to_model
-from dualsmooth.export.modules import takes_sigma
-from dualsmooth.export.normalisation import Normalisation, Statistics, check_statistics, normalised
+from dualsmooth.export.modules import normalised, takes_sigma
+from dualsmooth.export.normalisation import Normalisation, Statistics, check_statistics
 from dualsmooth.export.onnx_files import load_onnx
 from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8

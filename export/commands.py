@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualsmooth.export import ROLES
+from dualsmooth.export.normalisation import Normalisation, check_statistics
 from dualsmooth.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from dualsmooth.export.agreement import Pictures
-    from dualsmooth.export.normalisation import Normalisation
     from dualsmooth.runtime.bundle import Bundle
 
 
@@ -175,8 +175,6 @@ def _files(arguments: argparse.Namespace) -> Any:
 
 
 def _statistics(arguments: argparse.Namespace, role: str) -> Normalisation | None:
-    from dualsmooth.export.normalisation import check_statistics
-
     given = {name: getattr(arguments, f"{role}_{name}") for name in ("mean", "std")}
     if set(given.values()) == {None}:
         return None

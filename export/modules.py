@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from dualsmooth.export.normalisation import Statistics, check_statistics
 from dualsmooth.runtime.errors import BundleError, one_line
 
 ROWS = 1e-3
@@ -186,3 +187,35 @@ def _logits(module: nn.Module, x: torch.Tensor, more: list[torch.Tensor]) -> tor
             ".float()"
         )
     return found
+
+
+class Normalised(nn.Module):
+    """`inner` on (x - mean) / std, for x [N,C,H,W]."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, inner: nn.Module, mean: Statistics, std: Statistics) -> None:
+        super().__init__()
+        self.inner = inner
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor([float(v) for v in values]).view(1, -1, 1, 1))
+        self.train(inner.training)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.inner((x - self.mean) / self.std)
+        return logits
+
+
+class NormalisedGivenSigma(Normalised):
+    """The same for a network that is given the noise level."""
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        logits: torch.Tensor = self.inner((x - self.mean) / self.std, sigma)
+        return logits
+
+
+def normalised(module: nn.Module, mean: Statistics | None, std: Statistics | None) -> nn.Module:
+    """`module` with (x - mean) / std in front. Raises `InputError`."""
+    kind = NormalisedGivenSigma if takes_sigma(module) else Normalised
+    return kind(unwrapped(module), *check_statistics(mean, std))

@@ -1,14 +1,11 @@
-"""Mean and standard deviation of a network that expects normalised images: checked, and put in front of it."""
+"""Mean and standard deviation of a network that expects normalised images. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import nn
 
-from dualsmooth.export.modules import takes_sigma, unwrapped
 from dualsmooth.runtime.errors import InputError
 
 Statistics = Sequence[float]
@@ -53,35 +50,3 @@ def check_statistics(
 
 def _text(values: Statistics) -> str:
     return ",".join(f"{value:.4g}" for value in values)
-
-
-class Normalised(nn.Module):
-    """`inner` on (x - mean) / std, for x [N,C,H,W]."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, inner: nn.Module, mean: Statistics, std: Statistics) -> None:
-        super().__init__()
-        self.inner = inner
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor([float(v) for v in values]).view(1, -1, 1, 1))
-        self.train(inner.training)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.inner((x - self.mean) / self.std)
-        return logits
-
-
-class NormalisedGivenSigma(Normalised):
-    """The same for a network that is given the noise level."""
-
-    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        logits: torch.Tensor = self.inner((x - self.mean) / self.std, sigma)
-        return logits
-
-
-def normalised(module: nn.Module, mean: Statistics | None, std: Statistics | None) -> nn.Module:
-    """`module` with (x - mean) / std in front. Raises `InputError`."""
-    kind = NormalisedGivenSigma if takes_sigma(module) else Normalised
-    return kind(unwrapped(module), *check_statistics(mean, std))

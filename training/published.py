@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from dualsmooth.export.modules import unwrapped
-from dualsmooth.export.normalisation import Statistics, normalised
+from dualsmooth.export.modules import normalised, unwrapped
+from dualsmooth.export.normalisation import Statistics
 from dualsmooth.runtime.errors import InputError, one_line
 from dualsmooth.training.resnet import ResidualNetwork
 from dualsmooth.training.state_dict import Tensors, read_state_dict
