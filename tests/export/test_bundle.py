@@ -222,7 +222,7 @@ def test_the_same_networks_give_the_same_bytes(tmp_path: Path) -> None:
         "classes": ("a", "b"),
         "estimator": path,
         "classifiers": [path] * 2,
-        "normalise": {role: ((0.1,), (2,)) for role in ("estimator", "classifier")},
+        "normalise": dict.fromkeys(("estimator", "classifier"), ((0.1,), (2,))),
     }
     for name in ("one", "two"):
         export_bundle(tmp_path / name, **settings)
