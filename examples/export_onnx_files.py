@@ -44,8 +44,7 @@ def main(out: str) -> None:
             sigma_e=0.5,
             classes=("a", "b", "c", "d"),
             input_shape=(3, 12, 12),
-            mean=MEAN,
-            std=STD,
+            normalise={"estimator": (MEAN, STD), "classifier": (MEAN, STD)},  # what each network expects in front
             precision="int8",
             pictures=Pictures.choose("random images", images),
             floor=0.8,  # an untrained network has no opinion to agree with

@@ -1,7 +1,7 @@
 """Export (needs torch and onnx): turns trained networks into a bundle, the contract with the runtime.
 
 `export_run("run/", "bundle/")` exports a training run; `export_bundle("bundle/", estimator=..., ...)` any modules and
-ONNX files.
+ONNX files; `load_checkpoint("weights.pth", module)` fills a module with a checkpoint as the field saves it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from dualsmooth.export.bundle import Ensemble, export_bundle
     from dualsmooth.export.graph import to_onnx
     from dualsmooth.export.run import export_run
+    from dualsmooth.training.published import load_checkpoint
 
-__all__ = ["Ensemble", "Pictures", "export_bundle", "export_run", "to_onnx"]
+__all__ = ["Ensemble", "Pictures", "export_bundle", "export_run", "load_checkpoint", "to_onnx"]
+
+ROLES = ("estimator", "classifier")
+"""The base models of a bundle: of the first stage, and of the second."""
 
 _HOME = {
-    "Ensemble": "bundle",
-    "Pictures": "agreement",
-    "export_bundle": "bundle",
-    "export_run": "run",
-    "to_onnx": "graph",
+    "Ensemble": "export.bundle",
+    "Pictures": "export.agreement",
+    "export_bundle": "export.bundle",
+    "export_run": "export.run",
+    "load_checkpoint": "training.published",
+    "to_onnx": "export.graph",
 }
 
 
@@ -30,5 +35,5 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         from importlib import import_module
 
-        return getattr(import_module(f"dualsmooth.export.{_HOME[name]}"), name)
+        return getattr(import_module(f"dualsmooth.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import onnx
@@ -15,10 +16,13 @@ import torch
 from onnx import external_data_helper
 from torch import nn
 
+from dualsmooth.export import ROLES
 from dualsmooth.export.agreement import FLOORS, Pictures, agreement, check_floor, opened
 from dualsmooth.export.card import CARD, model_card
-from dualsmooth.export.graph import takes_sigma, to_model
-from dualsmooth.export.onnx_files import Statistics, load_onnx
+from dualsmooth.export.graph import to_model
+from dualsmooth.export.modules import normalised, takes_sigma
+from dualsmooth.export.normalisation import Normalisation, Statistics, check_statistics
+from dualsmooth.export.onnx_files import load_onnx
 from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8
 from dualsmooth.runtime.bundle import (
@@ -71,6 +75,7 @@ def export_bundle(
     pictures: Pictures | None = None,
     floor: float | None = None,
     force: bool = False,
+    normalise: Mapping[str, Normalisation] = MappingProxyType({}),
     mean: Statistics | None = None,
     std: Statistics | None = None,
     layout: str = "nchw",
@@ -81,9 +86,10 @@ def export_bundle(
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
     A network is a module, an ONNX file, or an `Ensemble` of them. They take noisy images in [0, 1] units, unnormalised:
-    normalisation belongs inside, and `mean` and `std` put it in front of ONNX files that lack it. `layout` "nhwc" puts
-    a transpose in front of ONNX files that take channels last. Modules whose
-    `forward` has a parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
+    normalisation belongs inside, and `normalise` puts it in front of networks that lack it: "estimator" or "classifier"
+    to (mean, std), each one number a channel, or one for all (`mean` and `std` alone are refused: they do not say whose
+    they are). `layout` "nhwc" puts a transpose in front of ONNX files that take channels last. Modules whose `forward`
+    has a second parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
     becomes one file. `out` must not exist, or be empty; it appears complete or not at all.
 
     `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
@@ -95,6 +101,15 @@ def export_bundle(
     root = Path(out)
     levels = tuple(float(s) for s in sigmas)
     _check(root, classifiers, levels, precision, pictures, floor, input_shape)
+    if mean is not None or std is not None:
+        raise InputError(
+            "mean and std do not say for which network they are; pass normalise={'classifier': (mean, std)}, and "
+            "'estimator' too where it expects normalised images"
+        )
+    for role, statistics in normalise.items():
+        if role not in ROLES:
+            raise InputError(f"normalise has {role!r}; expected {' and '.join(ROLES)}")
+        check_statistics(*statistics, input_shape[0], f"{role} ")
     plan = _Plan(levels, float(sigma_e), len(classes), input_shape)
     models = plan.add("estimator", [estimator]) + plan.add("classifier", classifiers)
     manifest: dict[str, Any] = {
@@ -111,7 +126,9 @@ def export_bundle(
     parity: dict[str, float] = {}
     graphs: dict[str, onnx.ModelProto] = {}
     for name, (network, outputs, seen) in plan.files.items():
+        mean, std = normalise.get(next(role for role in ROLES if name.startswith(role)), (None, None))
         if isinstance(network, nn.Module):
+            network = network if mean is None else normalised(network, mean, std)
             graphs[name] = to_model(network, input_shape)
             with opened(graphs[name], name) as session:
                 told = seen if takes_sigma(network) else seen[-1:]
@@ -184,8 +201,9 @@ def _identity(network: Network) -> Any:
         return id(network)
     if isinstance(network, str | Path):
         return str(Path(network).resolve())
+    fix = "; fill its module with it, e.g. with dualsmooth.export.load_checkpoint" if isinstance(network, dict) else ""
     raise InputError(
-        f"a network is a {type(network).__name__}; expected an nn.Module, an ONNX file's path, or Ensemble"
+        f"a network is a {type(network).__name__}; expected an nn.Module, an ONNX file's path, or Ensemble{fix}"
     )
 
 

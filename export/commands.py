@@ -1,4 +1,4 @@
-"""`dualsmooth export`: a run directory, a bundle or ONNX files to a bundle. Imports torch only once it exports."""
+"""`dualsmooth export`: a run directory, a bundle, ONNX files or checkpoints to a bundle. Imports torch late."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualsmooth.export import ROLES
+from dualsmooth.export.normalisation import Normalisation, check_statistics
 from dualsmooth.runtime.class_names import read_class_names
 from dualsmooth.runtime.errors import InputError
 
@@ -56,8 +58,20 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     files.add_argument("--sigma-e", type=float, help="the estimator's noise level (default: the largest of the sigmas)")
     files.add_argument("--classes", help="how many, or their names with commas, or a text file with one a line")
     files.add_argument("--input-shape", metavar="C,H,W", help="default: what the estimator's file declares")
-    files.add_argument("--mean", help="put (x - mean) / std in front: numbers with commas, one a channel")
-    files.add_argument("--std", help="as --mean")
+    for role in ROLES:
+        files.add_argument(f"--{role}-mean", metavar="NUMBERS", help=f"put (x - mean) / std in front of the {role}: "
+                           "numbers with commas, one a channel, for images in [0, 1]")  # fmt: skip
+        files.add_argument(f"--{role}-std", metavar="NUMBERS", help=f"as --{role}-mean")
+    for role in ROLES:
+        files.add_argument(
+            f"--{role}-arch", metavar="NAME", help=f"the {role}'s files are PyTorch checkpoints of this network: "
+            "resnet110 (CIFAR's resnetL), torchvision:NAME or timm:NAME"
+        )  # fmt: skip
+    files.add_argument(
+        "--checkpoint-key", metavar="KEY", help="where in a checkpoint the weights are, if in several places"
+    )
+    for name in ("--mean", "--std"):
+        files.add_argument(name, help=argparse.SUPPRESS)
     files.add_argument(
         "--layout", choices=("nchw", "nhwc"), default="nchw", help="nhwc: files that take channels last are transposed"
     )
@@ -133,7 +147,8 @@ def _pictures(arguments: argparse.Namespace) -> Pictures | None:
 def _files(arguments: argparse.Namespace) -> Any:
     """What to export: the path of a run or bundle, or the ONNX files and what they do not say."""
     names = ("estimator", "classifier", "sigmas", "classes")
-    options = (*names, "sigma_e", "input_shape", "mean", "std")
+    statistics = [f"{role}_{name}" for role in ROLES for name in ("mean", "std", "arch")]
+    options = (*names, "sigma_e", "input_shape", "checkpoint_key", *statistics, "mean", "std")
     given = [name for name in options if getattr(arguments, name) is not None]
     if arguments.path is not None:
         if given:
@@ -142,6 +157,12 @@ def _files(arguments: argparse.Namespace) -> Any:
     missing = [name for name in names if getattr(arguments, name) is None]
     if missing:
         raise InputError(f"pass a run directory, a bundle, or ONNX files; --{missing[0]} is missing for the latter")
+    for name in ("mean", "std"):
+        if getattr(arguments, name) is not None:
+            raise InputError(
+                f"--{name} does not say for which network it is; pass --classifier-{name}, and --estimator-{name} too "
+                "where the estimator expects normalised images"
+            )
     from dualsmooth.export.sources import OnnxFiles
 
     sigmas = _numbers(arguments.sigmas, "--sigmas")
@@ -153,11 +174,20 @@ def _files(arguments: argparse.Namespace) -> Any:
         sigma_e=max(sigmas) if arguments.sigma_e is None else arguments.sigma_e,
         classes=read_class_names(arguments.classes),
         input_shape=shape,
-        mean=arguments.mean and _numbers(arguments.mean, "--mean"),
-        std=arguments.std and _numbers(arguments.std, "--std"),
+        normalise={role: pair for role in ROLES if (pair := _statistics(arguments, role))},
+        architectures={role: name for role in ROLES if (name := getattr(arguments, f"{role}_arch"))},
+        key=arguments.checkpoint_key or "",
         consensus=arguments.consensus,
         layout=arguments.layout,
     )
+
+
+def _statistics(arguments: argparse.Namespace, role: str) -> Normalisation | None:
+    given = {name: getattr(arguments, f"{role}_{name}") for name in ("mean", "std")}
+    if set(given.values()) == {None}:
+        return None
+    mean, std = (None if text is None else _numbers(text, f"--{role}-{name}") for name, text in given.items())
+    return check_statistics(mean, std, whose=f"--{role}-")
 
 
 def _numbers(text: str, flag: str) -> tuple[float, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import nn
 
+from dualsmooth.export.modules import at_rest, check_module, takes_sigma
 from dualsmooth.runtime.errors import BundleError
 
 OPSET = 20
@@ -25,26 +26,31 @@ def to_onnx(module: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     return data
 
 
-def takes_sigma(module: nn.Module) -> bool:
-    """Whether `forward` has a parameter `sigma`: the module is conditional on the noise level, a scalar tensor."""
-    return "sigma" in inspect.signature(module.forward).parameters
-
-
 def to_model(module: nn.Module, input_shape: tuple[int, int, int]) -> onnx.ModelProto:
     """Trace `module` (x float32 [N,C,H,W] to logits [N,classes], any N >= 1) and return its graph.
 
-    A module whose `forward` has a parameter `sigma` gets the scalar input `sigma` too. The module is traced in
-    evaluation mode on the CPU and left as it was.
-    Raises `BundleError` where the module cannot be traced or needs operators outside the standard domain.
+    A module whose `forward` has a second parameter `sigma` gets the scalar input `sigma` too. The module is tried and
+    traced in evaluation mode on the CPU, out of its wrappers, and left as it was.
+    Raises `BundleError` where it cannot serve as a base model, cannot be traced, or needs operators outside the
+    standard domain.
     """
-    training = module.training
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    with at_rest(module) as network:
+        check_module(network, input_shape)
+        program = _trace(network, input_shape)
+        name = type(network).__name__
+    if program is None:
+        raise BundleError(f"torch.onnx.export returned nothing for {name}; update torch")
+    model = strip(program.model_proto)
+    _check(model, name)
+    return model
+
+
+def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> torch.onnx.ONNXProgram | None:
+    conditional = takes_sigma(network)
     try:
-        conditional = takes_sigma(module)
-        module.eval().to("cpu")
         with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                module,
+            return torch.onnx.export(
+                network,
                 (torch.zeros(2, *input_shape), *([torch.tensor(0.5)] if conditional else [])),
                 dynamo=True,
                 external_data=False,
@@ -58,18 +64,23 @@ def to_model(module: nn.Module, input_shape: tuple[int, int, int]) -> onnx.Model
         cause: BaseException = error  # the exporter's own message only says that there is one
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = str(cause).strip().splitlines() or [""]
         raise BundleError(
-            f"{type(module).__name__} cannot be exported for input [N, {', '.join(map(str, input_shape))}]: "
-            f"{type(cause).__name__}: {reason[0][:200]}; it must be traceable by torch.export with a dynamic batch"
+            f"{type(network).__name__} cannot be exported for input [N, {', '.join(map(str, input_shape))}]: "
+            f"{_reason(cause)}"
         ) from error
-    finally:
-        module.to(device).train(training)
-    if program is None:
-        raise BundleError(f"torch.onnx.export returned nothing for {type(module).__name__}; update torch")
-    model = strip(program.model_proto)
-    _check(model, type(module).__name__)
-    return model
+
+
+def _reason(cause: BaseException) -> str:
+    """What the exporter could not do, and the way round it, in words of the network's author."""
+    text, kind = " ".join(str(cause).split()), type(cause).__name__
+    if "data-dependent" in text or "DataDependent" in kind:
+        return "its forward branches on, or counts, the values of images (`if` on a tensor); use torch.where instead"
+    if operator := re.search(r"aten[.:]+\w+|torch_lib::\w+|torchvision[.:]+\w+", text):
+        return (
+            f"the operator {operator[0]} has no ONNX form as it is used here ({kind}); write that step with others, or "
+            "pass an ONNX file made in another way"
+        )
+    return f"{kind}: {text[:200] or 'no reason given'}; it must be traceable by torch.export with a dynamic batch"
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -97,7 +108,10 @@ def _check(model: onnx.ModelProto, name: str) -> None:
         raise BundleError(f"{name} has inputs {inputs} and outputs {outputs}; expected one tensor in, one out")
     dims = model.graph.input[0].type.tensor_type.shape.dim
     if not dims[0].dim_param:
-        raise BundleError(f"{name} fixes its batch size to {dims[0].dim_value}; it must work for any batch")
+        raise BundleError(
+            f"{name} fixes its batch size to {dims[0].dim_value}; it must work for any batch: x.shape[0] as it is (no "
+            "int(), no loop over the images), and -1 or flatten(1) in reshapes"
+        )
     if model.ByteSize() < 1 << 30:  # the checker takes larger ones from files only
         onnx.checker.check_model(model, full_check=True)
 

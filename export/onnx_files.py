@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dualsmooth.export.agreement import batches, opened
 from dualsmooth.export.graph import INPUT, OUTPUT, SIGMA, strip
 from dualsmooth.export.layout import FIX, channels_first, image_shape
+from dualsmooth.export.normalisation import Statistics, check_statistics
 from dualsmooth.export.precision import convert_opset
 from dualsmooth.runtime.errors import BundleError, InputError, one_line
 from dualsmooth.runtime.foreign_files import foreign
@@ -20,7 +20,6 @@ from dualsmooth.runtime.onnx_model import parse_model
 from dualsmooth.runtime.onnx_rows import fault
 
 MIN_OPSET = 18
-Statistics = Sequence[float]
 
 
 def load_onnx(
@@ -67,7 +66,7 @@ def load_onnx(
     if batch > 0:
         _check_freed(original, model, path, input_shape, batch)
     if mean is not None or std is not None:
-        _normalise(model, input_shape[0], mean or (0.0,), std or (1.0,))
+        _normalise(model, *check_statistics(mean, std, input_shape[0]))
     return model
 
 
@@ -228,10 +227,7 @@ def _check_freed(
         raise refusal
 
 
-def _normalise(model: onnx.ModelProto, channels: int, mean: Statistics, std: Statistics) -> None:
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, channels) or not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
-            raise InputError(f"{name} is {list(values)}; expected 1 or {channels} finite numbers (std: positive)")
+def _normalise(model: onnx.ModelProto, mean: Statistics, std: Statistics) -> None:
     inner = "x_normalised"
     for node in model.graph.node:
         node.input[:] = [inner if name == INPUT else name for name in node.input]

@@ -11,13 +11,11 @@ import torch
 from torch import nn
 
 from dualsmooth.export.agreement import batches, opened, run
-from dualsmooth.export.graph import takes_sigma
+from dualsmooth.export.modules import ROWS, at_rest, takes_sigma
 from dualsmooth.runtime.errors import BundleError, one_line
 
 BATCHES = (1, 3, 257)
 TOLERANCE = 1e-4
-ROWS = 1e-3
-"""How far the logits of an image may move with its batch: other batch sizes use other kernels, with other rounding."""
 
 
 def check_parity(
@@ -53,39 +51,41 @@ def compare(
     sizes: Sequence[int] = BATCHES,
 ) -> float:
     """As `check_parity`, for a session that is already open and batches of other `sizes`."""
-    training, worst = module.training, 0.0
-    module.eval()
-    try:
-        levels = [sigma] if isinstance(sigma, int | float) else sigma
+    worst = 0.0
+    levels = [sigma] if isinstance(sigma, int | float) else sigma
+    with at_rest(module) as network, torch.no_grad():
         for level, x in ((s, x) for s in levels for x in batches(input_shape, s, sizes)):
-            batch = len(x)
-            with torch.no_grad():
-                device = next((p.device for p in module.parameters()), torch.device("cpu"))
-                more = [torch.tensor(level, device=device)] if takes_sigma(module) else []
-                logits = module(torch.from_numpy(x).to(device), *more)
+            logits = network(torch.from_numpy(x), *([torch.tensor(level)] if takes_sigma(network) else []))
             if not isinstance(logits, torch.Tensor):
                 raise BundleError(
-                    f"{name}: the PyTorch module returns a {type(logits).__name__}; expected one tensor of logits "
-                    f"[N,{outputs}]: wrap the module in one whose forward returns that"
+                    f"{name}: the PyTorch module returns a {type(logits).__name__}; expected one tensor "
+                    f"of logits [N,{outputs}]"
                 )
-            expected = logits.float().cpu().numpy()
-            actual = run(session, x, level, name)
+            expected, actual = logits.numpy(), run(session, x, level, name)
             for found, source in ((expected, "the PyTorch module"), (actual, "ONNX Runtime")):
-                if found.shape != (batch, outputs) or not np.isfinite(found).all():
+                if found.shape != (len(x), outputs):
                     raise BundleError(
-                        f"{name}: {source} gives logits of shape {list(found.shape)} for a batch of {batch}; expected "
-                        f"finite values of shape {[batch, outputs]}; check classes and sigmas against the network"
+                        f"{name}: {source} gives logits of shape {list(found.shape)} for a batch of {len(x)}; expected "
+                        f"finite values of shape {[len(x), outputs]}; check classes and sigmas against the network"
                     )
+                if not np.isfinite(found).all():
+                    raise BundleError(f"{name}: {source} gives logits that are not finite{_culprit(network)}")
             scale = max(1.0, float(np.abs(expected).max()))
             worst = max(worst, float(np.abs(actual - expected).max()) / scale)
-    finally:
-        module.train(training)
     if not worst <= TOLERANCE:
         raise BundleError(
             f"{name}: ONNX Runtime differs from PyTorch by {worst:.2g} in logits, more than {TOLERANCE:g}; nothing was "
             "exported; look for operators that the exporter or the engine treats differently"
         )
     return worst
+
+
+def _culprit(network: nn.Module) -> str:
+    """Which weights are to blame for logits that are not finite, or what to look for."""
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            return f": its {name} holds NaN or infinity; load weights that do not"
+    return " (NaN or infinity) on noisy images, though its weights are; look for log, sqrt or a division"
 
 
 def check_rows(

@@ -1,25 +1,33 @@
-"""What can be exported from the command line: a training run, another bundle, or ONNX files and a few facts."""
+"""What can be exported from the command line: a training run, another bundle, or files of networks and a few facts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dualsmooth.export.bundle import Ensemble, export_bundle
+from dualsmooth.export.bundle import Ensemble, Network, export_bundle
+from dualsmooth.export.normalisation import Normalisation
 from dualsmooth.export.onnx_files import shape_of
 from dualsmooth.export.run import created, export_run
 from dualsmooth.runtime.bundle import MANIFEST, BaseModel, Bundle, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.foreign_files import foreign
+from dualsmooth.training.architectures import ARCHITECTURES, architecture
+from dualsmooth.training.published import load_checkpoint
 from dualsmooth.training.record import Run, load_run
+from dualsmooth.training.state_dict import is_checkpoint
 
 
 @dataclass(frozen=True)
 class OnnxFiles:
-    """Existing ONNX files (several for a model: an ensemble), and what they do not say themselves."""
+    """Existing files (several for a model: an ensemble), and what they do not say themselves.
+
+    They are ONNX files, or checkpoints of PyTorch where `architectures` names the network of their role ("estimator",
+    "classifier"; `key` as for `load_checkpoint`). `normalise` as for `export_bundle`.
+    """
 
     estimator: Sequence[str]
     classifiers: Sequence[Sequence[str]]
@@ -27,8 +35,9 @@ class OnnxFiles:
     sigma_e: float
     classes: Sequence[str]
     input_shape: tuple[int, int, int] | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
+    normalise: Mapping[str, Normalisation] = field(default_factory=dict)
+    architectures: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
     consensus: int = 0
     layout: str = "nchw"
 
@@ -37,7 +46,7 @@ def classes_and_shape(source: Path | OnnxFiles) -> tuple[Sequence[str], tuple[in
     """The names of the classes and the shape [C,H,W] of the images of what is to be exported. Raises as
     `export_source`."""
     if isinstance(source, OnnxFiles):
-        return source.classes, source.input_shape or shape_of(source.estimator[0])
+        return source.classes, source.input_shape or _shape(source)
     facts: Bundle | Run = read_bundle(source) if (source / MANIFEST).exists() else load_run(source)
     return facts.classes, facts.input_shape
 
@@ -60,25 +69,54 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
     if files.input_shape is not None and (len(files.input_shape) != 3 or min(files.input_shape) < 1):
         raise InputError(f"--input-shape is {list(files.input_shape)}; expected C,H,W, e.g. 3,32,32")
 
-    def ensemble(members: Sequence[str]) -> Ensemble:
-        return Ensemble(tuple(Path(path) for path in members), files.consensus if len(members) > 1 else 0)
+    shape = files.input_shape or _shape(files)
+    opened: dict[tuple[str, str], Network] = {}
+
+    def ensemble(role: str, members: Sequence[str]) -> Ensemble:
+        for path in members:
+            if (role, path) not in opened:
+                opened[role, path] = _network(files, role, path, shape)
+        return Ensemble(tuple(opened[role, path] for path in members), files.consensus if len(members) > 1 else 0)
 
     return export_bundle(
         out,
-        estimator=ensemble(files.estimator),
-        classifiers=[ensemble(members) for members in lists],
+        estimator=ensemble("estimator", files.estimator),
+        classifiers=[ensemble("classifier", members) for members in lists],
         sigmas=files.sigmas,
         sigma_e=files.sigma_e,
         classes=files.classes,
-        input_shape=files.input_shape or shape_of(files.estimator[0], files.layout),
-        mean=files.mean,
-        std=files.std,
+        input_shape=shape,
+        normalise={role: each for role, each in files.normalise.items() if role not in files.architectures},
         layout=files.layout,
         provenance={
             "source": {Path(path).name: sha256_of(path) for path in paths},
+            **({"architectures": dict(files.architectures)} if files.architectures else {}),
             "export": {"command": command, "created": created()},
         },
         **settings,
+    )
+
+
+def _shape(files: OnnxFiles) -> tuple[int, int, int]:
+    for role, paths in (("estimator", files.estimator), ("classifier", files.classifiers[0])):
+        if role not in files.architectures and not is_checkpoint(paths[0]):
+            return shape_of(paths[0], files.layout)
+    raise InputError("checkpoints do not say which images they take; pass --input-shape C,H,W, e.g. 3,32,32")
+
+
+def _network(files: OnnxFiles, role: str, path: str, shape: tuple[int, int, int]) -> Network:
+    """The network in a file: the path itself of an ONNX file, the module that a checkpoint fills."""
+    if role not in files.architectures:
+        if is_checkpoint(path):
+            raise InputError(
+                f"{path} is a PyTorch checkpoint, which holds no architecture; name it with --{role}-arch: "
+                f"{ARCHITECTURES}; or export the network in Python with dualsmooth.export.load_checkpoint"
+            )
+        return Path(path)
+    outputs = len(files.sigmas if role == "estimator" else files.classes)
+    mean, std = files.normalise.get(role, (None, None))
+    return load_checkpoint(
+        path, architecture(files.architectures[role], outputs, shape), key=files.key, mean=mean, std=std
     )
 
 

@@ -34,7 +34,8 @@ import torch
 from torch import nn
 
 from dualsmooth.export.agreement import Pictures, opened, run
-from dualsmooth.export.graph import takes_sigma, to_model
+from dualsmooth.export.graph import to_model
+from dualsmooth.export.modules import takes_sigma
 from dualsmooth.export.parity import compare
 from dualsmooth.export.precision import to_int8
 from dualsmooth.runtime.datasets import load_dataset

@@ -36,6 +36,9 @@ _FLAGS = {
 }
 
 
+_STATISTICS = ("experts-mean", "experts-std")
+
+
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `train` command."""
     parser = subparsers.add_parser(
@@ -52,6 +55,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--experts", metavar="SIGMA=FILE,…",
         help="ONNX classifiers from anywhere, one a level, e.g. 0.25=a.onnx,1.0=b.onnx: trains the estimator only",
     )  # fmt: skip
+    parser.add_argument(
+        "--experts-arch", metavar="NAME",
+        help="the experts are PyTorch checkpoints of this network: resnet110, torchvision:NAME or timm:NAME",
+    )  # fmt: skip
+    for name in _STATISTICS:
+        parser.add_argument(f"--{name}", metavar="NUMBERS", help="of (x - mean) / std in front of the experts")
     parser.add_argument("--from", dest="reuse", metavar="RUN", help="take over the stages that an earlier run shares")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
@@ -94,6 +103,12 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
             _put(values, key, _READ[key](value) if key in _READ else value)
     if arguments.experts:
         _put(values, "experts", arguments.experts.split(","))
+    if arguments.experts_arch:
+        _put(values, "experts_arch", arguments.experts_arch)
+    for flag in _STATISTICS:
+        key = flag.replace("-", "_")
+        if getattr(arguments, key) is not None:
+            _put(values, key, _numbers(getattr(arguments, key), flag))
     for text in arguments.set:
         key, equals, value = text.partition("=")
         if not equals:
@@ -107,7 +122,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 _READ: dict[str, Callable[[str], Sequence[Any]]] = {
-    "sigmas": lambda text: _numbers(text),
+    "sigmas": lambda text: _numbers(text, "sigmas"),
     "classes": lambda text: list(read_class_names(text)),
 }
 
@@ -125,8 +140,8 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     values[name] = value
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, flag: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--sigmas is {text!r}; expected numbers with commas, e.g. 0.25,0.5,1.0") from None
+        raise InputError(f"--{flag} is {text!r}; expected numbers with commas, e.g. 0.25,0.5,1.0") from None

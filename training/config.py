@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from dualsmooth.export.normalisation import check_statistics
 from dualsmooth.runtime.errors import InputError
 
 
@@ -197,7 +198,8 @@ class Config:
     `sigma_e` = 0 stands for max(sigmas); `validation` images are held out of the training images; `augment` turns the
     data set's augmentation on. `rounds` counts estimators: between two of them, the classifiers are trained further on
     the images that the router sends to them (the alternation of Dual RS). `experts` are ONNX files from anywhere, one
-    for each level ("0.25=a.onnx"): then only the estimator is trained.
+    for each level ("0.25=a.onnx"): then only the estimator is trained. With `experts_arch` they are checkpoints of that
+    PyTorch network; `experts_mean` and `experts_std` are put in front of experts that expect normalised images.
     `classes` name the networks' outputs, in their order; the data set's are matched to them by name. Without, they are
     those of the experts' bundle, or the data set's.
     """
@@ -212,6 +214,9 @@ class Config:
     rounds: int = 1
     experts: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    experts_arch: str = ""
+    experts_mean: tuple[float, ...] = ()
+    experts_std: tuple[float, ...] = ()
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
@@ -222,6 +227,10 @@ class Config:
         if self.experts:
             object.__setattr__(self, "sigmas", tuple(sigma for sigma, _ in self.expert_files()))
             _need(self.rounds == 1 and self.labels.folds == 0, "experts are given, with rounds or folds", "neither")
+        told = bool(self.experts_arch or self.experts_mean or self.experts_std)
+        _need(bool(self.experts) or not told, "experts_arch, _mean or _std is given without experts", "experts too")
+        if self.experts_mean or self.experts_std:
+            check_statistics(self.experts_mean or None, self.experts_std or None, whose="--experts-")
         levels = self.sigmas
         ascending = all(a < b for a, b in itertools.pairwise(levels))
         good = bool(levels) and levels[0] > 0 and ascending and levels[-1] < 1e9

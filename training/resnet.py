@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 
@@ -32,6 +34,35 @@ def residual_trunk(channels: int, width: float, blocks: int) -> tuple[nn.Module,
             layers.append(Block(before, features, 2 if stage and not number else 1))
             before = features
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), features
+
+
+class ResidualNetwork(nn.Module):
+    """`residual_trunk` and a linear head, without a normalisation, to be filled with published weights."""
+
+    def __init__(self, channels: int, blocks: int, outputs: int) -> None:
+        super().__init__()
+        self.trunk, features = residual_trunk(channels, 1.0, blocks)
+        self.head = nn.Linear(features, outputs)
+        self._blocks = blocks
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.trunk(x))
+        return logits
+
+    def published_names(self) -> dict[str, str]:
+        """Our name of each weight to the one that it has in most code for CIFAR: conv1, bn1, layer1.0.conv1, …, fc."""
+        parts = {"first.0": "conv1", "first.1": "bn1", "second.0": "conv2", "second.1": "bn2"}
+        names = {}
+        for own in self.state_dict():
+            if found := re.fullmatch(r"trunk\.0\.([01])\.(.+)", own):
+                names[own] = f"{('conv1', 'bn1')[int(found[1])]}.{found[2]}"
+            elif found := re.fullmatch(r"trunk\.(\d+)\.(\w+\.\d)\.(.+)", own):
+                stage, number = divmod(int(found[1]) - 2, self._blocks)
+                part = parts.get(found[2], found[2].replace("shortcut", "downsample"))
+                names[own] = f"layer{stage + 1}.{number}.{part}.{found[3]}"
+            else:
+                names[own] = own.replace("head.", "fc.")
+        return names
 
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Module:

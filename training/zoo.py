@@ -16,7 +16,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 LIBRARIES = ("torchvision", "timm")
 Parts = tuple[nn.Module, str, int]
-_UNFIT = (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError, StopIteration)
+UNFIT = (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError, StopIteration)
 
 
 class Borrowed(nn.Module):
@@ -45,21 +45,27 @@ class Borrowed(nn.Module):
 def borrow(name: str, input_shape: tuple[int, int, int]) -> Borrowed:
     """The trunk `torchvision:NAME` or `timm:NAME` for images of `input_shape`. Raises `InputError`."""
     library, _, model = name.partition(":")
-    try:
-        module: Any = import_module("torchvision.models" if library == "torchvision" else library)
-    except ImportError as error:
-        raise InputError(f"model {name} needs {library}; pip install 'dualsmooth[{library}]'") from error
-    known = module.list_models()
-    if model not in known:
-        close = [other for other in known if other[:4] == model[:4]][:6] or known[:6]
-        raise InputError(f"model {name!r} is unknown to {library}; expected e.g. {', '.join(close)}")
+    module = known_to(library, model)
     make = _torchvision if library == "torchvision" else _timm
     try:
         return Borrowed(lambda: make(module, model, input_shape), input_shape)
-    except _UNFIT as error:
+    except UNFIT as error:
         raise InputError(
             f"model {name} cannot serve images {list(input_shape)} ({one_line(error)}); choose another model or size"
         ) from error
+
+
+def known_to(library: str, model: str) -> Any:
+    """The Python module of `library` that makes its `model`. Raises `InputError`."""
+    try:
+        module: Any = import_module("torchvision.models" if library == "torchvision" else library)
+    except ImportError as error:
+        raise InputError(f"model {library}:{model} needs {library}; pip install 'dualsmooth[{library}]'") from error
+    known = module.list_models()
+    if model not in known:
+        close = [other for other in known if other[:4] == model[:4]][:6] or known[:6]
+        raise InputError(f"model '{library}:{model}' is unknown to {library}; expected e.g. {', '.join(close)}")
+    return module
 
 
 def statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -91,6 +97,12 @@ def _torchvision(module: Any, model: str, input_shape: tuple[int, int, int]) -> 
     head = [key for key, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     features = int(network.get_submodule(head).in_features)  # type: ignore[arg-type]
     network.set_submodule(head, nn.Identity())
+    take_channels(network, channels)
+    return network, head, features
+
+
+def take_channels(network: nn.Module, channels: int) -> None:
+    """Make the first convolution of `network` one for images of `channels` channels."""
     stem, first = next((k, m) for k, m in network.named_modules() if isinstance(m, nn.Conv2d))
     if first.in_channels != channels:
         other = nn.Conv2d(
@@ -98,7 +110,6 @@ def _torchvision(module: Any, model: str, input_shape: tuple[int, int, int]) -> 
             bias=first.bias is not None,
         )  # fmt: skip
         network.set_submodule(stem, other)
-    return network, head, features
 
 
 def _timm(module: Any, model: str, input_shape: tuple[int, int, int]) -> Parts:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -221,13 +222,35 @@ def test_the_same_networks_give_the_same_bytes(tmp_path: Path) -> None:
         "classes": ("a", "b"),
         "estimator": path,
         "classifiers": [path] * 2,
-        "mean": (0.1,),
-        "std": (2,),
+        "normalise": dict.fromkeys(("estimator", "classifier"), ((0.1,), (2,))),
     }
     for name in ("one", "two"):
         export_bundle(tmp_path / name, **settings)
     for name in ("manifest.json", "README.md", "estimator.onnx", "classifier.onnx"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_normalisation_goes_to_its_network_alone(tmp_path: Path, probe: Make) -> None:
+    settings: dict[str, Any] = {
+        "sigmas": (0.5,), "sigma_e": 0.5, "classes": ("a", "b", "c"), "input_shape": (1, 6, 6),
+        "estimator": probe(1), "classifiers": [probe(3)], "parity_batches": (1,),
+    }  # fmt: skip
+    for bad, message in (
+        ({"mean": (0.1,), "std": (0.5,)}, "do not say for which network"),
+        ({"normalise": {"router": ((0.1,), (0.5,))}}, "expected estimator and classifier"),
+        ({"normalise": {"estimator": ((73.0,), (90.0,))}}, "divide by 255: estimator mean 0.2863"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export_bundle(tmp_path / "b", **settings, **bad)
+    export_bundle(tmp_path / "b", **settings, normalise={"classifier": ((0.1,), (0.5,))})
+    x = np.random.default_rng(0).random((2, 1, 6, 6), np.float32)
+    for name, network, seen in (
+        ("estimator", probe(1).eval(), x), ("classifier", probe(3).eval(), (x - np.float32(0.1)) / np.float32(0.5)),
+    ):  # fmt: skip
+        session = onnxruntime.InferenceSession(tmp_path / "b" / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        with torch.no_grad():
+            expected = network(torch.from_numpy(seen)).numpy()
+        np.testing.assert_allclose(session.run(["logits"], {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
 
 
 class BatchStatistics(nn.Module):

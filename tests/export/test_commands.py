@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 
 from dualsmooth.cli import main
 from dualsmooth.export.agreement import FLOORS
 from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.engine import Engine
+from dualsmooth.training.architectures import architecture
 
 ROOT = Path(__file__).parents[2]
 FILES = [
@@ -54,7 +57,8 @@ def test_nothing_is_exported_where_the_data_set_of_the_report_does_not_fit(
 def test_onnx_files_with_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     (tmp_path / "names.txt").write_text("\n".join(f"class {i}" for i in range(10)))
-    more = ["--classes", str(tmp_path / "names.txt"), "--mean", "0.5", "--std", "0.5"]
+    more = ["--classes", str(tmp_path / "names.txt"), "--classifier-mean", "0.5"]
+    more += ["--classifier-std", "0.5"]
     for name in ("one", "two"):
         assert main(["export", *FILES, *more, "--out", str(tmp_path / name)]) == 0
     one = read_bundle(tmp_path / "one")
@@ -64,8 +68,32 @@ def test_onnx_files_with_normalisation(tmp_path: Path, monkeypatch: pytest.Monke
     assert one.files == read_bundle(tmp_path / "two").files
     x = np.random.default_rng(0).random((16, 1, 28, 28), np.float32)
     plain, wrapped = Engine(read_bundle(SHIPPED_BUNDLE)), Engine(one)
-    expected = plain.votes(read_bundle(SHIPPED_BUNDLE).estimator, (x - 0.5) / 0.5, 1.0, 3)
-    np.testing.assert_array_equal(wrapped.votes(one.estimator, x, 1.0, 3), expected)
+    shipped = read_bundle(SHIPPED_BUNDLE)
+    expected = plain.votes(shipped.classifiers[2], (x - 0.5) / 0.5, 1.0, 10)
+    np.testing.assert_array_equal(wrapped.votes(one.classifiers[2], x, 1.0, 10), expected)
+    same = plain.votes(shipped.estimator, x, 1.0, 3)
+    np.testing.assert_array_equal(wrapped.votes(one.estimator, x, 1.0, 3), same)  # it got no normalisation
+
+
+def test_a_checkpoint_with_its_architecture(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network = architecture("resnet8", 10, (1, 28, 28)).eval()
+    names = network.published_names()  # type: ignore[operator]
+    values = {f"1.module.{names[own]}": value for own, value in network.state_dict().items()}
+    torch.save({"arch": "cifar_resnet8", "state_dict": values, "best": np.float64(1)}, tmp_path / "c.pth.tar")
+    command = ["export", *FILES[:3], str(tmp_path / "c.pth.tar"), *FILES[4:], "--classes", "10", "--out"]
+    command += [str(tmp_path / "b")]
+    assert main(command) == 2
+    assert "is a PyTorch checkpoint, which holds no architecture" in capfd.readouterr().err
+    assert main([*command, "--classifier-arch", "resnet8"]) == 2
+    assert "behind a first layer without weights" in capfd.readouterr().err
+    command += ["--classifier-arch", "resnet8", "--classifier-mean", "0.3", "--classifier-std", "0.2"]
+    assert main(command) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "b" / "classifier.onnx", providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).random((2, 1, 28, 28), np.float32)
+    with torch.no_grad():
+        expected = network((torch.from_numpy(x) - 0.3) / 0.2).numpy()
+    np.testing.assert_allclose(session.run(["logits"], {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+    assert read_bundle(tmp_path / "b").provenance["architectures"] == {"classifier": "resnet8"}
 
 
 BAD: dict[str, tuple[list[str], str]] = {
@@ -84,7 +112,15 @@ BAD: dict[str, tuple[list[str], str]] = {
     "report of fp32": ([str(SHIPPED_BUNDLE), "--report", "fashion-mnist"], "add --precision"),
     "no report images": ([str(SHIPPED_BUNDLE), "--report-images", "0"], "--report-images is 0"),
     "floor": ([str(SHIPPED_BUNDLE), "--precision", "fp16", "--floor", "95"], "floor is 95"),
-    "mean": ([*FILES, "--classes", "10", "--mean", "x"], "--mean"),
+    "mean": ([*FILES, "--classes", "10", "--classifier-mean", "x"], "--classifier-mean 'x'"),
+    "whose mean": ([*FILES, "--classes", "10", "--mean", "0.5", "--std", "0.5"], "pass --classifier-mean"),
+    "mean alone": ([*FILES, "--classes", "10", "--classifier-mean", "0.5"], "given without --classifier-std"),
+    "0 to 255": (
+        [*FILES, "--classes", "10", "--estimator-mean", "73", "--estimator-std", "90"],
+        "--estimator-mean 0.2863",
+    ),
+    "arch of ONNX": ([*FILES, "--classes", "10", "--classifier-arch", "resnet8"], "cannot read"),
+    "unknown arch": ([*FILES, "--classes", "10", "--classifier-arch", "vgg"], "architecture 'vgg' is unknown"),
     "no run": (["nowhere"], "nowhere"),
 }
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from dualsmooth.export import export_run, to_onnx
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training import Config, load_run, train
+from dualsmooth.training import Config, config_from, load_run, train
+from dualsmooth.training.architectures import architecture
 from dualsmooth.training.checkpoint import load_checkpoint
 from dualsmooth.training.data import load_training_data
+from dualsmooth.training.experts import adopt_experts
 from dualsmooth.training.models import ModelSpec, build, initialise
 
 
@@ -125,6 +130,28 @@ def test_experts_from_anywhere_get_a_router(tiny: Config, tmp_path: Path) -> Non
     assert run.estimator(torch.zeros(1, *load_training_data(config).input_shape)).shape == (1, 2)
     bundle = export_run(tmp_path / "run", tmp_path / "bundle")
     assert bundle.sigmas == (0.1, 0.4)
+
+
+def test_experts_may_be_checkpoints_that_expect_normalised_images(tiny: Config, tmp_path: Path) -> None:
+    network = architecture("resnet8", 3, (1, 8, 8)).eval()
+    torch.save({"net": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "a.pth")
+    given: dict[str, Any] = {
+        "experts": (f"0.25={tmp_path / 'a.pth'}",),
+        "experts_mean": (0.3,),
+        "experts_std": (0.2,),
+        "sigma_e": 0.0,
+    }
+    with pytest.raises(InputError, match=r"a PyTorch checkpoint.*--experts-arch"):
+        adopt_experts(tmp_path, dataclasses.replace(tiny, **given), 3, (1, 8, 8))
+    config = dataclasses.replace(tiny, experts_arch="resnet8", **given)
+    assert config_from(tomllib.loads(config.to_toml()), "test") == config
+    adopt_experts(tmp_path, config, 3, (1, 8, 8))
+    session = onnxruntime.InferenceSession(tmp_path / "classifier_0.25.onnx", providers=["CPUExecutionProvider"])
+    x = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        expected = network((x - 0.3) / 0.2)
+    found = torch.from_numpy(session.run(["logits"], {"x": x.numpy()})[0])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
