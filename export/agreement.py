@@ -90,9 +90,9 @@ def check_floor(found: Mapping[str, Mapping[float, float]], floor: float, *, for
 
 
 class opened:
-    """An ONNX Runtime session on the CPU for a graph in memory, however large."""
+    """An ONNX Runtime session on the CPU for a graph in memory, however large, or for the file at a path."""
 
-    def __init__(self, model: onnx.ModelProto, name: str) -> None:
+    def __init__(self, model: onnx.ModelProto | Path, name: str) -> None:
         self._model, self._name = model, name
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -106,19 +106,23 @@ class opened:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         try:
-            source: Any = None
-            if self._model.ByteSize() > 1 << 30:
-                self._folder = tempfile.TemporaryDirectory(prefix="dualsmooth-export-")
-                source = str(Path(self._folder.name) / "model.onnx")
-                onnx.save(self._model, source, save_as_external_data=True)
-            return onnxruntime.InferenceSession(
-                source or self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            return onnxruntime.InferenceSession(self._source(), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             self.__exit__()
             raise BundleError(
                 f"{self._name}: ONNX Runtime cannot load it ({one_line(error)}); update onnxruntime"
             ) from error
+
+    def _source(self) -> str | bytes:
+        if isinstance(self._model, Path):
+            return str(self._model)
+        if self._model.ByteSize() <= 1 << 30:
+            data: bytes = self._model.SerializeToString()
+            return data
+        self._folder = tempfile.TemporaryDirectory(prefix="dualsmooth-export-")
+        path = Path(self._folder.name) / "model.onnx"
+        onnx.save(self._model, path, save_as_external_data=True)
+        return str(path)
 
     def __exit__(self, *_: object) -> None:
         if self._folder is not None:

@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import nn
 
-from dualsmooth.runtime.errors import BundleError
+from dualsmooth.runtime.errors import BundleError, one_line
 
 OPSET = 20
 INPUT, OUTPUT, SIGMA = "x", "logits", "sigma"
@@ -98,8 +98,16 @@ def _check(model: onnx.ModelProto, name: str) -> None:
     dims = model.graph.input[0].type.tensor_type.shape.dim
     if not dims[0].dim_param:
         raise BundleError(f"{name} fixes its batch size to {dims[0].dim_value}; it must work for any batch")
+    check_file(model, name)
+
+
+def check_file(model: onnx.ModelProto, name: str) -> None:
+    """What is written is what the standard allows. Raises `BundleError`; `name` is what it was made of."""
     if model.ByteSize() < 1 << 30:  # the checker takes larger ones from files only
-        onnx.checker.check_model(model, full_check=True)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except Exception as error:
+            raise BundleError(f"{name}: onnx.checker refuses the exported graph ({one_line(error)})") from error
 
 
 @contextmanager
