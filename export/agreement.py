@@ -92,10 +92,10 @@ def check_floor(found: Mapping[str, Mapping[float, float]], floor: float, *, for
 
 
 class opened:
-    """An ONNX Runtime session on the CPU for a graph in memory, however large; a graph of which the engine crashes is a
-    `BundleError`, or opened at a lower level of graph optimisation."""
+    """An ONNX Runtime session on the CPU for a graph in memory, however large, or for the file at a path. One of which
+    the engine crashes is a `BundleError`, or opened at a lower level of graph optimisation."""
 
-    def __init__(self, model: onnx.ModelProto, name: str) -> None:
+    def __init__(self, model: onnx.ModelProto | Path, name: str) -> None:
         self._model, self._name = model, name
         self._folder = tempfile.TemporaryDirectory(prefix="dualsmooth-export-")
 
@@ -108,14 +108,18 @@ class opened:
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        folder = Path(self._folder.name)
-        source = folder / "model.onnx"
-        images = [i.type.tensor_type.shape.dim for i in self._model.graph.input]
-        shape = next(([d.dim_value or 1 for d in dims[1:]] for dims in images if len(dims) == 4), [])
+        source = Path(self._folder.name) / "model.onnx"
         try:
-            onnx.save(self._model, source, save_as_external_data=self._model.ByteSize() > 1 << 30)
-            digest = " ".join(sha256_of(file) for file in sorted(folder.iterdir()))
-            level = safe_level(source, digest, shape, name=self._name)
+            if isinstance(self._model, Path):
+                source, graph = self._model, onnx.load(self._model, load_external_data=False).graph
+                files = [source, *(source.parent / name for name in _beside(graph))]
+            else:
+                graph = self._model.graph
+                onnx.save(self._model, source, save_as_external_data=self._model.ByteSize() > 1 << 30)
+                files = sorted(source.parent.iterdir())
+            images = [value.type.tensor_type.shape.dim for value in graph.input]
+            shape = next(([d.dim_value or 1 for d in dims[1:]] for dims in images if len(dims) == 4), [])
+            level = safe_level(source, " ".join(map(sha256_of, files)), shape, name=self._name)
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
             return onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
         except BundleError:
@@ -128,6 +132,12 @@ class opened:
 
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
+
+
+def _beside(graph: onnx.GraphProto) -> list[str]:
+    """The names of the files that hold the weights of a graph, where they are not in its own."""
+    places = {e.value for t in graph.initializer for e in t.external_data if e.key == "location"}
+    return sorted(places)
 
 
 def run(session: Any, batch: npt.NDArray[np.float32], sigma: float, name: str) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dualsmooth.export.modules import at_rest, check_module, takes_sigma
-from dualsmooth.runtime.errors import BundleError
+from dualsmooth.runtime.errors import BundleError, one_line
 
 OPSET = 20
 INPUT, OUTPUT, SIGMA = "x", "logits", "sigma"
@@ -112,8 +112,16 @@ def _check(model: onnx.ModelProto, name: str) -> None:
             f"{name} fixes its batch size to {dims[0].dim_value}; it must work for any batch: x.shape[0] as it is (no "
             "int(), no loop over the images), and -1 or flatten(1) in reshapes"
         )
+    check_file(model, name)
+
+
+def check_file(model: onnx.ModelProto, name: str) -> None:
+    """What is written is what the standard allows. Raises `BundleError`; `name` is what it was made of."""
     if model.ByteSize() < 1 << 30:  # the checker takes larger ones from files only
-        onnx.checker.check_model(model, full_check=True)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except Exception as error:
+            raise BundleError(f"{name}: onnx.checker refuses the exported graph ({one_line(error)})") from error
 
 
 @contextmanager

@@ -30,8 +30,9 @@ def image_shape(dims: Sequence[int], layout: str, path: Path) -> tuple[int, int,
     return (c, a, b) if layout == "nhwc" and not looks_channels_last((c, b, a)) else (a, b, c)
 
 
-def channels_first(model: onnx.ModelProto, shape: tuple[int, int, int], layout: str) -> None:
-    """With `layout` nhwc, let the network take [N,C,H,W] of `shape`; one that fits only channels first is left."""
+def channels_first(model: onnx.ModelProto, shape: tuple[int, int, int], layout: str) -> bool:
+    """With `layout` nhwc, let the network take [N,C,H,W] of `shape`; one that fits only channels first is left. Returns
+    whether it took channels last."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         sizes = value.type.tensor_type.shape.dim
@@ -48,3 +49,5 @@ def channels_first(model: onnx.ModelProto, shape: tuple[int, int, int], layout: 
             dim.Clear()
             dim.dim_value = size
         model.graph.node.insert(0, helper.make_node("Transpose", [value.name], [inner], perm=[0, 2, 3, 1]))
+        return True
+    return False

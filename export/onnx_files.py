@@ -1,25 +1,37 @@
-"""Existing ONNX files as base models: checked, renamed to the contract, dynamic in the batch, normalised inside."""
+"""Existing ONNX files as base models: checked, renamed to the contract, dynamic in the batch, normalised inside.
+
+Each step is compared with the untouched file (`rewrites.Original`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dualsmooth.export.agreement import batches, opened
-from dualsmooth.export.graph import INPUT, OUTPUT, SIGMA, strip
+from dualsmooth.export.batch import free_batch
+from dualsmooth.export.graph import INPUT, OUTPUT, SIGMA, check_file
 from dualsmooth.export.layout import FIX, channels_first, image_shape
 from dualsmooth.export.normalisation import Statistics, check_statistics
-from dualsmooth.export.precision import convert_opset
+from dualsmooth.export.opsets import OLDEST, convert, subgraphs
+from dualsmooth.export.reading import read_plain
+from dualsmooth.export.rewrites import Logits, Original
 from dualsmooth.runtime.errors import BundleError, InputError, one_line
 from dualsmooth.runtime.foreign_files import foreign
 from dualsmooth.runtime.onnx_model import parse_model
 from dualsmooth.runtime.onnx_rows import fault
 
-MIN_OPSET = 18
+FLOATS: dict[int, type[np.floating]] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.DOUBLE: np.float64,
+}
+"""Element types of an image or of logits: another one than float32 gets a cast."""
+
+Ends = Sequence[onnx.ValueInfoProto]
 
 
 def load_onnx(
@@ -32,41 +44,37 @@ def load_onnx(
 ) -> onnx.ModelProto:
     """The network in the ONNX file at `path` as a base model: input `x` [N,C,H,W], output `logits`, N dynamic.
 
-    Its image input must be float32 [N,C,H,W] of `input_shape`; a second input must be the scalar `sigma`. `mean` and
-    `std` (one a channel, or one for all) put (x - mean) / std in front: pass them where the file expects normalised
-    images. Raises `InputError` for a file that cannot be read, `BundleError` for one that cannot serve.
+    Its image input must be [N,C,H,W] of `input_shape` (with `layout` nhwc: [N,H,W,C]) and of floats; a second input
+    must be the scalar `sigma`. `mean` and `std` (one a channel, or one for all) put (x - mean) / std in front: pass
+    them where the file expects normalised images. What comes out of each step is compared with the untouched file.
+    Raises `InputError` for a file that cannot be read, `BundleError` for one that cannot serve.
     """
     path = Path(path)
     _require_onnx(path)
-    try:
-        model = onnx.load(path)
-        model = strip(model)
-        onnx.checker.check_model(model if model.ByteSize() < 1 << 30 else str(path))
-    except Exception as error:
-        said = foreign(path, guess=True)
-        raise InputError(said or f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
-    channels_first(model, input_shape, layout)
+    model = read_plain(path)
+    channels_last = channels_first(model, input_shape, layout)
     _check_rows(model, path, input_shape)
-    if model.functions:
-        raise BundleError(f"{path} holds functions of its own; inline them, e.g. with onnx.inliner")
-    _drop_idle_domains(model, path)
-    if model.opset_import[0].version < MIN_OPSET:
-        model = strip(convert_opset(model, MIN_OPSET))
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
     image = _ends(model, path, input_shape)
-    batch = image.type.tensor_type.shape.dim[0].dim_value
-    original = onnx.ModelProto()
-    original.CopyFrom(model)
+    dims, kind = image.type.tensor_type.shape.dim, image.type.tensor_type.elem_type
+    statistics = None if mean is None and std is None else _statistics(mean, std, input_shape[0])
+    original = Original(
+        path, model, image.name, FLOATS[kind], input_shape, max(0, dims[0].dim_value), statistics, channels_last
+    )
+    fixed, version = original.batch, model.opset_import[0].version
     _rename(model, image.name, INPUT)
     _rename(model, model.graph.output[0].name, OUTPUT)
-    _free_batch(model, batch)
-    if batch > 0:
-        _check_freed(original, model, path, input_shape, batch)
-    if mean is not None or std is not None:
-        _normalise(model, *check_statistics(mean, std, input_shape[0]))
+    _plain_ends(model, original)
+    original.check(model, "its plain form (nodes sorted, functions inlined, float32 ends)", fixed)
+    if version < OLDEST:
+        model = convert(model, OLDEST, str(path))
+        original.check(model, f"bringing opset {version} to {OLDEST}", fixed)
+    if fixed:
+        model = free_batch(model, fixed)
+        original.check_freed(model)
+    if statistics is not None:
+        _normalise(model, *statistics)
+        original.check(model, "(x - mean) / std in front", normalised=False)
+    check_file(model, str(path))
     return model
 
 
@@ -109,40 +117,47 @@ def _require_onnx(path: Path) -> None:
         raise InputError(what)
 
 
-def _drop_idle_domains(model: onnx.ModelProto, path: Path) -> None:
-    used = {node.domain for node in model.graph.node}
-    foreign = sorted(used - {"", "ai.onnx"})
-    if foreign:
-        ops = sorted({node.op_type for node in model.graph.node if node.domain == foreign[0]})
-        raise BundleError(f"{path} needs {ops[0]} of the domain {foreign[0]!r}; use standard ONNX operators only")
-    kept = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    del model.opset_import[:]
-    model.opset_import.extend(kept[:1])
-
-
 def _ends(model: onnx.ModelProto, path: Path, input_shape: tuple[int, int, int]) -> onnx.ValueInfoProto:
-    """The image input, after a look at all inputs and outputs."""
+    """The image input, after a look at all inputs and outputs; its sizes are set."""
     graph = model.graph
-    tensors = [_text(value) for value in (*graph.input, *graph.output)]
-    images = [value for value in graph.input if len(value.type.tensor_type.shape.dim) == 4]
-    others = [value for value in graph.input if value not in images]
-    scalar = all(v.name == SIGMA and not v.type.tensor_type.shape.dim for v in others)
-    if len(images) != 1 or len(others) > 1 or not scalar or len(graph.output) != 1:
+    tensors = ", ".join(_text(value) for value in (*graph.input, *graph.output))[:300]
+    others = [value for value in graph.input if value.name == SIGMA and not value.type.tensor_type.shape.dim]
+    images = [value for value in graph.input if value not in others]
+    ranks = {len(v.type.tensor_type.shape.dim) if v.type.tensor_type.HasField("shape") else 4 for v in images}
+    if len(images) != 1 or len(others) > 1 or ranks != {4}:
+        raise BundleError(f"{path} has {tensors}; expected one image input [N,C,H,W], at most a scalar named sigma too")
+    if len(graph.output) != 1:
         raise BundleError(
-            f"{path} has {', '.join(tensors)[:300]}; expected one image input [N,C,H,W], at most a scalar named sigma, "
-            "and one output [N,classes]"
+            f"{path} has {tensors}; expected one output [N,classes]: cut the others off, e.g. "
+            f"onnx.utils.extract_model({path.name!r}, 'logits.onnx', [{images[0].name!r}], [NAME_OF_THE_LOGITS])"
         )
     image: onnx.ValueInfoProto = images[0]
-    for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type != TensorProto.FLOAT:
-            raise BundleError(f"{path} has {_text(value)}; expected float32 inputs and outputs: cast inside the graph")
-    dims = [d.dim_value for d in image.type.tensor_type.shape.dim][1:]
-    if any(d not in (0, wanted) for d, wanted in zip(dims, input_shape, strict=True)):
+    _check_types(image, graph.output[0], others, path)
+    shape = image.type.tensor_type.shape
+    if not shape.dim:
+        image.type.CopyFrom(helper.make_tensor_type_proto(image.type.tensor_type.elem_type, ["batch", *input_shape]))
+    dims = [d.dim_value for d in shape.dim][1:]
+    if any(0 < d != wanted for d, wanted in zip(dims, input_shape, strict=True)):
         hint = f"; it takes channels last: {FIX}" if dims[-1] == input_shape[0] else ""
         raise BundleError(f"{path} has {_text(image)}; expected [N,{','.join(map(str, input_shape))}]{hint}")
-    for dim, wanted in zip(list(image.type.tensor_type.shape.dim)[1:], input_shape, strict=True):
+    for dim, wanted in zip(list(shape.dim)[1:], input_shape, strict=True):
         dim.dim_value = wanted
     return image
+
+
+def _check_types(image: onnx.ValueInfoProto, output: onnx.ValueInfoProto, others: Ends, path: Path) -> None:
+    """Raises `BundleError` for ends that no cast makes float32 without changing what the network is."""
+    kind = image.type.tensor_type.elem_type
+    if kind == TensorProto.UINT8:
+        raise BundleError(
+            f"{path} has {_text(image)}; noisy pixels cannot be bytes: cut its first cast off, so that it takes float32"
+        )
+    for value in (image, output, *others):
+        known = FLOATS if value not in others else (TensorProto.FLOAT,)
+        if value.type.tensor_type.elem_type not in known:
+            raise BundleError(
+                f"{path} has {_text(value)}; expected float32 (float16 or double get a cast): images in, logits out"
+            )
 
 
 def _text(value: onnx.ValueInfoProto) -> str:
@@ -155,7 +170,7 @@ def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
     """Give the tensor `old` the name `new`; another tensor of that name moves away."""
     if old == new:
         return
-    names = {old: new, new: f"{new}_inner"}
+    names = {old: new, new: _unused(model, f"{new}_inner")}
 
     def walk(graph: onnx.GraphProto) -> None:
         for item in (*graph.input, *graph.output, *graph.initializer):
@@ -163,76 +178,65 @@ def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
         for node in graph.node:
             for ends in (node.input, node.output):
                 ends[:] = [names.get(name, name) for name in ends]
-            for attribute in node.attribute:
-                for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                    walk(inner)
+            for inner in subgraphs(node):
+                walk(inner)
 
     walk(model.graph)
 
 
-def _free_batch(model: onnx.ModelProto, batch: int) -> None:
-    """Name the batch; where it was the number `batch`, let reshapes copy it from their input instead."""
+def _unused(model: onnx.ModelProto, name: str) -> str:
+    """`name`, or where the graph has that already, one like it."""
+
+    def names(graph: onnx.GraphProto) -> set[str]:
+        found = {item.name for item in (*graph.input, *graph.initializer)}
+        for node in graph.node:
+            found.update(node.output, *(names(inner) for inner in subgraphs(node)))
+        return found
+
+    taken = names(model.graph)
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _plain_ends(model: onnx.ModelProto, original: Original) -> None:
+    """Float32 ends: casts for a graph of half or double ones; logits [N,classes,1,1] lose their last axes."""
     graph = model.graph
-    for value in (graph.input[0] if graph.input[0].name == INPUT else graph.input[1], graph.output[0]):
-        dims = value.type.tensor_type.shape.dim
-        if dims:
-            dims[0].Clear()
-            dims[0].dim_param = "batch"
-    if batch == 0:
-        return
-    reshapes = [node for node in graph.node if node.op_type == "Reshape"]
-    for node in reshapes:  # with allowzero, 0 would mean "empty" and not "as the input"
-        kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-    shapes = {node.input[1] for node in reshapes}
-    for tensor in graph.initializer:
-        if tensor.name in shapes:
-            sizes = numpy_helper.to_array(tensor).copy()
-            if sizes.ndim == 1 and len(sizes) and sizes[0] == batch:
-                sizes[0] = 0
-                tensor.CopyFrom(numpy_helper.from_array(sizes, tensor.name))
-    literal = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
-    for name in shapes & set(literal):
-        for attribute in literal[name].attribute:
-            if attribute.name == "value":
-                sizes = numpy_helper.to_array(attribute.t).copy()
-                if sizes.ndim == 1 and len(sizes) and sizes[0] == batch:
-                    sizes[0] = 0
-                    attribute.t.CopyFrom(numpy_helper.from_array(sizes))
+    image, logits = next(value for value in graph.input if value.name == INPUT), graph.output[0]
+    for value, outside in ((image, INPUT), (logits, OUTPUT)):
+        kind = value.type.tensor_type.elem_type
+        if kind == TensorProto.FLOAT:
+            continue
+        inside = _unused(model, f"{outside}_inside")
+        _rename(model, outside, inside)
+        value.name = outside
+        if value is image:
+            graph.node.insert(0, helper.make_node("Cast", [outside], [inside], to=kind))
+        else:
+            graph.node.append(helper.make_node("Cast", [inside], [outside], to=TensorProto.FLOAT))
+    if original.tail:
+        inside = _unused(model, f"{OUTPUT}_inside")
+        _rename(model, OUTPUT, inside)
+        logits.name = OUTPUT
+        graph.node.append(helper.make_node("Flatten", [inside], [OUTPUT], axis=1))
+    sizes = [d.dim_value for d in image.type.tensor_type.shape.dim][1:]
+    for value, dims in ((image, sizes), (logits, original.expected.shape[1:])):
+        value.type.CopyFrom(helper.make_tensor_type_proto(TensorProto.FLOAT, [original.batch or "batch", *dims]))
 
 
-def _check_freed(
-    original: onnx.ModelProto, model: onnx.ModelProto, path: Path, shape: tuple[int, int, int], batch: int
-) -> None:
-    """The dynamic graph gives each image what the original gives it, in batches of other sizes too."""
-    (x,) = batches(shape, 0.1, [2 * batch + 1])
-    x = x[: 2 * batch]
-    sigma: dict[str, Any] = {v.name: np.float32(0.1) for v in model.graph.input if v.name == SIGMA}
-    image = next(v.name for v in original.graph.input if v.name != SIGMA)
-    refusal = BundleError(
-        f"{path} fixes its batch size to {batch}, inside of the graph too; export it again with a dynamic batch"
-    )
-    try:
-        with opened(original, str(path)) as old, opened(model, str(path)) as new:
-            parts = [x[start : start + batch] for start in (0, batch)]
-            expected = np.concatenate([old.run(None, {image: part, **sigma})[0] for part in parts])
-            together = new.run(None, {INPUT: x, **sigma})[0]
-            alone = new.run(None, {INPUT: x[:1], **sigma})[0]
-    except Exception as error:
-        raise refusal from error
-    scale = max(1.0, float(np.abs(expected).max()))
-    fits = together.shape == expected.shape and alone.shape == expected[:1].shape
-    if not fits or max(np.abs(together - expected).max(), np.abs(alone - expected[:1]).max()) > 1e-3 * scale:
-        raise refusal
+def _statistics(mean: Statistics | None, std: Statistics | None, channels: int) -> tuple[Logits, Logits]:
+    """Both as float32, [C,1,1] or [1,1,1]. Raises `InputError`."""
+    checked = check_statistics(mean, std, channels)
+    first, second = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in checked)
+    return first, second
 
 
-def _normalise(model: onnx.ModelProto, mean: Statistics, std: Statistics) -> None:
-    inner = "x_normalised"
-    for node in model.graph.node:
-        node.input[:] = [inner if name == INPUT else name for name in node.input]
-    for name, values in (("x_mean", mean), ("x_std", std)):
-        array = np.asarray(values, np.float32).reshape(1, -1, 1, 1)
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    model.graph.node.insert(0, helper.make_node("Sub", [INPUT, "x_mean"], ["x_centred"]))
-    model.graph.node.insert(1, helper.make_node("Div", ["x_centred", "x_std"], [inner]))
+def _normalise(model: onnx.ModelProto, mean: Logits, std: Logits) -> None:
+    graph = model.graph
+    inner, centred = (_unused(model, f"{INPUT}_{what}") for what in ("normalised", "centred"))
+    _rename(model, INPUT, inner)
+    next(value for value in graph.input if value.name == inner).name = INPUT
+    names = [_unused(model, f"{INPUT}_{what}") for what in ("mean", "std")]
+    graph.initializer.extend(numpy_helper.from_array(v[None], k) for k, v in zip(names, (mean, std), strict=True))
+    graph.node.insert(0, helper.make_node("Sub", [INPUT, names[0]], [centred]))
+    graph.node.insert(1, helper.make_node("Div", [centred, names[1]], [inner]))

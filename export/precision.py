@@ -17,12 +17,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from dualsmooth.export.graph import INPUT, OUTPUT, strip
+from dualsmooth.export.opsets import NEWEST, convert
 from dualsmooth.runtime.errors import BundleError, one_line
 
 HALVES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-BF16_OPSET = 22
-"""The first operator set in which convolution and pooling take bfloat16."""
-
 _KEEP_FLOAT = {"Resize": (1, 2), "QuantizeLinear": (1,), "DequantizeLinear": (1,)}
 """Inputs that are float32 whatever the data are."""
 
@@ -30,7 +28,7 @@ Samples = Sequence[tuple[npt.NDArray[np.float32], float]]
 """Noisy batches [m,C,H,W] and the level of each: what a file will see once it is deployed."""
 
 
-def to_half(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+def to_half(model: onnx.ModelProto, precision: str, name: str = "the graph") -> onnx.ModelProto:
     """`model` with weights and arithmetic in `precision` (fp16 or bf16), between casts from and to float32.
 
     Raises `BundleError` where a weight does not fit into the smaller type.
@@ -38,8 +36,8 @@ def to_half(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     kind = HALVES[precision]
     half = onnx.ModelProto()
     half.CopyFrom(model)
-    if precision == "bf16" and half.opset_import[0].version < BF16_OPSET:
-        half = convert_opset(half, BF16_OPSET)
+    if precision == "bf16" and half.opset_import[0].version < NEWEST:
+        half = convert(half, NEWEST, name)
     graph = half.graph
     inputs = [value.name for value in graph.input]
     kept = {node.input[i] for node in graph.node for i in _KEEP_FLOAT.get(node.op_type, ()) if i < len(node.input)}
@@ -193,14 +191,6 @@ class _Reader:
             return None
         feed = {INPUT: item[0], "sigma": np.asarray(item[1], np.float32)}
         return {name: value for name, value in feed.items() if name in self._inputs}
-
-
-def convert_opset(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    """`model` in another version of the default operator set. Raises `BundleError`."""
-    try:
-        return onnx.version_converter.convert_version(model, version)
-    except Exception as error:
-        raise BundleError(f"the graph cannot be converted to opset {version} ({one_line(error)})") from error
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ def test_old_opsets_are_converted(tmp_path: Path) -> None:
     nodes += [N("MatMul", ["m", "v"], ["scores"])]
     constants = {"p": np.zeros(8, np.int64), "v": np.ones((3, 2), np.float32)}
     model = load_onnx(write(tmp_path / "a.onnx", nodes, constants=constants, opset=11), SHAPE)
-    assert model.opset_import[0].version == 18
+    assert model.opset_import[0].version == 13  # the oldest that the runtime admits: the least to rewrite
     np.testing.assert_allclose(run(model, pixels(3))[:, 0], pixels(3).mean((2, 3)).sum(1), atol=1e-5)
 
 
@@ -154,7 +154,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "garbage": (garbage, "cannot read"),
     "missing": (lambda p: p, "is not a file"),
     "two outputs": (two_outputs, "one output"),
-    "functions": (function, "functions of its own"),
     "custom operators": (custom, "com.microsoft"),
     "two images": (
         lambda p: write(p, [N("Add", ["image", "b"], ["c"]), N("Flatten", ["c"], ["f"]), LINEAR[1]],
@@ -164,7 +163,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
                         inputs={"image": ["n", 3, 4, 4], "t": []}), "scalar named sigma"),
     "channels last": (lambda p: write(p, LINEAR, inputs={"image": ["n", 4, 4, 3]}), "channels last"),
     "another size": (lambda p: write(p, LINEAR, inputs={"image": ["n", 3, 6, 4]}), "expected"),
-    "half precision in": (lambda p: write(p, HALF, kind=TensorProto.FLOAT16), "float32"),
+    "bytes in": (lambda p: write(p, HALF, kind=TensorProto.UINT8), "noisy pixels cannot be bytes"),
 }  # fmt: skip
 
 
