@@ -16,7 +16,8 @@ from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.describe import describe, sentences, size
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.onnx_check import MIXING, OPERATORS, RANDOM
+from dualsmooth.runtime.onnx_check import OPERATORS
+from dualsmooth.runtime.onnx_rows import MIXING, RANDOM
 
 SPECIFICATION = Path(__file__).parents[2] / "docs" / "bundle.md"
 
