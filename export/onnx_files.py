@@ -112,7 +112,7 @@ def _check_rows(model: onnx.ModelProto, path: Path, shape: tuple[int, int, int])
 
 def _require_onnx(path: Path) -> None:
     if not path.exists():
-        raise InputError(f"{path} is not there; pass an ONNX file")
+        raise InputError(f"{path} is not a file; pass an ONNX file")
     if what := foreign(path):
         raise InputError(what)
 

@@ -14,13 +14,13 @@ AGAIN = "download the file itself again"
 ELSEWHERE = "export the original network as ONNX"
 
 LFS = b"version https://git-lfs"
-LFS_WHAT = "a Git LFS pointer, not the file itself; fetch it: git lfs pull"
+LFS_WHAT = "a Git LFS pointer, not the file; fetch it: git lfs pull"
 
 _STARTS: tuple[tuple[bytes, str, str], ...] = (
-    (LFS, "a Git LFS pointer, not the file itself", "fetch it: git lfs pull"),
-    (b"/annex/objects/", "a git-annex pointer, not the file itself", "fetch it: git annex get FILE"),
-    (b"../.git/annex/", "a git-annex pointer, not the file itself", "fetch it: git annex get FILE"),
-    (b"outs:\n- md5:", "a DVC pointer, not the file itself", "fetch it: dvc pull"),
+    (LFS, "a Git LFS pointer, not the file", "fetch it: git lfs pull"),
+    (b"/annex/objects/", "a git-annex pointer, not the file", "fetch it: git annex get FILE"),
+    (b"../.git/annex/", "a git-annex pointer, not the file", "fetch it: git annex get FILE"),
+    (b"outs:\n- md5:", "a DVC pointer, not the file", "fetch it: dvc pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (a Keras model or weights)", KERAS),
     (b"\x1f\x8b", "compressed by gzip", "unpack it: gunzip"),
     (b"BZh", "compressed by bzip2", "unpack it: bunzip2"),
@@ -84,7 +84,9 @@ def foreign(path: Path, *, guess: bool = False) -> str:
         except OSError:
             return ""
         what, fix = _file(path, head, size, guess)
-    return f"{path} is {what}, not an ONNX file; {fix}" if what else ""
+    if not what:
+        return ""
+    return f"{path} is {what}; {fix}" if "pointer" in what else f"{path} is {what}, not an ONNX file; {fix}"
 
 
 def _folder(path: Path) -> tuple[str, str]:

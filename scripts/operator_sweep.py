@@ -44,8 +44,8 @@ def cases() -> Iterator[tuple[str, onnx.ModelProto, Arrays]]:
     for test in tests:
         model, arrays = test.model, []
         if model is None:
-            model = onnx.load(Path(test.model_dir) / "model.onnx")
-            folder = Path(test.model_dir) / "test_data_set_0"
+            model = onnx.load(Path(str(test.model_dir)) / "model.onnx")
+            folder = Path(str(test.model_dir)) / "test_data_set_0"
             for i in range(len(list(folder.glob("input_*.pb")))):
                 tensor = onnx.TensorProto.FromString((folder / f"input_{i}.pb").read_bytes())
                 arrays.append(numpy_helper.to_array(tensor))

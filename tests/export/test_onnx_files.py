@@ -151,7 +151,7 @@ def garbage(path: Path) -> Path:
 
 HALF = [N("Cast", ["image"], ["c"], to=1), N("Flatten", ["c"], ["f"]), LINEAR[1]]
 REFUSED: dict[str, tuple[Any, str]] = {
-    "garbage": (garbage, "cannot read"),
+    "garbage": (garbage, "not an ONNX file"),
     "missing": (lambda p: p, "is not a file"),
     "two outputs": (two_outputs, "one output"),
     "custom operators": (custom, "com.microsoft"),

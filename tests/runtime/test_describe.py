@@ -14,9 +14,10 @@ import toys
 from dualsmooth.cli import main
 from dualsmooth.runtime.bundle import read_bundle
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.describe import describe, sentences, size
+from dualsmooth.runtime.describe import cost, describe, sentences, size
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.onnx_check import MIXING, OPERATORS, RANDOM
+from dualsmooth.runtime.onnx_check import OPERATORS
+from dualsmooth.runtime.onnx_rows import MIXING, RANDOM
 
 SPECIFICATION = Path(__file__).parents[2] / "docs" / "bundle.md"
 
@@ -97,3 +98,16 @@ def test_the_specification_lists_the_operators_of_the_code() -> None:
     section = refused[refused.index("Refused always") :]
     assert RANDOM | set(MIXING) <= set(re.findall(r"`(\w+)`", section))
     assert not OPERATORS & (RANDOM | set(MIXING) | {"Loop", "Scan"})
+
+
+@pytest.mark.parametrize(
+    ("counted", "uncounted", "said"),
+    [
+        (0, ["Conv", "GRU"], "multiply-adds unknown (Conv, GRU not counted)"),
+        (5, ["LSTM"], "at least 5 multiply-adds (LSTM not counted)"),
+        (0, [], "no convolutions or matrix products"),
+        (5, [], "5 multiply-adds"),
+    ],
+)
+def test_what_was_not_counted_is_never_nothing(counted: int, uncounted: list[str], said: str) -> None:
+    assert cost(counted, uncounted) == said

@@ -217,3 +217,19 @@ def test_conditional_networks_are_not_batched(tmp_path: Path) -> None:
     config = (tmp_path / "r" / "classifier" / "config.pbtxt").read_text()
     assert "max_batch_size: 0" in config
     assert 'name: "sigma" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] }' in config
+
+
+@pytest.mark.parametrize(("level", "number"), [("extended", 1), ("basic", -1), ("disabled", 2)])
+def test_triton_optimises_a_graph_no_further_than_the_engine_survives(
+    tmp_path: Path, toy_bundle: Path, level: str, number: int
+) -> None:
+    manifest = json.loads((toy_bundle / "manifest.json").read_text())
+    bundle = tmp_path / "b"
+    bundle.mkdir()
+    for name in manifest["files"]:
+        (bundle / name).write_bytes((toy_bundle / name).read_bytes())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"optimisation": {"estimator.onnx": level}}))
+    fill_repository(bundle, tmp_path / "r")
+    line = f"optimization {{ graph {{ level: {number} }} }}"
+    assert line in (tmp_path / "r" / "variance_estimator" / "config.pbtxt").read_text()
+    assert "optimization" not in (tmp_path / "r" / "classifier_0" / "config.pbtxt").read_text()
