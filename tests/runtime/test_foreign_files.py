@@ -56,7 +56,7 @@ def module() -> torch.nn.Module:
 
 
 KINDS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "lfs": (lambda: POINTER, "a Git LFS pointer, not the file itself.*git lfs pull"),
+    "lfs": (lambda: POINTER, "a Git LFS pointer, not the file; fetch it.*git lfs pull"),
     "annex": (lambda: b"/annex/objects/MD5E-s12--0\n", "git-annex pointer.*git annex get"),
     "dvc": (lambda: b"outs:\n- md5: 0\n  size: 1\n  path: m.onnx\n", "DVC pointer.*dvc pull"),
     "state dict": (lambda: torch_bytes(lambda b: torch.save(module().state_dict(), b)), "PyTorch checkpoint"),
