@@ -253,10 +253,10 @@ closed form, in {modes} modes: every rule and route x budget x engine (the real 
 half-spaces themselves) x noise mode.
 
 The toys are placed at the worst case: true probabilities just below what {hits} of {n} votes prove at the share of
-alpha that the bounding claim has. That share is all of alpha for one sigma, about half of it for the dual rules
-(whichever stage bounds the radius), a quarter for the cascade of two levels; so those are the rates to expect of a
-fixed budget where label or route bound the radius, and less elsewhere. Budgets that stop early spend alpha over their
-looks.
+alpha that the bounding claim has. That share is all of alpha for a label at the guessed route (one sigma, and the dual
+rules), and for the route under the paper's rule; 80 % for the route under the interval rule (72 % by mode, of three
+levels); half for the cascade of two levels. Those are the rates to expect of a fixed budget where label or route bound
+the radius, and less elsewhere. Budgets that stop early spend alpha over their looks.
 
 The last column is a control: the share of errors if every radius were 10 % larger.
 

@@ -119,21 +119,23 @@ def _bounds(plan: Plan, stage: str, level: int, counts: npt.NDArray[np.int64]) -
 
 
 def worlds(planner: Planner, count: int, rule: str, kind: str) -> Iterator[World]:
-    """Worst cases: one level bounds the radius, and its claims are as hard as they can be, all at once."""
-    for guess, level in product(range(count), range(count)):
+    """Worst cases: one level bounds the radius, and its claims are as hard as they can be, all at once. With many
+    levels not every guess and every count is tried."""
+    hits = range(8, N + 1) if count <= 3 else range(9, N + 1, 2)
+    for guess, level in product(range(count) if count <= 3 else (0, count // 2), range(count)):
         base = World(np.eye(count)[guess], np.tile([1.0, 0.0], (count, 1)), (FAR,) * count, guess)
         claims = base.plan(planner, rule, kind).claims
         label = [c for c in claims if (c.stage, c.level) == (CLASSIFIER, level)]
         labels = base.labels.copy()
         if level == guess or count == 1:
-            for k in range(8, N + 1):
+            for k in hits:
                 p = float(lower_bound(k, N, label[0].alpha)) * JUST_BELOW
                 if p > 0.5:
                     labels[level] = p, 1 - p
                     yield base._replace(labels=labels.copy(), sigmas=_one(count, level, 1.0))
             continue
         facing = _facing(claims, kind, guess, level, count)
-        for k in range(8, N + 1):
+        for k in hits:
             q = float(lower_bound(k, N, facing.alpha)) * JUST_BELOW
             if q <= 0.5:
                 continue
@@ -142,7 +144,7 @@ def worlds(planner: Planner, count: int, rule: str, kind: str) -> Iterator[World
             reach = float(special.ndtri(q))
             if not label:
                 yield base._replace(router=router)
-            for j in range(8, N + 1) if label else ():
+            for j in hits if label else ():
                 p = float(lower_bound(j, N, label[0].alpha)) * JUST_BELOW
                 if p > 0.5:
                     labels[level] = p, 1 - p
