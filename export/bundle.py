@@ -17,7 +17,7 @@ from torch import nn
 
 from dualsmooth.export.agreement import FLOORS, Pictures, agreement, check_floor, opened
 from dualsmooth.export.card import CARD, model_card
-from dualsmooth.export.graph import takes_sigma, to_model
+from dualsmooth.export.graph import check_file, takes_sigma, to_model
 from dualsmooth.export.onnx_files import Statistics, load_onnx
 from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8
@@ -111,7 +111,7 @@ def export_bundle(
             parity[name] = float(f"{worst:.3g}")
         else:
             graphs[name] = load_onnx(network, input_shape, mean=mean, std=std)
-        check_rows(graphs[name], input_shape, outputs, seen[-1], name)
+        check_rows(graphs[name], input_shape, outputs, seen[-1], plan.label(name))
     converted, report = _convert(graphs, plan, precision, pictures, floor, force, quantise_ends)
     files: dict[str, bytes] = {}
     for name, graph in converted.items():
@@ -143,6 +143,11 @@ class _Plan:
     def __init__(self, levels: tuple[float, ...], sigma_e: float, classes: int, shape: tuple[int, int, int]) -> None:
         self.levels, self.sigma_e, self.classes, self.shape = levels, sigma_e, classes, shape
         self.files: dict[str, tuple[Network, int, list[float]]] = {}
+
+    def label(self, name: str) -> str:
+        """What messages call the network of the file `name`: the user's file where it is one."""
+        network = self.files[name][0]
+        return name if isinstance(network, nn.Module) else str(network)
 
     def add(self, role: str, sources: Sequence[Source]) -> list[BaseModel]:
         """Plan the files of one stage; a network that occurs several times becomes one file."""
@@ -198,11 +203,12 @@ def _convert(
     for name, graph in graphs.items():
         seen = plan.files[name][2]
         if precision == "int8":
-            converted[name] = to_int8(graph, chosen.noisy(seen), ends=quantise_ends)
+            converted[name] = to_int8(graph, chosen.noisy(seen), ends=quantise_ends, name=plan.label(name))
         else:
-            converted[name] = to_half(graph, precision)
+            converted[name] = to_half(graph, precision, plan.label(name))
+        check_file(converted[name], plan.label(name))
         measured = emulated(graph, precision) if precision == "bf16" else converted[name]
-        found[name] = agreement(graph, measured, chosen.noisy(seen, held_out=True), name)
+        found[name] = agreement(graph, measured, chosen.noisy(seen, held_out=True), plan.label(name))
     limit = FLOORS[precision] if floor is None else floor
     check_floor(found, limit, force=force)
     return converted, {

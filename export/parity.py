@@ -12,10 +12,10 @@ from torch import nn
 
 from dualsmooth.export.agreement import batches, opened, run
 from dualsmooth.export.graph import takes_sigma
+from dualsmooth.export.rewrites import TOLERANCE
 from dualsmooth.runtime.errors import BundleError, one_line
 
 BATCHES = (1, 3, 257)
-TOLERANCE = 1e-4
 ROWS = 1e-3
 """How far the logits of an image may move with its batch: other batch sizes use other kernels, with other rounding."""
 
