@@ -6,17 +6,19 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from dualsmooth.export.precision import Samples
 from dualsmooth.runtime.errors import BundleError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.image_folders import ImageFiles
 from dualsmooth.runtime.trial import LEVELS, safe_level
+
+if TYPE_CHECKING:
+    from dualsmooth.export.precision import Samples
 
 FLOORS = {"fp16": 0.99, "bf16": 0.97, "int8": 0.95}
 """The least agreement at any level with which a file is exported, unless it is forced."""

@@ -19,7 +19,7 @@ from torch import nn
 from dualsmooth.export import ROLES
 from dualsmooth.export.agreement import FLOORS, Pictures, agreement, check_floor, opened
 from dualsmooth.export.card import CARD, model_card
-from dualsmooth.export.graph import to_model
+from dualsmooth.export.graph import check_file, to_model
 from dualsmooth.export.modules import normalised, takes_sigma
 from dualsmooth.export.normalisation import Normalisation, Statistics, check_statistics
 from dualsmooth.export.onnx_files import load_onnx
@@ -80,6 +80,7 @@ def export_bundle(
     std: Statistics | None = None,
     layout: str = "nchw",
     quantise_ends: bool = False,
+    reduce_range: bool = False,
     external_above: int = EXTERNAL_ABOVE,
     parity_batches: Sequence[int] = (1, 3, 257),
 ) -> Bundle:
@@ -95,7 +96,8 @@ def export_bundle(
     `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
     `pictures` (on random images without), and refused where the arg max agrees on less than `floor` (by default
     `FLOORS`), unless `force`. int8 needs `pictures` to calibrate on, and keeps the first and last layers in float32
-    unless `quantise_ends`. `provenance` is recorded in the manifest, with versions, parity and agreement. Raises
+    unless `quantise_ends`; `reduce_range` leaves weights 7 bits, so that sums do not saturate on processors without
+    int8 dot products (VNNI). `provenance` is recorded in the manifest, with versions, parity and agreement. Raises
     `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
     """
     root = Path(out)
@@ -136,8 +138,8 @@ def export_bundle(
             parity[name] = float(f"{worst:.3g}")
         else:
             graphs[name] = load_onnx(network, input_shape, mean=mean, std=std, layout=layout)
-        check_rows(graphs[name], input_shape, outputs, seen[-1], name)
-    converted, report = _convert(graphs, plan, precision, pictures, floor, force, quantise_ends)
+        check_rows(graphs[name], input_shape, outputs, seen[-1], plan.label(name))
+    converted, report = _convert(graphs, plan, precision, pictures, floor, force, quantise_ends, reduce_range)
     manifest["precision"] = overall(_own(graph) for graph in converted.values())
     files: dict[str, bytes] = {}
     for name, graph in converted.items():
@@ -169,6 +171,11 @@ class _Plan:
     def __init__(self, levels: tuple[float, ...], sigma_e: float, classes: int, shape: tuple[int, int, int]) -> None:
         self.levels, self.sigma_e, self.classes, self.shape = levels, sigma_e, classes, shape
         self.files: dict[str, tuple[Network, int, list[float]]] = {}
+
+    def label(self, name: str) -> str:
+        """What messages call the network of the file `name`: the user's file where it is one."""
+        network = self.files[name][0]
+        return name if isinstance(network, nn.Module) else str(network)
 
     def add(self, role: str, sources: Sequence[Source]) -> list[BaseModel]:
         """Plan the files of one stage; a network that occurs several times becomes one file."""
@@ -215,6 +222,7 @@ def _convert(
     floor: float | None,
     force: bool,
     quantise_ends: bool,
+    reduce_range: bool,
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
     """The graphs in another precision, and how well they agree with the originals."""
     if precision == "fp32":
@@ -227,11 +235,14 @@ def _convert(
         if _own(graph) == precision:
             converted[name] = graph
         elif precision == "int8":
-            converted[name] = to_int8(graph, chosen.noisy(seen), ends=quantise_ends)
+            converted[name] = to_int8(
+                graph, chosen.noisy(seen), ends=quantise_ends, reduce_range=reduce_range, name=plan.label(name)
+            )
         else:
-            converted[name] = to_half(graph, precision)
+            converted[name] = to_half(graph, precision, plan.label(name))
+        check_file(converted[name], plan.label(name))
         measured = emulated(graph, precision) if precision == "bf16" else converted[name]
-        found[name] = agreement(graph, measured, chosen.noisy(seen, held_out=True), name)
+        found[name] = agreement(graph, measured, chosen.noisy(seen, held_out=True), plan.label(name))
     limit = FLOORS[precision] if floor is None else floor
     check_floor(found, limit, force=force)
     return converted, {

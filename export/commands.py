@@ -38,6 +38,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--floor", type=float, help="least arg-max agreement with fp32 at any level (default: by precision)"
     )
     parser.add_argument("--quantise-ends", action="store_true", help="int8: the first and last layers too")
+    parser.add_argument(
+        "--reduce-range", action="store_true",
+        help="int8: weights of 7 bits, whose sums do not saturate on processors without int8 dot products",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="export although the agreement is below the floor")
     parser.add_argument(
         "--report", metavar="DATASET", help="also certify some of its test images with fp32 and with the new precision"
@@ -97,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         "floor": arguments.floor,
         "force": arguments.force,
         "quantise_ends": arguments.quantise_ends,
+        "reduce_range": arguments.reduce_range,
     }
     command = shlex.join(["dualsmooth", *sys.argv[1:]])
     sample = None

@@ -133,9 +133,9 @@ def _ends(model: onnx.ModelProto, path: Path, input_shape: tuple[int, int, int])
         )
     image: onnx.ValueInfoProto = images[0]
     _check_types(image, graph.output[0], others, path)
-    shape = image.type.tensor_type.shape
-    if not shape.dim:
+    if not image.type.tensor_type.HasField("shape"):
         image.type.CopyFrom(helper.make_tensor_type_proto(image.type.tensor_type.elem_type, ["batch", *input_shape]))
+    shape = image.type.tensor_type.shape
     dims = [d.dim_value for d in shape.dim][1:]
     if any(0 < d != wanted for d, wanted in zip(dims, input_shape, strict=True)):
         hint = f"; it takes channels last: {FIX}" if dims[-1] == input_shape[0] else ""

@@ -12,10 +12,10 @@ from torch import nn
 
 from dualsmooth.export.agreement import batches, opened, run
 from dualsmooth.export.modules import ROWS, at_rest, takes_sigma
+from dualsmooth.export.rewrites import TOLERANCE
 from dualsmooth.runtime.errors import BundleError, one_line
 
 BATCHES = (1, 3, 257)
-TOLERANCE = 1e-4
 
 
 def check_parity(

@@ -18,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dualsmooth.export.graph import INPUT, OUTPUT, strip
 from dualsmooth.export.opsets import NEWEST, convert
+from dualsmooth.export.reading import constants_as_tensors
+from dualsmooth.export.rewrites import check_same
 from dualsmooth.runtime.errors import BundleError, one_line
 
 HALVES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -36,8 +38,10 @@ def to_half(model: onnx.ModelProto, precision: str, name: str = "the graph") -> 
     kind = HALVES[precision]
     half = onnx.ModelProto()
     half.CopyFrom(model)
+    constants_as_tensors(half.graph)
     if precision == "bf16" and half.opset_import[0].version < NEWEST:
         half = convert(half, NEWEST, name)
+        check_same(model, half, f"bringing opset {model.opset_import[0].version} to {NEWEST} for bf16", name)
     graph = half.graph
     inputs = [value.name for value in graph.input]
     kept = {node.input[i] for node in graph.node for i in _KEEP_FLOAT.get(node.op_type, ()) if i < len(node.input)}
@@ -48,12 +52,11 @@ def to_half(model: onnx.ModelProto, precision: str, name: str = "the graph") -> 
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 raise BundleError(f"{precision} of a graph with branches ({node.op_type}) is not supported; use fp32")
-            if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            makes = attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT
+            if makes and node.output[0] not in kept:
                 attribute.i = kind
             if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT and node.output[0] not in kept:
                 attribute.t.CopyFrom(_halved(attribute.t, kind, precision))
-            if attribute.name in ("value_float", "value_floats"):
-                raise BundleError(f"{precision} of a graph with {attribute.name} is not supported; use fp32")
         for i, name in enumerate(node.input):
             if name in inputs:
                 node.input[i] = f"{name}_{precision}"
@@ -75,7 +78,7 @@ def _halved(tensor: TensorProto, kind: int, precision: str) -> TensorProto:
     values = numpy_helper.to_array(tensor)
     with np.errstate(over="ignore"):
         small = values.astype(np.float16 if kind == TensorProto.FLOAT16 else ml_dtypes.bfloat16)
-    if not np.isfinite(small.astype(np.float32)).all():
+    if (np.isfinite(values) & ~np.isfinite(small.astype(np.float32))).any():
         raise BundleError(f"{tensor.name} holds values up to {np.abs(values).max():.3g}, too large for {precision}")
     dims = list(tensor.dims)
     return TensorProto(name=tensor.name, data_type=kind, dims=dims, raw_data=small.tobytes())
@@ -115,12 +118,19 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
     return {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
 
 
-def to_int8(model: onnx.ModelProto, samples: Samples, *, ends: bool = False) -> onnx.ModelProto:
+def to_int8(
+    model: onnx.ModelProto,
+    samples: Samples,
+    *,
+    ends: bool = False,
+    reduce_range: bool = False,
+    name: str = "the graph",
+) -> onnx.ModelProto:
     """`model` quantised statically: QDQ, activations uint8, weights int8 per channel, ranges from `samples`.
 
     The first and the last layers stay in float32 unless `ends`: they cost little, and rounding noisy pixels or logits
-    to 8 bits is what moves votes most. Only operators of the default domain come out. The same samples give the same
-    bytes. Raises `BundleError`.
+    to 8 bits is what moves votes most. `reduce_range`: weights of 7 bits, whose sums do not saturate without VNNI. Only
+    operators of the default domain come out. The same samples give the same bytes. Raises `BundleError`.
     """
     try:
         from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
@@ -132,29 +142,33 @@ def to_int8(model: onnx.ModelProto, samples: Samples, *, ends: bool = False) -> 
         onnx.save(model, plain, save_as_external_data=large)
         try:
             quant_pre_process(plain, ready, skip_symbolic_shape=True, save_as_external_data=large)
-            prepared = onnx.load(ready, load_external_data=False)
+            prepared = onnx.load(ready)
+            check_same(model, prepared, "simplifying it for int8", name)
             quantize_static(
                 ready,
                 done,
                 _Reader(samples, {value.name for value in model.graph.input}),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
+                reduce_range=reduce_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=[] if ends else _ends(prepared.graph),
                 use_external_data_format=large,
             )
             quantised = onnx.load(done)
+        except BundleError:
+            raise
         except Exception as error:
             raise BundleError(
-                f"ONNX Runtime cannot quantise the graph ({one_line(error)}); use another precision"
+                f"{name}: ONNX Runtime cannot quantise the graph ({one_line(error)}); use another precision"
             ) from error
     used = {node.domain for node in quantised.graph.node} | {""}
     imports = [entry for entry in quantised.opset_import if entry.domain in used]
     del quantised.opset_import[:]
     quantised.opset_import.extend(imports)
     if not any(node.op_type == "DequantizeLinear" for node in quantised.graph.node):
-        raise BundleError("nothing in the graph could be quantised; use fp32")
+        raise BundleError(f"{name}: nothing in it could be quantised; use fp32")
     return strip(quantised)
 
 

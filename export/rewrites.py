@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto
 
 from dualsmooth.export.agreement import batches, opened, run
-from dualsmooth.export.graph import SIGMA
+from dualsmooth.export.graph import INPUT, SIGMA
 from dualsmooth.runtime.errors import BundleError, one_line
 
 Logits = npt.NDArray[np.float32]
@@ -51,11 +51,11 @@ def distance(expected: Logits, found: Logits) -> float:
     return float(np.abs(expected - found).max(initial=0) / max(1.0, np.abs(expected).max(initial=0)))
 
 
-def check_same(
-    before: onnx.ModelProto, after: onnx.ModelProto, shape: tuple[int, int, int], step: str, name: str
-) -> None:
+def check_same(before: onnx.ModelProto, after: onnx.ModelProto, step: str, name: str) -> None:
     """Raises `BundleError` where two base models differ beyond the tolerance; `step` says what was done."""
-    x = images(shape, 1)
+    image = next(value for value in before.graph.input if value.name == INPUT)
+    channels, height, width = (d.dim_value for d in image.type.tensor_type.shape.dim[1:])
+    x = images((channels, height, width), 1)
     with opened(before, name) as first, opened(after, name) as second:
         worst = distance(run(first, x, LEVELS[1], name), run(second, x, LEVELS[1], name))
     refuse_beyond(worst, tolerance(before), step, name)

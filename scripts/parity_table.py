@@ -304,7 +304,8 @@ def main() -> None:
     text = HEAD.format(machine=machine, table=table(rows))
     print(text)
     if args.out:
-        write_atomically(args.out, text)
+        old = args.out.read_text() if args.out.exists() else ""
+        write_atomically(args.out, text + "".join(old.partition("\n## ")[1:]))  # sections of other scripts
 
 
 if __name__ == "__main__":
