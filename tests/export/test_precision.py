@@ -75,6 +75,20 @@ def test_quantised_ends_are_smaller(model: onnx.ModelProto, int8: onnx.ModelProt
     assert count[0] > count[1]
 
 
+def test_a_reduced_range_leaves_weights_seven_bits(
+    model: onnx.ModelProto, int8: onnx.ModelProto, pictures: Pictures
+) -> None:
+    """Without int8 dot products, sums of two products of 8 and 8 bits saturate in 16."""
+    small = to_int8(model, pictures.noisy(LEVELS), reduce_range=True)
+    accepted(small)
+
+    def largest(graph: onnx.ModelProto) -> int:
+        weights = [onnx.numpy_helper.to_array(t) for t in graph.graph.initializer if t.data_type == TensorProto.INT8]
+        return max(int(np.abs(w.astype(int)).max()) for w in weights)
+
+    assert largest(small) <= 64 < largest(int8)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_keeps_its_ends_and_agrees(model: onnx.ModelProto, pictures: Pictures, precision: str) -> None:
     half = to_half(model, precision)
