@@ -172,6 +172,7 @@ class _Child:
     def _started(self) -> subprocess.Popen[str]:
         if self._process is not None and self._process.poll() is None:
             return self._process
+        self.close()  # it was idle and left
         python = _python()
         if python is None:
             raise _NoChild
