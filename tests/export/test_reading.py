@@ -251,7 +251,7 @@ def two_ends() -> onnx.ModelProto:
     return model
 
 
-REFUSED = {ring: "form a ring", noise: "other logits to the same images", two_ends: "onnx.utils.extract_model"}
+REFUSED = {ring: "form a ring", noise: "draws random numbers", two_ends: "onnx.utils.extract_model"}
 
 
 @pytest.mark.parametrize("make", REFUSED)
