@@ -170,8 +170,10 @@ class _Child:
             raise _NoChild
 
     def _started(self) -> subprocess.Popen[str]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
+        if self._process is not None:
+            if self._process.poll() is None:
+                return self._process
+            _ended(self._process)
         python = _python()
         if python is None:
             raise _NoChild

@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.levels import require_levels, require_unit_scale
 
 
 @dataclass(frozen=True)
@@ -223,9 +224,8 @@ class Config:
             object.__setattr__(self, "sigmas", tuple(sigma for sigma, _ in self.expert_files()))
             _need(self.rounds == 1 and self.labels.folds == 0, "experts are given, with rounds or folds", "neither")
         levels = self.sigmas
-        ascending = all(a < b for a, b in itertools.pairwise(levels))
-        good = bool(levels) and levels[0] > 0 and ascending and levels[-1] < 1e9
-        _need(good, f"sigmas is {levels}", "positive, ascending noise levels")
+        require_levels(levels)
+        require_unit_scale([self.sigma_e], "sigma_e")
         _need(self.sigma_e >= 0, f"sigma_e is {self.sigma_e}", "a positive noise level, or 0 for max(sigmas)")
         object.__setattr__(self, "sigma_e", self.sigma_e or max(levels))
         _need(self.seed >= 0, f"seed is {self.seed}", "an integer from 0")
