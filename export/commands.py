@@ -12,6 +12,7 @@ from dualsmooth.export import ROLES
 from dualsmooth.export.normalisation import Normalisation, check_statistics
 from dualsmooth.runtime.class_names import read_class_names
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.levels import require_levels, require_unit_scale
 
 if TYPE_CHECKING:
     from dualsmooth.export.agreement import Pictures
@@ -171,6 +172,10 @@ def _files(arguments: argparse.Namespace) -> Any:
     from dualsmooth.export.sources import OnnxFiles
 
     sigmas = _numbers(arguments.sigmas, "--sigmas")
+    require_levels(sigmas, "--sigmas")
+    require_unit_scale([arguments.sigma_e or 0.0], "--sigma-e")
+    for flag in ("mean", "std"):
+        require_unit_scale(_numbers(getattr(arguments, flag) or "0", f"--{flag}"), f"--{flag}")
     shape = arguments.input_shape and tuple(int(n) for n in _numbers(arguments.input_shape, "--input-shape"))
     return OnnxFiles(
         estimator=arguments.estimator.split(","),

@@ -21,12 +21,13 @@ import numpy as np
 
 from dualsmooth.runtime.budgets import Fixed
 from dualsmooth.runtime.bundle import MANIFEST
-from dualsmooth.runtime.certification import certification
+from dualsmooth.runtime.certification import Terms, certification
 from dualsmooth.runtime.commands import engine_of, engine_options
 from dualsmooth.runtime.cuda import run_bound
 from dualsmooth.runtime.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.runtime.noise import Noise, Seed, parse_noise
+from dualsmooth.runtime.rules import MODE
 from dualsmooth.runtime.sampler import Job, Sampler
 from dualsmooth.runtime.smoother import Smoother, load
 
@@ -97,7 +98,9 @@ def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
     def loop(passes: int) -> int:
         selection = max(1, min(100, passes // 4))
         budget = Fixed(max(1, passes - selection), n0=selection)
-        terms = smoother.terms(alpha=1e-3, budget=budget, rule=rule, route=None)
+        terms = Terms(
+            bundle.sigmas, bundle.sigma_e, len(bundle.classes), 1e-3, rule, MODE, budget
+        )  # however few passes
         tally = terms.tally()
         job = Job(image, Seed.make(None, noise), tally, certification(terms, tally))
         (done,) = Sampler(bundle, smoother.engine, batch_size=smoother.batch_size, ahead=ahead).run([job])

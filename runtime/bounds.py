@@ -121,6 +121,21 @@ def round_down(radius: float) -> float:
     return max(0.0, math.floor(radius * (1 - 1e-9) * 1e6) / 1e6)
 
 
+def require_alpha(alpha: Any, least: float) -> None:
+    """Raises `InputError` for an alpha outside [least, 0.1], such as a confidence."""
+    number = isinstance(alpha, float | int) and not isinstance(alpha, bool)
+    if number and least <= alpha <= 0.1:
+        return
+    fix = "e.g. 0.001"
+    if number and 0.5 < alpha < 1:
+        fix = f"a confidence of {alpha:g} is alpha {1 - alpha:.6g}"
+    elif number and 50 < alpha < 100:
+        fix = f"a confidence of {alpha:g} % is alpha {1 - alpha / 100:.6g}"
+    elif number and 1 <= alpha <= 10:
+        fix = f"{alpha:g} % is alpha {alpha / 100:.6g}"
+    raise InputError(f"alpha is {alpha!r}; expected 0 < alpha <= 0.1: {fix}")
+
+
 def _checked(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[Array, Array, Array]:
     k, n, a = (np.asarray(v, np.float64) for v in (successes, trials, alpha))
     if not (np.all(k >= 0) and np.all(k <= n) and np.all(np.isfinite(n)) and np.all(k == np.floor(k))):

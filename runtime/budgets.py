@@ -235,22 +235,32 @@ def parse_budget(text: str) -> Budget:
     try:
         match kind, values:
             case "fixed", [n, *n0] if len(n0) <= 1:
-                return Fixed(int(n), *map(int, n0))
+                return Fixed(whole(n), *map(whole, n0))
             case "adaptive", [n, *rest] if len(rest) <= 2:
-                return Adaptive(int(n), float(rest[0]) if rest else 0.0, *map(int, rest[1:]))
+                return Adaptive(whole(n), float(rest[0]) if rest else 0.0, *map(whole, rest[1:]))
             case "at-radius", [r, *rest] if len(rest) <= 2:
-                return AtRadius(float(r), *map(int, rest))
+                return AtRadius(float(r), *map(whole, rest))
             case "at-radii", [radii, *rest] if len(rest) <= 2:
-                return AtRadii(tuple(map(float, radii.split(","))), *map(int, rest))
+                return AtRadii(tuple(map(float, radii.split(","))), *map(whole, rest))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
     raise InputError(f"budget {text[:60]!r}; expected fixed:10000, adaptive:100000:0.05 or at-radius:0.5:100000")
 
 
+def whole(text: str) -> int:
+    """The integer that a text states: `10000`, or `1e4`. Raises `ValueError`."""
+    try:
+        return int(text)
+    except ValueError:
+        if not float(text).is_integer():
+            raise
+        return int(float(text))
+
+
 def _count(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MAX_PASSES:
-        raise InputError(f"{name} is {value}; expected an integer from 1 to {MAX_PASSES}")
+        raise InputError(f"{name} is {value!r}; expected an integer from 1 to {MAX_PASSES}")
 
 
 def _real(value: object) -> bool:

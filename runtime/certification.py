@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime import edition_1
-from dualsmooth.runtime.bounds import Array, round_down
+from dualsmooth.runtime.bounds import Array, require_alpha, round_down
 from dualsmooth.runtime.budgets import Budget
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.multiscale import cascade_shares, multiscale_certification, settle_multiscale
@@ -57,8 +57,7 @@ class Terms:
         budget: Budget,
     ) -> Terms:
         """Raises `InputError` for an alpha outside (0, 0.1], or an unknown rule or route."""
-        if not (isinstance(alpha, float | int) and MIN_ALPHA <= alpha <= 0.1):
-            raise InputError(f"alpha is {alpha!r}; expected 0 < alpha <= 0.1, e.g. 0.001")
+        require_alpha(alpha, MIN_ALPHA)
         if not isinstance(budget, Budget):
             raise InputError(f"budget is {budget!r}; expected Fixed(n), Adaptive(max_passes, tolerance) or AtRadius(r)")
         rule, kind = check_rule(rule, route, sigmas)

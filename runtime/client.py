@@ -187,7 +187,7 @@ class RemoteSmoother(Smoother):
         Raises `ServerError`.
         """
         self.wire.ping(timeout)
-        self.predict(np.zeros(self.bundle.input_shape, np.float32), n=1, alpha=0.1)
+        self.predict(np.zeros(self.bundle.input_shape, np.float32), n=16, alpha=0.1)
 
     def close(self) -> None:
         """Hang up. In a forked child that is the parent's to do."""

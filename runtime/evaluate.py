@@ -14,6 +14,7 @@ from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.certification import Terms
 from dualsmooth.runtime.datasets import Dataset
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.foresight import require_possible
 from dualsmooth.runtime.noise import Noise, Seed
 from dualsmooth.runtime.results import Result, ResultsWriter, sampled_levels
 from dualsmooth.runtime.smoother import Smoother
@@ -144,6 +145,7 @@ def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> di
         route=settings.route,
         budget=settings.budget,
     )
+    require_possible(terms)
     seed = settings.seed
     return {
         "version": terms.edition,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dualsmooth.runtime.budgets import Fixed, parse_budget
+from dualsmooth.runtime.budgets import Fixed, parse_budget, whole
 from dualsmooth.runtime.certificate import Certificate, Prediction
 from dualsmooth.runtime.certification import Terms
 from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, ServerError, one_line
@@ -123,6 +123,7 @@ def accept(
         if name not in PARAMETERS[mode]:
             known = ", ".join(PARAMETERS[mode][1:])
             raise InputError(f"parameter {str(name)[:40]!r} is unknown in mode {mode}; expected one of {known}")
+    parameters = {name: _read(name, value) for name, value in parameters.items()}
     alpha, rule = parameters.get("alpha", 1e-3), parameters.get("rule", "interval")
     if mode == CERTIFY:
         budget = parameters.get("budget", "fixed:10000")
@@ -132,7 +133,7 @@ def accept(
         budget = checked.budget
     else:
         terms, budget = None, Fixed(parameters.get("n", 1_000))
-        smoother.terms(alpha=alpha, budget=budget, rule=rule, route=parameters.get("route"))
+        smoother.prediction_terms(alpha=alpha, n=budget.n, rule=rule, route=parameters.get("route"))
     seed = _seed(parameters, limits, secret)
     seed.require_generator()
     all_levels = parameters.get("all_levels", False)
@@ -161,6 +162,26 @@ def accept(
     return Ticket(job, lambda: smoother.certificate(agreed, job), reply, deadline, started, terms)
 
 
+def _read(name: str, value: Any) -> Any:
+    """Numbers and flags that were sent as text, as Triton's older clients do, and seeds beyond 64 bits must; what is
+    not one stays text, for the check of that parameter to name."""
+    if not isinstance(value, str) or len(value) >= 50:
+        return value
+    try:
+        match name:
+            case "n" | "index":
+                return whole(value)
+            case "seed":
+                return int(value)
+            case "alpha":
+                return float(value)
+            case "all_levels":
+                return {"true": True, "false": False}.get(value.lower(), value)
+    except (ValueError, OverflowError):
+        pass
+    return value
+
+
 def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) -> Seed:
     """The seed that a request asks for, where that is allowed; else the server's, the same for the same nonce. Seeds
     are integers; ones beyond 64 bits travel as decimal text. Raises `InputError`."""
@@ -172,8 +193,6 @@ def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) ->
         raise InputError(
             "this server chooses its own seeds; ask without one, or set allow_seed to true in its config.pbtxt"
         )
-    if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) < 50:
-        value = int(value)
     if value is None and nonce is not None and secret is not None:
         return replace(secret.answering(nonce), noise=noise).at(index)
     return Seed.make(value, noise).at(index)

@@ -20,6 +20,8 @@ from dualsmooth.runtime.certificate import Artefact, Certificate, Prediction, bo
 from dualsmooth.runtime.certification import Requests, Terms, certification, settle
 from dualsmooth.runtime.engine import Engine, warm_up
 from dualsmooth.runtime.errors import BundleError, CertificateError, InputError
+from dualsmooth.runtime.foresight import require_possible, require_possible_prediction
+from dualsmooth.runtime.images import checked_image
 from dualsmooth.runtime.noise import LATTICE, Noise, Seed, require_lattice
 from dualsmooth.runtime.prediction import predicted, prediction
 from dualsmooth.runtime.providers import EngineOptions, keeps_shape
@@ -200,9 +202,7 @@ class Smoother:
         self, image: npt.ArrayLike, *, alpha: float, n: int, rule: str, route: str | None, seed: Seed
     ) -> tuple[Job, Terms]:
         """The work of one prediction, and its terms. Raises `InputError`."""
-        terms = self.terms(alpha=alpha, budget=Fixed(n), rule=rule, route=route)
-        if rule not in ("interval", "paper"):
-            raise InputError(f"rule {rule!r} does not predict; expected interval or paper")
+        terms = self.prediction_terms(alpha=alpha, n=n, rule=rule, route=route)
         pixels, tally = self.check_image(image, seed.noise), terms.tally()
         process = prediction(tally, levels=len(terms.sigmas), alpha=terms.alpha, n=n, route=terms.route_kind)
         bound_seed = bound(seed, image_sha256(pixels), self.bundle.manifest_sha256, f"predict {terms.words()}")
@@ -262,36 +262,30 @@ class Smoother:
             raise CertificateError(f"replay on {', '.join(here)} drew other votes than the certificate states{why}")
 
     def terms(self, *, alpha: float, budget: Budget | None, rule: str, route: str | None) -> Terms:
-        """Checked terms of a certificate under this bundle."""
+        """Checked terms of a certificate under this bundle. Raises `InputError`, also where no votes could satisfy
+        them."""
+        terms = self._terms(alpha=alpha, budget=Fixed(10_000) if budget is None else budget, rule=rule, route=route)
+        require_possible(terms)
+        return terms
+
+    def prediction_terms(self, *, alpha: float, n: int, rule: str, route: str | None) -> Terms:
+        """Checked terms of a prediction. Raises `InputError`, also where n passes could only abstain."""
+        terms = self._terms(alpha=alpha, budget=Fixed(n), rule=rule, route=route)
+        if rule not in ("interval", "paper"):
+            raise InputError(f"rule {rule!r} does not predict; expected interval or paper")
+        require_possible_prediction(terms, n)
+        return terms
+
+    def _terms(self, *, alpha: float, budget: Budget, rule: str, route: str | None) -> Terms:
         b = self.bundle
-        return Terms.checked(
-            b.sigmas, b.sigma_e, len(b.classes), alpha=alpha, rule=rule, route=route,
-            budget=Fixed(10_000) if budget is None else budget,
-        )  # fmt: skip
+        return Terms.checked(b.sigmas, b.sigma_e, len(b.classes), alpha=alpha, rule=rule, route=route, budget=budget)
 
     def check_image(self, image: npt.ArrayLike, noise: Noise | None = None) -> npt.NDArray[np.float32]:
         """float32 [C,H,W] in [0, 1] from float32 or uint8, on the lattice if `noise` is; raises `InputError`."""
-        try:
-            pixels = np.asarray(image)
-        except ValueError as error:
-            raise InputError("image is a ragged list; expected an array [C,H,W]") from error
-        if pixels.shape != self.bundle.input_shape:
-            raise InputError(
-                f"image has shape {list(pixels.shape)}; expected {list(self.bundle.input_shape)} (channels first)"
-            )
-        if pixels.dtype == np.uint8:
-            return pixels.astype(np.float32) / np.float32(255)
-        if pixels.dtype != np.float32:
-            raise InputError(f"image has dtype {pixels.dtype}; expected float32 in [0, 1] or uint8")
-        if not np.isfinite(pixels).all():
-            raise InputError("image holds NaN or infinite values; expected float32 in [0, 1]")
-        if pixels.min() < 0 or pixels.max() > 1:
-            raise InputError(
-                f"image ranges from {pixels.min():g} to {pixels.max():g}; expected float32 in [0, 1], unnormalised"
-            )
+        pixels = checked_image(image, self.bundle.input_shape)
         if noise is not None and noise.mode == LATTICE:
             require_lattice(pixels)
-        return np.ascontiguousarray(pixels)
+        return pixels
 
     def artefact(self, pixels: npt.NDArray[np.float32]) -> Artefact:
         b = self.bundle

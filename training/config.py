@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from dualsmooth.export.normalisation import check_statistics
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.levels import require_levels, require_unit_scale
 
 
 @dataclass(frozen=True)
@@ -232,9 +233,8 @@ class Config:
         if self.experts_mean or self.experts_std:
             check_statistics(self.experts_mean or None, self.experts_std or None, whose="--experts-")
         levels = self.sigmas
-        ascending = all(a < b for a, b in itertools.pairwise(levels))
-        good = bool(levels) and levels[0] > 0 and ascending and levels[-1] < 1e9
-        _need(good, f"sigmas is {levels}", "positive, ascending noise levels")
+        require_levels(levels)
+        require_unit_scale([self.sigma_e], "sigma_e")
         _need(self.sigma_e >= 0, f"sigma_e is {self.sigma_e}", "a positive noise level, or 0 for max(sigmas)")
         object.__setattr__(self, "sigma_e", self.sigma_e or max(levels))
         _need(self.seed >= 0, f"seed is {self.seed}", "an integer from 0")

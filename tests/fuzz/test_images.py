@@ -71,5 +71,5 @@ def test_accepted_images_are_float32_between_0_and_1(image: Any, layout: Any) ->
     assert 0 <= pixels.min() <= pixels.max() <= 1
     given = np.asarray(image)
     assert np.array_equal(pixels, given.astype(np.float32) / np.float32(255) if given.dtype == np.uint8 else given)
-    made = Real.smoother.certify(image, budget=ds.Fixed(4, n0=2), seed=1)
+    made = Real.smoother.certify(image, budget=ds.Fixed(16, n0=2), seed=1)
     assert ds.Certificate.from_json(made.to_json()) == made

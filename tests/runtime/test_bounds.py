@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, localcontext
+from typing import Any
 
 import numpy as np
 import pytest
 from exact_budgets import false_probability, fewest_successes
 from scipy import integrate, special, stats
 
-from dualsmooth.runtime.bounds import kt_log_evidence, kt_lower, lower_bound, normal_quantile, round_down, upper_bound
+from dualsmooth.runtime.bounds import (
+    kt_log_evidence,
+    kt_lower,
+    lower_bound,
+    normal_quantile,
+    require_alpha,
+    round_down,
+    upper_bound,
+)
 from dualsmooth.runtime.errors import InputError
 
 ALPHAS = (0.1, 0.05, 1e-3)
@@ -224,3 +233,19 @@ def test_the_chance_to_fail_is_alpha_to_ten_digits() -> None:
                 term = term * (n - j + 1) / j * (1 - p) / p
                 tail += term
             assert 0.999 < tail / Decimal(alpha) <= 1 + Decimal("1.01e-10")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "fix"),
+    [
+        (0.999, "a confidence of 0.999 is alpha 0.001$"),
+        (0.95, "a confidence of 0.95 is alpha 0.05$"),
+        (99.9, "a confidence of 99.9 % is alpha 0.001$"),
+        (95, "a confidence of 95 % is alpha 0.05$"),
+        (5, "5 % is alpha 0.05$"),
+        *((value, "e.g. 0.001$") for value in (0, -1, 0.2, 100, float("nan"), "0.001", True, None)),
+    ],
+)
+def test_a_confidence_is_no_alpha(alpha: Any, fix: str) -> None:
+    with pytest.raises(InputError, match=fix):
+        require_alpha(alpha, 1e-100)

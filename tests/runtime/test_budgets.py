@@ -117,6 +117,8 @@ def test_text_round_trip(budget: Budget) -> None:
 def test_text_with_defaults() -> None:
     assert parse_budget("fixed:10000") == Fixed(10_000)
     assert parse_budget("adaptive:100000:0.05") == Adaptive(100_000, 0.05)
+    assert parse_budget("fixed:1e4:1e2") == Fixed(10_000, 100)
+    assert parse_budget("at-radius:0.5:1.5e3") == AtRadius(0.5, 1_500)
     assert parse_budget("at-radius:0.5") == AtRadius(0.5, 100_000)
     assert parse_budget("at-radius:0.5:100000") == AtRadius(0.5, 100_000)
 
@@ -124,7 +126,20 @@ def test_text_with_defaults() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", ":", "fixed", "fixed:", "fixed:0", "fixed:-1", "fixed:ten", "fixed:1e4", "fixed:1.5", "fixed:10:10:10"),
+        *(
+            "",
+            ":",
+            "fixed",
+            "fixed:",
+            "fixed:0",
+            "fixed:-1",
+            "fixed:ten",
+            "fixed:1e-4",
+            "fixed:1e400",
+            "fixed:nan",
+            "fixed:1.5",
+            "fixed:10:10:10",
+        ),
         *("fixed:10:0", "fixed:1000000000", "adaptive:100:1", "adaptive:100:-0.1", "adaptive:100:nan", "adaptive:0:0"),
         *("at-radius:0", "at-radius:-1", "at-radius:nan", "at-radius:inf", "at-radius:1:0", "Fixed:10", "best:10"),
         *("adaptive:100:0:100:1", "at-radius:1:100:1:1", "fixed:" + "9" * 5000),

@@ -252,7 +252,7 @@ def test_radii_may_differ_by_one_printed_digit() -> None:
 
 
 def test_abstention() -> None:
-    certificate = made(ds.AtRadius(3.0, 1000, n0=20), "single:1")
+    certificate = made(ds.AtRadius(2.4, 1000, n0=20), "single:1")
     certificate = ds.Certificate.from_json(certificate.to_json())
     assert certificate.abstained == (certificate.label is None) == (certificate.radius == 0)
     assert certificate.route_radius == float("inf")

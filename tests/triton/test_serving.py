@@ -12,6 +12,7 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.sampler import Sampler
 from dualsmooth.runtime.selftest import check_generator
 from dualsmooth.runtime.serving import Collected, Limits, Refused, Service, Stopped, accept
 from dualsmooth.runtime.votes import Stream
@@ -234,3 +235,51 @@ def test_no_budget_is_the_usual_one(smoother: ds.Smoother) -> None:
     ticket = accept(smoother, Limits(), IMAGE, {"budget": None}, Collected())
     assert ticket.terms is not None
     assert ticket.terms.budget == ds.Fixed(10_000)
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ({"n": "1000"}, {"n": 1000}),
+        ({"n": "1e3"}, {"n": 1000}),
+        ({"n": "200", "alpha": "0.01"}, {"n": 200, "alpha": 0.01}),
+        ({"n": "200", "alpha": "1e-2"}, {"n": 200, "alpha": 0.01}),
+        ({"n": "200", "index": "3"}, {"n": 200, "index": 3}),
+        ({"alpha": "0.05", "all_levels": "true"}, {"alpha": 0.05, "all_levels": True}),
+        ({"all_levels": "False"}, {"all_levels": False}),
+        ({"seed": "-0"}, {"seed": 0}),
+    ],
+)
+def test_numbers_sent_as_text(smoother: ds.Smoother, sent: dict[str, Any], meant: dict[str, Any]) -> None:
+    def answer(parameters: dict[str, Any]) -> str:
+        kind = {"mode": "predict"} if "n" in parameters else {"budget": "fixed:200"}
+        given = kind | {"seed": 5} | parameters
+        ticket = accept(smoother, Limits(allow_seed=True), IMAGE, given, Collected())
+        next(Sampler(smoother.bundle, smoother.engine).run([ticket.job]))
+        return ticket.answer().to_json()
+
+    assert answer(sent) == answer(meant)
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        ({"mode": "predict", "n": "1.5"}, "n is '1.5'; expected an integer"),
+        ({"mode": "predict", "n": "many"}, "n is 'many'"),
+        ({"mode": "predict", "n": "nan"}, "n is 'nan'"),
+        ({"mode": "predict", "n": 1000.0}, "n is 1000.0; expected an integer"),
+        ({"mode": "predict", "n": "3"}, "n is 3: .* would always abstain"),
+        ({"alpha": "small"}, "alpha is 'small'"),
+        ({"alpha": "99.9"}, "a confidence of 99.9 % is alpha 0.001"),
+        ({"alpha": "nan"}, "alpha is nan"),
+        ({"all_levels": "yes"}, "all_levels is 'yes'; expected true or false"),
+        ({"all_levels": "1"}, "all_levels is '1'"),
+        ({"seed": "5.5"}, "seed"),
+        ({"index": "-1"}, "index"),
+        ({"budget": "1000"}, "budget '1000'"),
+        ({"budget": "fixed:5"}, "can never certify"),
+    ],
+)
+def test_text_that_is_no_such_number_is_named(smoother: ds.Smoother, sent: dict[str, Any], says: str) -> None:
+    with pytest.raises(ds.InputError, match=says):
+        accept(smoother, Limits(allow_seed=True), IMAGE, sent, Collected())
