@@ -36,7 +36,7 @@ from dualsmooth.runtime.bundle import (
 from dualsmooth.runtime.datasets import in_words
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.files import open_to_all_but_umask, sha256_of, sync_folder, write_atomically
-from dualsmooth.runtime.levels import require_levels
+from dualsmooth.runtime.levels import require_unit_scale
 from dualsmooth.runtime.onnx_model import parse_model
 from dualsmooth.runtime.onnx_precision import overall, precision_of
 from dualsmooth.runtime.trial import safe_level
@@ -103,8 +103,7 @@ def export_bundle(
     """
     root = Path(out)
     levels = tuple(float(s) for s in sigmas)
-    require_levels(levels)
-    require_levels([float(sigma_e)], "sigma_e")
+    require_unit_scale((*levels, float(sigma_e)), "sigmas and sigma_e")
     _check(root, classifiers, levels, precision, pictures, floor, input_shape)
     if mean is not None or std is not None:
         raise InputError(
