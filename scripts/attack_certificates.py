@@ -250,7 +250,7 @@ def counts(rows: list[dict[str, Any]], claim: str, factor: float) -> Iterator[in
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| claim | attacked at | attacks | broken | of them, decision changed |",
+        "| claim | attacked at | attacks | label below half | broken |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
     for factor in (INSIDE, *CONTROLS):
@@ -277,9 +277,10 @@ through a PyTorch twin of the deployed files), inside its radius and, as a contr
   pushed to the weakest other level, and that level's classifier away from the label.
 
 **Broken** means proved by votes of the deployed files at the attacked input, exact Clopper–Pearson bounds at {level:g}:
-the route is another one, or the label (at the route, for a decision) has fewer than half of the votes. The last column
-asks for more: another class is proved to be more probable. An attack that looks like a break on {suspect} votes is
-examined with {proof:,} fresh ones inside the radius, {control:,} outside.
+the route is another one, or another class (at the route, for a decision) is more probable than the label. The column
+before says how often the label is proved to have fewer than half of the votes, which a certificate need not prevent
+where no other class comes close. An attack that looks like a break on {suspect} votes is examined with {proof:,} fresh
+ones inside the radius, {control:,} outside.
 
 {table}
 
@@ -326,14 +327,14 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
             file.flush()
             inside = [c[f"{INSIDE:g}"] for c in row["claims"].values()]
-            print(f"{len(done)}/{len(indices)}: {sum(f['half'] for f in inside)} broken", file=sys.stderr, flush=True)
+            print(f"{len(done)}/{len(indices)}: {sum(f['changed'] for f in inside)} broken", file=sys.stderr, flush=True)
     rows = [done[index] for index in indices]
     radii = [row["radius"] for row in rows if row["radius"] > 0]
     text = TEXT.format(
         command=f"python scripts/attack_certificates.py --images {args.images}", machine=f"{platform.machine()} CPU.",
         count=len(rows), step=args.step, n=args.passes, certified=len(radii), median=float(np.median(radii or [0])),
         steps=attack.steps, samples=attack.samples, level=LEVEL, suspect=SUSPECT, proof=PROOF, control=2 * SUSPECT,
-        table="\n".join(table(rows)), broken=sum(list(counts(rows, c, INSIDE))[1] for c in CLAIMS),
+        table="\n".join(table(rows)), broken=sum(list(counts(rows, c, INSIDE))[2] for c in CLAIMS),
         toys="\n".join(toy_lines(args.toys, args.seed)),
     )  # fmt: skip
     if args.out:

@@ -114,7 +114,7 @@ def test_overstated_certificates_are_broken(
 def test_no_claim_of_the_shipped_bundle_is_broken(networks: Networks, images: np.ndarray) -> None:
     rows = [attack_image(networks, i, images[i], SMALL, 1000, seed=2) for i in range(10)]
     assert len(halves(rows)) >= 15
-    assert not any(halves(rows))
+    assert not any(claim["0.999"]["changed"] for row in rows for claim in row["claims"].values())
     assert np.mean(halves(rows, "4")) > 0.5
 
 

@@ -92,13 +92,13 @@ def old_or_new(*names: str) -> Check:
 
 
 def test_merge(source: Path, tmp_path: Path) -> None:
-    command = ["merge", "0.jsonl", "1.jsonl", "--out", "merged.jsonl"]
+    command = ["merge", "0.jsonl", "1.jsonl", "--out", "merged.jsonl", "--force"]
     check_all(*enumerate_faults(command, source, tmp_path / "w", strides=EVERY), old_or_new("merged.jsonl"))
 
 
 def test_report(source: Path, tmp_path: Path) -> None:
     names = ("r.html", "r.csv")
-    command = ["report", "0.jsonl", *(f"--out={name}" for name in names)]
+    command = ["report", "0.jsonl", *(f"--out={name}" for name in names), "--force"]
     check_all(*enumerate_faults(command, source, tmp_path / "w", strides=EVERY), old_or_new(*names))
 
 
