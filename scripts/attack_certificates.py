@@ -327,7 +327,9 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
             file.flush()
             inside = [c[f"{INSIDE:g}"] for c in row["claims"].values()]
-            print(f"{len(done)}/{len(indices)}: {sum(f['changed'] for f in inside)} broken", file=sys.stderr, flush=True)
+            print(
+                f"{len(done)}/{len(indices)}: {sum(f['changed'] for f in inside)} broken", file=sys.stderr, flush=True
+            )
     rows = [done[index] for index in indices]
     radii = [row["radius"] for row in rows if row["radius"] > 0]
     text = TEXT.format(
