@@ -40,8 +40,8 @@ def test_levels_and_deviations_that_can() -> None:
         (["--sigmas", "64"], "--sigmas is 64; inputs are in [0, 1], not from 0 to 255: expected 0.251"),
         (["--sigmas", "0.5,0.25"], "each once: 0.25,0.5"),
         (["--sigmas", "0.5", "--sigma-e", "64"], "--sigma-e is 64;"),
-        (["--sigmas", "0.5", "--mean", "127.5", "--std", "0.25"], "--mean is 127.5; "),
-        (["--sigmas", "0.5", "--mean", "0.5", "--std", "63,62,66"], "expected 0.2471,0.2431,0.2588"),
+        (["--sigmas", "0.5", "--classifier-mean", "127.5", "--classifier-std", "0.25"], "--classifier-mean 127.5 and "),
+        (["--sigmas", "0.5", "--estimator-mean", "0.5", "--estimator-std", "63,62,66"], "-std 0.2471,0.2431,0.2588"),
     ],
 )
 def test_export_says_so(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
