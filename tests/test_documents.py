@@ -17,12 +17,14 @@ import numpy as np
 import onnx
 import pytest
 import shipped
+import torch
 from documents import DOCUMENTS, ROOT
 
 from dualsmooth.cli import main
 from dualsmooth.runtime.datasets import load_dataset
 from dualsmooth.runtime.demo import SHIPPED_IMAGES
 from dualsmooth.training.config import read_toml
+from dualsmooth.training.resnet import ResidualNetwork
 
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 SEEN = ("README.md", "runtime", "configs", "scripts", "examples", "Makefile", "pyproject.toml")
@@ -83,6 +85,7 @@ HAD: dict[str, Callable[[Path], None]] = {
     "a.onnx": lambda path: network(path, 10),
     "b.onnx": lambda path: network(path, 10),
     "router.onnx": lambda path: network(path, 2),
+    "checkpoint.pth.tar": lambda path: torch.save({"state_dict": ResidualNetwork(3, 3, 10).state_dict()}, path),
     "others.tsv": log,
     "my.toml": settings,
     "runs/fashion": lambda path: shutil.copytree(trained(path.parents[1]), path),
