@@ -203,7 +203,10 @@ def main() -> None:
             lines.append(f"| {rule}, {kind} | {name} | " + " | ".join(f"{e:.4f}" for e in errors) + " |")
             print(lines[-1], flush=True)
     for name, planner in PLANNERS.items():
-        lines.append(f"| one sigma, three classes | {name} | {worst(planner, 1, 'single:1.0', 'mode'):.4f} |")
+        lines.append(
+            f"| one sigma, three classes | {name} | {worst(planner, 1, 'single:1.0', 'mode'):.4f} |"
+            + " |" * len(counts[1:])
+        )
         print(lines[-1], flush=True)
     write_atomically(args.out, "\n".join(lines) + "\n")
 
