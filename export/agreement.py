@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from dualsmooth.runtime.datasets.imagefolder import ImageFiles
+from dualsmooth.runtime.engine.trial import LEVELS, safe_level
 from dualsmooth.runtime.errors import BundleError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.image_folders import ImageFiles
-from dualsmooth.runtime.trial import LEVELS, safe_level
 
 if TYPE_CHECKING:
     from dualsmooth.export.precision import Samples

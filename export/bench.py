@@ -15,8 +15,8 @@ from torch import nn
 
 from dualsmooth.export.agreement import Pictures
 from dualsmooth.export.bundle import export_bundle
-from dualsmooth.runtime.bundle import Bundle, read_bundle
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.models import ModelSpec, build, initialise
 from dualsmooth.training.zoo import IMAGENET

@@ -25,7 +25,7 @@ from dualsmooth.export.normalisation import Normalisation, Statistics, check_sta
 from dualsmooth.export.onnx_files import load_onnx
 from dualsmooth.export.parity import check_rows, compare
 from dualsmooth.export.precision import emulated, to_half, to_int8
-from dualsmooth.runtime.bundle import (
+from dualsmooth.runtime.bundle.reading import (
     MANIFEST,
     BaseModel,
     Bundle,
@@ -33,13 +33,13 @@ from dualsmooth.runtime.bundle import (
     parse_manifest,
     read_bundle,
 )
-from dualsmooth.runtime.datasets import in_words
+from dualsmooth.runtime.datasets.dataset import in_words
+from dualsmooth.runtime.engine.trial import safe_level
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.files import open_to_all_but_umask, sha256_of, sync_folder, write_atomically
-from dualsmooth.runtime.levels import require_unit_scale
-from dualsmooth.runtime.onnx_model import parse_model
-from dualsmooth.runtime.onnx_precision import overall, precision_of
-from dualsmooth.runtime.trial import safe_level
+from dualsmooth.runtime.graphs.model import parse_model
+from dualsmooth.runtime.graphs.precision import overall, precision_of
+from dualsmooth.runtime.noise.levels import require_unit_scale
 
 TARGETS = ("fp32", "fp16", "bf16", "int8")
 """Precisions that networks are converted to."""

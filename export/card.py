@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dualsmooth.runtime.bundle import Bundle
-from dualsmooth.runtime.describe import cost, describe, size
+from dualsmooth.runtime.bundle.describing import cost, describe, size
+from dualsmooth.runtime.bundle.reading import Bundle
 
 CARD = "README.md"
 

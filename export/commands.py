@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dualsmooth.export import ROLES
 from dualsmooth.export.normalisation import Normalisation, check_statistics
-from dualsmooth.runtime.class_names import read_class_names
+from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.levels import require_levels, require_unit_scale
+from dualsmooth.runtime.noise.levels import require_levels, require_unit_scale
 
 if TYPE_CHECKING:
     from dualsmooth.export.agreement import Pictures
-    from dualsmooth.runtime.bundle import Bundle
+    from dualsmooth.runtime.bundle.reading import Bundle
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -144,7 +144,7 @@ def _pictures(arguments: argparse.Namespace) -> Pictures | None:
     if arguments.calibration is None:
         return None
     from dualsmooth.export.agreement import Pictures
-    from dualsmooth.runtime.datasets import load_dataset
+    from dualsmooth.runtime.datasets.dataset import load_dataset
 
     dataset = load_dataset(arguments.calibration, split="train", data_dir=arguments.data_dir)
     return Pictures.choose(f"{dataset.name} (training images)", dataset.images)

@@ -20,9 +20,9 @@ from dualsmooth.export.opsets import OLDEST, convert, subgraphs
 from dualsmooth.export.reading import read_plain
 from dualsmooth.export.rewrites import Logits, Original
 from dualsmooth.runtime.errors import BundleError, InputError, one_line
-from dualsmooth.runtime.foreign_files import foreign
-from dualsmooth.runtime.onnx_model import parse_model
-from dualsmooth.runtime.onnx_rows import fault
+from dualsmooth.runtime.graphs.foreign_files import foreign
+from dualsmooth.runtime.graphs.model import parse_model
+from dualsmooth.runtime.graphs.rows import fault
 
 FLOATS: dict[int, type[np.floating]] = {
     TensorProto.FLOAT: np.float32,

@@ -12,7 +12,7 @@ from onnx import AttributeProto, helper, numpy_helper
 from dualsmooth.export.graph import strip
 from dualsmooth.export.opsets import subgraphs
 from dualsmooth.runtime.errors import BundleError, InputError, one_line
-from dualsmooth.runtime.foreign_files import foreign
+from dualsmooth.runtime.graphs.foreign_files import foreign
 
 
 def read_plain(path: Path) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dualsmooth.export.bundle import export_bundle
-from dualsmooth.runtime.bundle import Bundle
+from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.training.config import read_toml
 from dualsmooth.training.record import CONFIG, code_version, load_run, now
 

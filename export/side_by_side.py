@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.export.sources import OnnxFiles, export_source
-from dualsmooth.runtime.budgets import Fixed
-from dualsmooth.runtime.bundle import MANIFEST, Bundle
-from dualsmooth.runtime.datasets import load_dataset
+from dualsmooth.runtime.bundle.reading import MANIFEST, Bundle
+from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.report import markdown_table
-from dualsmooth.runtime.smoother import load
+from dualsmooth.runtime.smoothing.smoother import load
+from dualsmooth.runtime.statistics.budgets import Fixed
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,6 @@
 """The runtime: both smoothing stages on ONNX Runtime, certificates and evaluations. NumPy, SciPy, onnxruntime only."""
 
-from dualsmooth.runtime.budgets import Adaptive, AtRadii, AtRadius, Budget, Fixed, parse_budget
-from dualsmooth.runtime.bundle import Bundle, read_bundle
-from dualsmooth.runtime.certificate import Certificate, Prediction
-from dualsmooth.runtime.client import RemoteSmoother, connect
-from dualsmooth.runtime.columns import read_results
+from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
 from dualsmooth.runtime.errors import (
     BundleError,
     CertificateError,
@@ -14,8 +10,12 @@ from dualsmooth.runtime.errors import (
     ProviderError,
     ServerError,
 )
-from dualsmooth.runtime.noise import Noise, parse_noise
-from dualsmooth.runtime.smoother import Smoother, load
+from dualsmooth.runtime.evaluation.columns import read_results
+from dualsmooth.runtime.noise.streams import Noise, parse_noise
+from dualsmooth.runtime.serving.client import RemoteSmoother, connect
+from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
+from dualsmooth.runtime.smoothing.smoother import Smoother, load
+from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadii, AtRadius, Budget, Fixed, parse_budget
 
 __all__ = [
     "Adaptive",

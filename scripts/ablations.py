@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.files import check_free
-from dualsmooth.runtime.rules import MEDIAN
-from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
+from dualsmooth.runtime.statistics.rules.plan import MEDIAN
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training import Config, config_from, read_toml, train
 from dualsmooth.training.data import load_training_data
 from dualsmooth.training.labels import voter_of

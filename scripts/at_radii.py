@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 import dualsmooth as ds
-from dualsmooth.runtime.curves import RADII, certified_accuracy, certified_radii
-from dualsmooth.runtime.dataset_commands import DECIDED_ON
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.evaluate import evaluate
+from dualsmooth.runtime.commands.data_sets import DECIDED_ON
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.evaluate import evaluate
+from dualsmooth.runtime.evaluation.results import Result, read_results
 from dualsmooth.runtime.files import check_free, write_atomically
-from dualsmooth.runtime.noise import parse_noise
-from dualsmooth.runtime.results import Result, read_results
+from dualsmooth.runtime.noise.streams import parse_noise
 
 
 def main() -> None:

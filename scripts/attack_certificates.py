@@ -34,13 +34,13 @@ from attack_toys import toy_lines
 from torch_twin import Twin, checked_twin
 
 import dualsmooth as ds
-from dualsmooth.runtime.bounds import lower_bound, upper_bound
-from dualsmooth.runtime.bundle import BaseModel
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.reading import BaseModel
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.files import check_free
-from dualsmooth.runtime.noise import Seed, add_noise
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.noise.streams import Seed, add_noise
+from dualsmooth.runtime.statistics.bounds import lower_bound, upper_bound
+from dualsmooth.runtime.statistics.votes import Stream
 
 CLAIMS = ("route", "label", "decision")
 INSIDE = 0.999

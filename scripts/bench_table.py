@@ -32,16 +32,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dualsmooth as ds
 from dualsmooth.export import bench as networks
-from dualsmooth.runtime.batch_size import CANDIDATES, processor
-from dualsmooth.runtime.bench import BARE, OURS, PYTORCH, Comparison, Loop, bare, compare, ours, table
-from dualsmooth.runtime.certification import Requests
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.describe import describe
+from dualsmooth.runtime.bundle.describing import describe
+from dualsmooth.runtime.commands.bench import BARE, OURS, PYTORCH, Comparison, Loop, bare, compare, ours, table
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.engine.batch_size import CANDIDATES, processor
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.runtime.noise import Noise, Seed, parse_noise
-from dualsmooth.runtime.sampler import Job, Sampler
-from dualsmooth.runtime.votes import Request, Stream, Tally
+from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
+from dualsmooth.runtime.smoothing.sampler import Job, Sampler
+from dualsmooth.runtime.statistics.certification import Requests
+from dualsmooth.runtime.statistics.votes import Request, Stream, Tally
 
 ART = "IBM ART"
 DECISION = "at-radius:0.5:10000"

@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 import dualsmooth as ds
-from dualsmooth.runtime.certification import certification, settle
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.evaluation.forecast import plan
+from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.files import check_free, write_atomically
-from dualsmooth.runtime.noise import Seed, add_noise
-from dualsmooth.runtime.planner import plan
+from dualsmooth.runtime.noise.streams import Seed, add_noise
 from dualsmooth.runtime.report import markdown_table
-from dualsmooth.runtime.results import Result
-from dualsmooth.runtime.votes import ESTIMATOR, Stream, Tally
+from dualsmooth.runtime.statistics.certification import certification, settle
+from dualsmooth.runtime.statistics.votes import ESTIMATOR, Stream, Tally
 
 ALPHA = 1e-3
 SEED = 20261122

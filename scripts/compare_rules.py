@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 import dualsmooth as ds
-from dualsmooth.runtime.curves import RADII, certified_radii, expand_rules
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluate import evaluate
+from dualsmooth.runtime.evaluation.curves import RADII, certified_radii, expand_rules
+from dualsmooth.runtime.evaluation.evaluate import evaluate
+from dualsmooth.runtime.evaluation.results import Result, read_results
 from dualsmooth.runtime.report import markdown_table, plot_curves
-from dualsmooth.runtime.results import Result, read_results
 
 PAGE = """# Rules on the same votes
 

@@ -28,16 +28,16 @@ import numpy.typing as npt
 from scipy import special, stats
 
 import dualsmooth as ds
-from dualsmooth.runtime import budgets as budgets_module
-from dualsmooth.runtime import noise as noise_module
-from dualsmooth.runtime.bounds import Array, lower_bound
-from dualsmooth.runtime.bundle import BaseModel, Bundle
-from dualsmooth.runtime.certification import Terms, certification, settle
+from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
+from dualsmooth.runtime.engine.lanes import Lanes, Started
 from dualsmooth.runtime.files import check_free
-from dualsmooth.runtime.lanes import Lanes, Started
-from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
-from dualsmooth.runtime.rules import EXCLUSION_SHARE, RIVAL_SHARE
-from dualsmooth.runtime.sampler import Job, Sampler, Voter
+from dualsmooth.runtime.noise import streams as noise_module
+from dualsmooth.runtime.noise.streams import GENERATORS, Noise, Seed
+from dualsmooth.runtime.smoothing.sampler import Job, Sampler, Voter
+from dualsmooth.runtime.statistics import budgets as budgets_module
+from dualsmooth.runtime.statistics.bounds import Array, lower_bound
+from dualsmooth.runtime.statistics.certification import Terms, certification, settle
+from dualsmooth.runtime.statistics.rules.plan import EXCLUSION_SHARE, RIVAL_SHARE
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 toys = importlib.import_module("toys")

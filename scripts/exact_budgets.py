@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from dualsmooth.runtime.bounds import kt_log_evidence, lower_bound
-from dualsmooth.runtime.budgets import Adaptive, AtRadius, Budget, Fixed, geometric_looks
+from dualsmooth.runtime.statistics.bounds import kt_log_evidence, lower_bound
+from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Budget, Fixed, geometric_looks
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from dualsmooth.runtime import edition_1
-from dualsmooth.runtime.bounds import lower_bound
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.runtime.rules import Claim, Plan, make_plan
-from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATOR
+from dualsmooth.runtime.statistics.bounds import lower_bound
+from dualsmooth.runtime.statistics.rules import edition_1
+from dualsmooth.runtime.statistics.rules.plan import Claim, Plan, make_plan
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR
 
 Floats = npt.NDArray[np.float64]
 N, ALPHA = 14, 0.1

@@ -23,14 +23,14 @@ import numpy.typing as npt
 import dualsmooth as ds
 from dualsmooth.export import Pictures
 from dualsmooth.export.sources import export_source
-from dualsmooth.runtime.curves import RADII, certified_accuracy, certified_radii
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluate import evaluate
+from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.evaluate import evaluate
+from dualsmooth.runtime.evaluation.results import Result, read_results
 from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.report import markdown_table
-from dualsmooth.runtime.results import Result, read_results
 
 VOTES = Path(__file__).parent.parent / "docs" / "results" / "fashion-mnist-all-levels.jsonl"
 ROUNDS = 9

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import dualsmooth as ds
-from dualsmooth.runtime.certificate import Certificate
-from dualsmooth.runtime.datasets import Dataset, load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.evaluate import evaluate
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.datasets.dataset import Dataset, load_dataset
+from dualsmooth.runtime.evaluation.evaluate import evaluate
+from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.files import check_free, write_atomically
-from dualsmooth.runtime.results import read_results
-from dualsmooth.runtime.serving import Collected, Limits, Service
+from dualsmooth.runtime.serving.service import Collected, Limits, Service
+from dualsmooth.runtime.smoothing.certificate import Certificate
 
 BUDGETS = (ds.Fixed(1_000), ds.Adaptive(4_000, 0.05), ds.AtRadius(0.5, 4_000))
 IMAGES = 4

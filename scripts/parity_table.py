@@ -38,13 +38,13 @@ from dualsmooth.export.graph import to_model
 from dualsmooth.export.modules import takes_sigma
 from dualsmooth.export.parity import compare
 from dualsmooth.export.precision import to_int8
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.describe import size
+from dualsmooth.runtime.bundle.describing import size
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.errors import DualSmoothError
 from dualsmooth.runtime.files import check_free, write_atomically
-from dualsmooth.runtime.onnx_model import parse_model
-from dualsmooth.runtime.onnx_shapes import infer
+from dualsmooth.runtime.graphs.model import parse_model
+from dualsmooth.runtime.graphs.shapes import infer
 from dualsmooth.training.models import ModelSpec, Normalise, build, initialise
 
 LEVELS = (0.25, 0.5, 1.0)

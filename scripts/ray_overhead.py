@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets import Dataset
-from dualsmooth.runtime.evaluate import Local, Settings, Workers
-from dualsmooth.runtime.ray_engine import RayWorkers
+from dualsmooth.runtime.datasets.dataset import Dataset
+from dualsmooth.runtime.evaluation.evaluate import Local, Settings, Workers
+from dualsmooth.runtime.evaluation.ray_workers import RayWorkers
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 toys = importlib.import_module("toys")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from dualsmooth.export import export_run
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.files import write_atomically
 
 INDICES = np.arange(0, 8000, 40)

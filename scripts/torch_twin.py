@@ -16,9 +16,9 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional
 
-from dualsmooth.runtime.bundle import BaseModel
+from dualsmooth.runtime.bundle.reading import BaseModel
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.smoother import Smoother
+from dualsmooth.runtime.smoothing.smoother import Smoother
 
 Twin = Callable[[torch.Tensor], torch.Tensor]
 Values = Sequence[Any]

@@ -24,10 +24,10 @@ import numpy.typing as npt
 from triton_server import TritonServer
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.providers import parse_options
-from dualsmooth.runtime.triton import fill_repository
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.engine.providers import parse_options
+from dualsmooth.runtime.serving.repository import fill_repository
 
 Images = Sequence[npt.NDArray[np.uint8]]
 

@@ -248,8 +248,8 @@ def _shown(path: Path) -> Path:
 
 def _shipped(build: Path) -> Path:
     """The shipped bundle as a repository, filled again at each start."""
-    from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-    from dualsmooth.runtime.triton import fill_repository
+    from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+    from dualsmooth.runtime.serving.repository import fill_repository
 
     repository = build / "triton-repo"
     shutil.rmtree(repository, ignore_errors=True)
@@ -261,8 +261,8 @@ def _example(path: Path) -> None:
     """One of the shipped test images, as an NPY file."""
     import numpy as np
 
-    from dualsmooth.runtime.datasets import load_dataset
-    from dualsmooth.runtime.demo import SHIPPED_IMAGES
+    from dualsmooth.runtime.commands.demo import SHIPPED_IMAGES
+    from dualsmooth.runtime.datasets.dataset import load_dataset
 
     np.save(path, load_dataset(f"npz:{SHIPPED_IMAGES}").images[2])
 

@@ -21,8 +21,8 @@ import torch
 from documents import DOCUMENTS, ROOT
 
 from dualsmooth.cli import main
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_IMAGES
+from dualsmooth.runtime.commands.demo import SHIPPED_IMAGES
+from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.training.config import read_toml
 from dualsmooth.training.resnet import ResidualNetwork
 

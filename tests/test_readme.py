@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import dualsmooth as ds
-from dualsmooth.runtime.curves import certified_radii
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.evaluation.curves import certified_radii
+from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.report import markdown_table
-from dualsmooth.runtime.results import read_results
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from scipy import special
 
-from dualsmooth.runtime.bundle import BaseModel, manifest_text
+from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
 
 SHAPE = (1, 1, 2)

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from dualsmooth.export.normalisation import check_statistics
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.levels import require_levels, require_unit_scale
+from dualsmooth.runtime.noise.levels import require_levels, require_unit_scale
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dualsmooth.runtime.bundle import MANIFEST, read_bundle
-from dualsmooth.runtime.class_names import match_labels, numbered
-from dualsmooth.runtime.datasets import Dataset, load_dataset
+from dualsmooth.runtime.bundle.reading import MANIFEST, read_bundle
+from dualsmooth.runtime.datasets.class_names import match_labels, numbered
+from dualsmooth.runtime.datasets.dataset import Dataset, load_dataset
+from dualsmooth.runtime.datasets.imagefolder import ImageFiles
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.image_folders import ImageFiles
 from dualsmooth.training.config import Config
 from dualsmooth.training.seeds import Stream, numpy_generator
 

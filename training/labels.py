@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from dualsmooth.runtime.bounds import lower_bound, normal_quantile, upper_bound
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.runtime.noise import add_noise
+from dualsmooth.runtime.noise.streams import add_noise
+from dualsmooth.runtime.statistics.bounds import lower_bound, normal_quantile, upper_bound
 from dualsmooth.training.config import Config, LabelConfig
 from dualsmooth.training.data import Images, Labels, TrainingData
 from dualsmooth.training.models import Network

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dualsmooth.runtime.budgets import Fixed
-from dualsmooth.runtime.certification import Terms, settle
-from dualsmooth.runtime.rules import MEDIAN, MODE, guess_route, single_rule
-from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
+from dualsmooth.runtime.statistics.budgets import Fixed
+from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.rules.plan import MEDIAN, MODE, guess_route, single_rule
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training import seeds
 from dualsmooth.training.config import Config
 from dualsmooth.training.data import Labels, TrainingData

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TextIO
 
-from dualsmooth.runtime.progress import clock_text
+from dualsmooth.runtime.evaluation.progress import clock_text
 
 
 class Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.bounds import Array, lower_bound, upper_bound
+from dualsmooth.runtime.statistics.bounds import Array, lower_bound, upper_bound
 
 LEVEL = 0.95
 """Confidence of a band at each single radius; the certificates' own alpha is another, much smaller, matter."""

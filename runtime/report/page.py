@@ -12,14 +12,14 @@ from typing import Any
 
 from scipy import special
 
-from dualsmooth.runtime.certificate import Certificate
-from dualsmooth.runtime.curves import RADII
-from dualsmooth.runtime.datasets import Dataset
+from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.evaluation.curves import RADII
 from dualsmooth.runtime.report.bands import LEVEL, all_bands
 from dualsmooth.runtime.report.pictures import picture_data
 from dualsmooth.runtime.report.runs import Run
-from dualsmooth.runtime.votes import ESTIMATION, SELECTION
+from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.statistics.votes import ESTIMATION, SELECTION
 
 SCRIPTS = ("base.js", "curves.js", "inside.js", "images.js", "detail.js", "start.js")
 TOP = 5

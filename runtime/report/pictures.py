@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.datasets import Dataset
+from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.results import Result
+from dualsmooth.runtime.evaluation.results import Result
 
 MAX_BYTES = 12_000_000
 """Room for pictures in one page; what does not fit is left out, and the page says so."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dualsmooth.runtime.curves import certified_accuracy
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.evaluation.curves import certified_accuracy
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.report.bands import LEVEL, accuracy_band
 from dualsmooth.runtime.report.tables import Curves

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.budgets import AtRadii, AtRadius, Budget, Fixed
-from dualsmooth.runtime.certification import Terms
-from dualsmooth.runtime.curves import certified_radii, expand_rules, split_route
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.results import Result, read_results
-from dualsmooth.runtime.tsv import LogRow, is_log, read_log
+from dualsmooth.runtime.evaluation.curves import certified_radii, expand_rules, split_route
+from dualsmooth.runtime.evaluation.field_log import LogRow, is_log, read_log
+from dualsmooth.runtime.evaluation.results import Result, read_results
+from dualsmooth.runtime.statistics.budgets import AtRadii, AtRadius, Budget, Fixed
+from dualsmooth.runtime.statistics.certification import Terms
 
 
 @dataclass(frozen=True)

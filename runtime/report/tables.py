@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.curves import RADII, average_certified_radius, certified_accuracy
+from dualsmooth.runtime.evaluation.curves import RADII, average_certified_radius, certified_accuracy
 from dualsmooth.runtime.report.bands import LEVEL, accuracy_band
 
 Curves = Mapping[str, npt.NDArray[np.float64]]

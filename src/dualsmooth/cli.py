@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import NoReturn, TextIO
 
-from dualsmooth.runtime import bench
-from dualsmooth.runtime import commands as runtime_commands
+from dualsmooth.runtime.commands import bench
+from dualsmooth.runtime.commands import single_images as runtime_commands
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 
 HEAVY = {

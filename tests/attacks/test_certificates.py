@@ -18,9 +18,9 @@ import torch_twin
 from attack_certificates import Attack, Networks, attack_image, away_from, changed, inside, lost_half, proven_route
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.noise import Seed
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.noise.streams import Seed
 
 SMALL = Attack(steps=6, samples=8)
 

@@ -15,8 +15,8 @@ from torch import nn
 import dualsmooth.export.bundle as bundles
 from dualsmooth.export import Ensemble, export_bundle
 from dualsmooth.export.bundle import serialise, write_bundle
-from dualsmooth.runtime.bundle import BaseModel, read_bundle
-from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.bundle.reading import BaseModel, read_bundle
+from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import BundleError, InputError
 
 Make = Callable[..., nn.Module]

@@ -12,12 +12,12 @@ from onnx import TensorProto, numpy_helper
 from dualsmooth.export import export_bundle
 from dualsmooth.export.agreement import FLOORS, Pictures, agreement, check_floor
 from dualsmooth.export.precision import emulated, to_half, to_int8
-from dualsmooth.runtime.bundle import read_bundle
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.bundle.reading import read_bundle
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import BundleError, InputError
-from dualsmooth.runtime.onnx_check import check_model
-from dualsmooth.runtime.onnx_model import parse_model
+from dualsmooth.runtime.graphs.admission import check_model
+from dualsmooth.runtime.graphs.model import parse_model
 
 CLASSIFIER = SHIPPED_BUNDLE / "classifier_0.5.onnx"
 LEVELS = (0.25, 1.0)

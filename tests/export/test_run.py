@@ -12,8 +12,8 @@ import torch
 
 from dualsmooth.export import export_run
 from dualsmooth.export.commands import register
-from dualsmooth.runtime.bundle import read_bundle
-from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.bundle.reading import read_bundle
+from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.training import Config, load_run

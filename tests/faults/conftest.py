@@ -9,8 +9,8 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.evaluate import evaluate
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.evaluation.evaluate import evaluate
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import dualsmooth as ds
-from dualsmooth.runtime import progress as runtime_progress
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.evaluate import evaluate
-from dualsmooth.runtime.results import read_results
-from dualsmooth.runtime.serving import Collected, Limits, Service, Stopped
-from dualsmooth.runtime.tsv import read_log, write_log
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.evaluation import progress as runtime_progress
+from dualsmooth.runtime.evaluation.evaluate import evaluate
+from dualsmooth.runtime.evaluation.field_log import read_log, write_log
+from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.serving.service import Collected, Limits, Service, Stopped
 
 DAY = 86_400.0
 NEGATIVE = re.compile(r"(?<![\de])-\d")

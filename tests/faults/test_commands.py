@@ -13,8 +13,8 @@ import pytest
 from faults.injector import KINDS
 from faults.nursery import Outcome, enumerate_faults
 
-from dualsmooth.runtime.bundle import read_bundle
-from dualsmooth.runtime.results import read_results
+from dualsmooth.runtime.bundle.reading import read_bundle
+from dualsmooth.runtime.evaluation.results import read_results
 
 pytestmark = pytest.mark.slow
 STATUS = {"kill": 137, "int": 130, "term": 143}

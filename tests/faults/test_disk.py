@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from faults.test_commands import contents, rows
 
-from dualsmooth.runtime.bundle import read_bundle
+from dualsmooth.runtime.bundle.reading import read_bundle
 
 EVALUATE = "evaluate {0}/bundle --dataset npz:{0}/d.npz --out {1}/o.jsonl --budget fixed:100 --seed 7 --threads 1"
 EXPORT = (

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets import Dataset, load_dataset
-from dualsmooth.runtime.evaluate import evaluate
-from dualsmooth.runtime.results import read_results
-from dualsmooth.runtime.serving import Collected, Limits, Service
+from dualsmooth.runtime.datasets.dataset import Dataset, load_dataset
+from dualsmooth.runtime.evaluation.evaluate import evaluate
+from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.serving.service import Collected, Limits, Service
 
 Logits = npt.NDArray[np.float32]
 

@@ -155,7 +155,7 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-TRIAL = "runtime/trial_child.py"
+TRIAL = "runtime/engine/trial_child.py"
 """The one process that may be started: it opens a graph first, so that a crash is not this process's."""
 
 

@@ -16,8 +16,8 @@ from fuzz.mutations import changed, damaged
 from hypothesis import strategies as st
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle import MANIFEST
-from dualsmooth.runtime.describe import describe, sentences
+from dualsmooth.runtime.bundle.describing import describe, sentences
+from dualsmooth.runtime.bundle.reading import MANIFEST
 
 NAMES = ("estimator.onnx", "classifier_0.onnx", "classifier_1.onnx", "classifier_2.onnx")
 

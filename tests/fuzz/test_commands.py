@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import dualsmooth as ds
 from dualsmooth import cli
 from dualsmooth.runtime.errors import InputError, ServerError
-from dualsmooth.runtime.tsv import write_log
+from dualsmooth.runtime.evaluation.field_log import write_log
 
 PASSES = 20_000
 """More than this are refused by the engine, so that no input samples for long."""
@@ -60,10 +60,15 @@ def refusing(kind: type[Exception]) -> Callable[..., Any]:
 def real(folder: Path) -> Any:
     import dualsmooth.export.commands
     import dualsmooth.export.sources
-    import dualsmooth.runtime.ray_engine
+    import dualsmooth.runtime.evaluation.ray_workers
     import dualsmooth.training.commands
     import dualsmooth.training.run
-    from dualsmooth.runtime import commands, dataset_commands, datasets, doctor, engine, wire
+    from dualsmooth.runtime.commands import data_sets as dataset_commands
+    from dualsmooth.runtime.commands import doctor
+    from dualsmooth.runtime.commands import single_images as commands
+    from dualsmooth.runtime.datasets import dataset as datasets
+    from dualsmooth.runtime.engine import engine
+    from dualsmooth.runtime.serving import wire
 
     make_work(folder / "work")
     Real.work = folder / "work"
@@ -80,7 +85,7 @@ def real(folder: Path) -> Any:
     patch.setattr(commands, "run_demo", lambda out, **_: None)
     patch.setattr(dataset_commands, "plot_curves", lambda curves, out, **_: out)
     patch.setattr(datasets, "FASHION_MNIST_DIR", folder / "none")
-    patch.setattr(dualsmooth.runtime.ray_engine, "RayWorkers", refusing(InputError))
+    patch.setattr(dualsmooth.runtime.evaluation.ray_workers, "RayWorkers", refusing(InputError))
     patch.setattr(dualsmooth.training.run, "train", lambda *_, **__: {})
     patch.setattr(dualsmooth.export.sources, "export_source", refusing(InputError))
     for name in ("GrpcWire", "HttpWire"):
@@ -117,7 +122,7 @@ def make_work(work: Path) -> None:
         ]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             assert cli.main([*command, "--all-levels"]) == 0
-        from dualsmooth.runtime.results import read_results
+        from dualsmooth.runtime.evaluation.results import read_results
 
         write_log(read_results("results.jsonl"), "log.tsv")
         Path("run.toml").write_text('dataset = "npz:data.npz"\n')

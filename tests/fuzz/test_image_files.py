@@ -11,7 +11,7 @@ from fuzz.harness import attempt, fuzz
 from fuzz.mutations import damaged
 from hypothesis import strategies as st
 
-from dualsmooth.runtime.images import read_image
+from dualsmooth.runtime.datasets.single_images import read_image
 
 SHAPES = [(1, 5, 7), (3, 5, 7), (4, 5, 7)]
 

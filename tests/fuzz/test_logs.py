@@ -10,8 +10,8 @@ from fuzz.mutations import LEAVES, damaged
 from hypothesis import strategies as st
 
 import dualsmooth as ds
+from dualsmooth.runtime.evaluation.field_log import COLUMNS, is_log, read_log
 from dualsmooth.runtime.report import load_runs
-from dualsmooth.runtime.tsv import COLUMNS, is_log, read_log
 
 LOG = (
     b"idx\tlabel\tpredict\tradius\tcorrect\ttime\n"

@@ -13,7 +13,7 @@ import toys
 from fuzz.harness import attempt, fuzz
 from fuzz.mutations import GARBAGE, changed_text
 
-from dualsmooth.runtime.bundle import MANIFEST, SCHEMA, manifest_text, parse_manifest
+from dualsmooth.runtime.bundle.reading import MANIFEST, SCHEMA, manifest_text, parse_manifest
 
 
 class Real:

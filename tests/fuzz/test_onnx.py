@@ -13,9 +13,9 @@ from fuzz.mutations import damaged
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from dualsmooth.runtime.onnx_check import OPERATORS, check_model
-from dualsmooth.runtime.onnx_model import Graph, parse_model
-from dualsmooth.runtime.onnx_shapes import infer
+from dualsmooth.runtime.graphs.admission import OPERATORS, check_model
+from dualsmooth.runtime.graphs.model import Graph, parse_model
+from dualsmooth.runtime.graphs.shapes import infer
 
 PATH = Path("network.onnx")
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64

@@ -13,13 +13,13 @@ from fuzz.mutations import NUMBERS, TEXTS, VALUES
 from hypothesis import strategies as st
 
 import dualsmooth as ds
-from dualsmooth.runtime.certification import Terms
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.engine import Engine
-from dualsmooth.runtime.noise import Seed, parse_noise
-from dualsmooth.runtime.serving import Limits
-from dualsmooth.runtime.triton_model import ServerOptions
-from dualsmooth.runtime.wire import open_wire
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.noise.streams import Seed, parse_noise
+from dualsmooth.runtime.serving.service import Limits
+from dualsmooth.runtime.serving.triton_model import ServerOptions
+from dualsmooth.runtime.serving.wire import open_wire
+from dualsmooth.runtime.statistics.certification import Terms
 
 PARTS = st.one_of(
     st.integers(-2, 400).map(str),

@@ -18,7 +18,7 @@ from fuzz.mutations import NUMBERS, TEXTS, VALUES
 from hypothesis import strategies as st
 
 import dualsmooth as ds
-from dualsmooth.runtime.triton import fill_repository
+from dualsmooth.runtime.serving.repository import fill_repository
 
 LIMITS = {"max_passes": "1000", "max_seconds": "30", "max_image_values": "16", "max_open": "4", "max_waiting": "4"}
 CODES = ("INTERNAL", "INVALID_ARG", "UNAVAILABLE", "CANCELLED")

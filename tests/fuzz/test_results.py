@@ -16,9 +16,9 @@ from fuzz.mutations import changed_text
 from hypothesis import strategies as st
 
 import dualsmooth as ds
+from dualsmooth.runtime.evaluation.field_log import read_log, write_log
+from dualsmooth.runtime.evaluation.results import Result, ResultsWriter, configuration_of, merge_results, read_results
 from dualsmooth.runtime.report import load_runs
-from dualsmooth.runtime.results import Result, ResultsWriter, configuration_of, merge_results, read_results
-from dualsmooth.runtime.tsv import read_log, write_log
 
 
 class Real:

@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 import torch
 
-from dualsmooth.runtime.arrays import read_npz
+from dualsmooth.runtime.datasets.arrays import read_npz
 from dualsmooth.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)

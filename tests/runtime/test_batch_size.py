@@ -9,8 +9,8 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime import batch_size
-from dualsmooth.runtime.batch_size import CANDIDATES, measured
+from dualsmooth.runtime.engine import batch_size
+from dualsmooth.runtime.engine.batch_size import CANDIDATES, measured
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime import bench
-from dualsmooth.runtime.bench import BARE, OURS, PYTORCH, Comparison, bare, compare, ours, table
-from dualsmooth.runtime.noise import Noise
+from dualsmooth.runtime.commands import bench
+from dualsmooth.runtime.commands.bench import BARE, OURS, PYTORCH, Comparison, bare, compare, ours, table
+from dualsmooth.runtime.noise.streams import Noise
 
 KEYS = ["network", "provider", "precision", "passes_per_second", "ratio_to_bare", "ratio_to_pytorch"]
 

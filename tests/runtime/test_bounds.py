@@ -11,7 +11,8 @@ import pytest
 from exact_budgets import false_probability, fewest_successes
 from scipy import integrate, special, stats
 
-from dualsmooth.runtime.bounds import (
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.statistics.bounds import (
     kt_log_evidence,
     kt_lower,
     lower_bound,
@@ -20,7 +21,6 @@ from dualsmooth.runtime.bounds import (
     round_down,
     upper_bound,
 )
-from dualsmooth.runtime.errors import InputError
 
 ALPHAS = (0.1, 0.05, 1e-3)
 BELOW, ABOVE = 1 - 1e-9, 1 + 1e-9

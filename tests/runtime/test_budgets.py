@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from exact_budgets import budget_needs, false_probability
 
-from dualsmooth.runtime.budgets import Adaptive, AtRadius, Budget, Fixed, geometric_looks, parse_budget
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Budget, Fixed, geometric_looks, parse_budget
 
 BUDGETS = [
     Fixed(1),

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle import SCHEMA
+from dualsmooth.runtime.bundle.reading import SCHEMA
 
 VALID = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 """The manifest's JSON Schema. Python's `re` lets `$` match before a final newline, other readers do not."""
@@ -150,7 +150,7 @@ def test_the_schema_refuses_what_the_reader_refuses(path: Path, change: str) -> 
 
 
 def test_the_schema_accepts_the_bundle_that_ships() -> None:
-    from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+    from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 
     VALID.validate(manifest(SHIPPED_BUNDLE))
     jsonschema.Draft202012Validator.check_schema(VALID.schema)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dualsmooth as ds
-from dualsmooth.runtime.certification import settle
+from dualsmooth.runtime.statistics.certification import settle
 
 SIGMAS = (0.25, 0.5, 1.0)
 BUDGETS = (ds.Fixed(300, n0=20), ds.Adaptive(1000, 0.05, n0=20), ds.AtRadius(0.2, 1000, n0=20))

@@ -13,8 +13,8 @@ import toys
 from scipy import stats
 
 import dualsmooth as ds
-from dualsmooth.runtime.certification import Terms, certification, settle
-from dualsmooth.runtime.votes import Stream, Tally
+from dualsmooth.runtime.statistics.certification import Terms, certification, settle
+from dualsmooth.runtime.statistics.votes import Stream, Tally
 
 ALPHA = 0.05
 

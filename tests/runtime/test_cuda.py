@@ -13,11 +13,11 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime import cuda
-from dualsmooth.runtime.engine import Engine
-from dualsmooth.runtime.noise import Noise, Seed, add_noise
-from dualsmooth.runtime.providers import EngineOptions
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.engine import device as cuda
+from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.providers import EngineOptions
+from dualsmooth.runtime.noise.streams import Noise, Seed, add_noise
+from dualsmooth.runtime.statistics.votes import Stream
 
 STREAM = Stream("classifier", 0, "estimation")
 
@@ -78,7 +78,7 @@ def test_a_smoother_with_device_batches_gives_the_same_certificate(
         shapes.append(batch.shape)
         return session.run(None, {"x": np.asarray(batch)})[0]
 
-    monkeypatch.setattr("dualsmooth.runtime.engine.run_bound", bound)
+    monkeypatch.setattr("dualsmooth.runtime.engine.engine.run_bound", bound)
     smoother.engine.xp, smoother.engine._fixed = FakeCupy(), 64
     assert smoother.certify(image, budget=budget, seed=1).to_json() == plain.to_json()
     assert set(shapes) == {(64, 1, 1, 2)}

@@ -7,9 +7,9 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.curves import certified_accuracy, certified_radii, expand_rules
-from dualsmooth.runtime.planner import plan
-from dualsmooth.runtime.results import Result
+from dualsmooth.runtime.evaluation.curves import certified_accuracy, certified_radii, expand_rules
+from dualsmooth.runtime.evaluation.forecast import plan
+from dualsmooth.runtime.evaluation.results import Result
 
 LEVELS = (0.25, 0.5)
 

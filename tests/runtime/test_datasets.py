@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from shipped import fashion_mnist, idx
 
-from dualsmooth.runtime.datasets import fashion_mnist_folder, load_dataset
+from dualsmooth.runtime.datasets.dataset import fashion_mnist_folder, load_dataset
 from dualsmooth.runtime.errors import InputError
 
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dualsmooth.runtime.decode import decode
+from dualsmooth.runtime.datasets.decode import decode
+from dualsmooth.runtime.datasets.imagefolder import ImageFiles
+from dualsmooth.runtime.datasets.single_images import read_image
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.image_folders import ImageFiles
-from dualsmooth.runtime.images import read_image
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 9), np.uint8)

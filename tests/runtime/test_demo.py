@@ -9,8 +9,8 @@ import pytest
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.datasets import fashion_mnist_folder, load_dataset
-from dualsmooth.runtime.demo import DATA, SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.commands.demo import DATA, SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.datasets.dataset import fashion_mnist_folder, load_dataset
 
 
 def test_shipped_files_are_small_and_say_how_they_were_made() -> None:

@@ -12,12 +12,12 @@ import pytest
 import toys
 
 from dualsmooth.cli import main
-from dualsmooth.runtime.bundle import read_bundle
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.describe import cost, describe, sentences, size
+from dualsmooth.runtime.bundle.describing import cost, describe, sentences, size
+from dualsmooth.runtime.bundle.reading import read_bundle
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.onnx_check import OPERATORS
-from dualsmooth.runtime.onnx_rows import MIXING, RANDOM
+from dualsmooth.runtime.graphs.admission import OPERATORS
+from dualsmooth.runtime.graphs.rows import MIXING, RANDOM
 
 SPECIFICATION = Path(__file__).parents[2] / "docs" / "bundle.md"
 

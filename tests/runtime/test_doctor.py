@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from dualsmooth.cli import main
-from dualsmooth.runtime import doctor, instruction_set, noise
-from dualsmooth.runtime.doctor import BAD, NOTE, Finding, examine
+from dualsmooth.runtime.commands import doctor
+from dualsmooth.runtime.commands.doctor import BAD, NOTE, Finding, examine
+from dualsmooth.runtime.engine import instruction_set
+from dualsmooth.runtime.noise import streams as noise
 
 
 def finding(subject: str) -> Finding:

@@ -18,9 +18,9 @@ import toys
 from onnx import TensorProto, helper
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle import BaseModel, Bundle
-from dualsmooth.runtime.engine import Engine, warm_up
-from dualsmooth.runtime.providers import PROVIDERS, EngineOptions
+from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
+from dualsmooth.runtime.engine.engine import Engine, warm_up
+from dualsmooth.runtime.engine.providers import PROVIDERS, EngineOptions
 
 CLASSIFIER = BaseModel(("classifier_0.onnx",))
 PROVIDER = "openvino" if PROVIDERS["openvino"] in onnxruntime.get_available_providers() else "cpu"

@@ -10,8 +10,8 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle import BaseModel
-from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.bundle.reading import BaseModel
+from dualsmooth.runtime.engine.engine import Engine
 
 CUTS = (0.2, 0.3, 0.7)
 

@@ -16,10 +16,10 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.curves import certified_accuracy, certified_radii
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.evaluate import choose_indices, evaluate
-from dualsmooth.runtime.results import ResultsWriter, header_of, merge_results, read_results
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.evaluation.curves import certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.evaluate import choose_indices, evaluate
+from dualsmooth.runtime.evaluation.results import ResultsWriter, header_of, merge_results, read_results
 
 
 @pytest.fixture
@@ -380,7 +380,7 @@ def test_a_file_that_got_no_row_keeps_the_seed_of_its_run(setting, tmp_path, mon
     follow."""
     out = tmp_path / "o.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr("dualsmooth.runtime.evaluate.Local.certify", lambda *_: iter([1 / 0 for _ in "x"]))
+        patch.setattr("dualsmooth.runtime.evaluation.evaluate.Local.certify", lambda *_: iter([1 / 0 for _ in "x"]))
         with pytest.raises(ZeroDivisionError):
             run(setting, out, seed=None)
     (header,) = out.read_text().splitlines()

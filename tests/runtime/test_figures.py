@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.figures import confidence, shown
+from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.report import Run, html_report
-from dualsmooth.runtime.results import Result
+from dualsmooth.runtime.rounding import confidence, shown
 
 
 @given(st.integers(0, 10**8), st.integers(0, 6))

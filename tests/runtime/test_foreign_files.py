@@ -17,8 +17,8 @@ from toys import SHAPE, steps_onnx, write_bundle
 
 import dualsmooth as ds
 from dualsmooth.export.onnx_files import load_onnx, shape_of
-from dualsmooth.runtime.foreign_files import foreign
-from dualsmooth.runtime.onnx_model import read_model
+from dualsmooth.runtime.graphs.foreign_files import foreign
+from dualsmooth.runtime.graphs.model import read_model
 
 GRAPH = steps_onnx(0, [0.5])
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12\n"

@@ -11,12 +11,12 @@ import toys
 from scipy import stats
 
 import dualsmooth as ds
-from dualsmooth.runtime.bounds import RADIUS_STEP
-from dualsmooth.runtime.budgets import Budget
-from dualsmooth.runtime.certification import Terms, settle
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.foresight import best_radius, least_prediction, require_possible
-from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream
+from dualsmooth.runtime.statistics.bounds import RADIUS_STEP
+from dualsmooth.runtime.statistics.budgets import Budget
+from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.foresight import best_radius, least_prediction, require_possible
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream
 
 SIGMAS = (0.25, 0.5, 1.0)
 RULES = [("interval", None), ("interval", "mode"), ("interval", "quantile:0.3"), ("paper", None), ("single:1", None)]

@@ -21,10 +21,10 @@ import pytest
 import toys
 
 import dualsmooth as ds
+from dualsmooth.runtime.engine.providers import EngineOptions
 from dualsmooth.runtime.errors import BundleError, DualSmoothError, EngineError
-from dualsmooth.runtime.forks import ForkLock, forks
-from dualsmooth.runtime.providers import EngineOptions
-from dualsmooth.runtime.smoother import Smoother
+from dualsmooth.runtime.noise.forks import ForkLock, forks
+from dualsmooth.runtime.smoothing.smoother import Smoother
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle import BaseModel, manifest_text
-from dualsmooth.runtime.datasets import load_dataset
+from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.imagefolder import ImageFiles, random_box
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluate import evaluate
+from dualsmooth.runtime.evaluation.evaluate import evaluate
+from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.image_folders import ImageFiles, random_box
-from dualsmooth.runtime.results import read_results
 
 
 def text(value: bytes) -> bytes:

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 import dualsmooth as ds
-from dualsmooth.runtime.images import checked_image, read_image
+from dualsmooth.runtime.datasets.single_images import checked_image, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from dualsmooth.runtime.engine.lanes import LEAST, Lanes, Votes
 from dualsmooth.runtime.errors import EngineError
-from dualsmooth.runtime.lanes import LEAST, Lanes, Votes
 
 Take = Callable[[Lanes, int, Votes], np.ndarray]
 

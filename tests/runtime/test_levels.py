@@ -6,7 +6,7 @@ import pytest
 
 from dualsmooth.cli import main
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.levels import require_levels, require_unit_scale
+from dualsmooth.runtime.noise.levels import require_levels, require_unit_scale
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import toys
 from scipy import special, stats
 
 import dualsmooth as ds
-from dualsmooth.runtime.certification import Terms, settle
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.votes import Stream
 
 SIGMAS = (0.1, 0.5, 0.9)
 CUTS = (0.3, 0.75)

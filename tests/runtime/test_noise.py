@@ -10,8 +10,8 @@ import pytest
 from scipy import special, stats
 
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.noise import GENERATORS, Noise, Seed, add_noise, parse_noise, require_lattice
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.noise.streams import GENERATORS, Noise, Seed, add_noise, parse_noise, require_lattice
+from dualsmooth.runtime.statistics.votes import Stream
 
 STREAM = Stream("classifier", 1, "estimation")
 

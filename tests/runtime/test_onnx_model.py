@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import BundleError
-from dualsmooth.runtime.onnx_check import check_model, stored
-from dualsmooth.runtime.onnx_model import ONNX, parse_model, read_model
-from dualsmooth.runtime.protobuf import INT, TEXT, Field, WireError, decode, varint
+from dualsmooth.runtime.graphs.admission import check_model, stored
+from dualsmooth.runtime.graphs.model import ONNX, parse_model, read_model
+from dualsmooth.runtime.graphs.protobuf import INT, TEXT, Field, WireError, decode, varint
 
 SMALL = toys.steps_onnx(0, [0.2])
 

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dualsmooth.runtime.onnx_model import parse_model
-from dualsmooth.runtime.onnx_precision import overall, precision_of
+from dualsmooth.runtime.graphs.model import parse_model
+from dualsmooth.runtime.graphs.precision import overall, precision_of
 
 N = helper.make_node
 WEIGHTS = np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2)

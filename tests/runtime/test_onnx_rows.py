@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dualsmooth as ds
 from dualsmooth.export.onnx_files import load_onnx
-from dualsmooth.runtime.onnx_check import check_file
-from dualsmooth.runtime.onnx_model import parse_model
-from dualsmooth.runtime.onnx_rows import fault
+from dualsmooth.runtime.graphs.admission import check_file
+from dualsmooth.runtime.graphs.model import parse_model
+from dualsmooth.runtime.graphs.rows import fault
 
 SHAPE = (2, 4, 4)
 Nodes = Sequence[onnx.NodeProto]

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.onnx_model import parse_model
-from dualsmooth.runtime.onnx_shapes import TooLarge, infer
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.graphs.model import parse_model
+from dualsmooth.runtime.graphs.shapes import TooLarge, infer
 
 N = helper.make_node
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dualsmooth.runtime import philox
-from dualsmooth.runtime.noise import Noise, Seed, add_noise, parse_noise
-from dualsmooth.runtime.philox import Philox4x32, block
-from dualsmooth.runtime.selftest import check_generator
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.noise import philox
+from dualsmooth.runtime.noise.philox import Philox4x32, block
+from dualsmooth.runtime.noise.selftest import check_generator
+from dualsmooth.runtime.noise.streams import Noise, Seed, add_noise, parse_noise
+from dualsmooth.runtime.statistics.votes import Stream
 
 STREAM = Stream("classifier", 1, "estimation")
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from dualsmooth.runtime.progress import Progress
+from dualsmooth.runtime.evaluation.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -15,9 +15,9 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime import providers
-from dualsmooth.runtime.engine import Engine
-from dualsmooth.runtime.providers import (
+from dualsmooth.runtime.engine import providers
+from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.providers import (
     PROVIDERS,
     EngineOptions,
     arithmetic,
@@ -216,7 +216,7 @@ def test_a_silent_fallback_at_creation_is_an_error(
         return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
 
     stand_in(monkeypatch, session)
-    monkeypatch.setattr("dualsmooth.runtime.engine.why_missing", lambda provider: "")
+    monkeypatch.setattr("dualsmooth.runtime.engine.engine.why_missing", lambda provider: "")
     with pytest.raises(ds.ProviderError, match=f"{provider} was asked for but CPUExecutionProvider runs"):
         Engine(ds.read_bundle(bundle), provider)
     (entries, given), *_ = made

@@ -21,11 +21,11 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime import ray_engine
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.evaluate import evaluate
-from dualsmooth.runtime.ray_engine import RayWorkers
-from dualsmooth.runtime.results import header_of
+from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.evaluation import ray_workers as ray_engine
+from dualsmooth.runtime.evaluation.evaluate import evaluate
+from dualsmooth.runtime.evaluation.ray_workers import RayWorkers
+from dualsmooth.runtime.evaluation.results import header_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -154,7 +154,7 @@ def test_a_dead_driver_costs_no_row(cluster, setting, tmp_path) -> None:
 def test_a_block_that_kills_its_workers_ends_the_run(cluster, setting, tmp_path, monkeypatch) -> None:
     """No endless restarts: the third death on the same block is an error that names it."""
     bundle, data, _ = setting
-    monkeypatch.setattr("dualsmooth.runtime.ray_engine._Worker", _Dies)
+    monkeypatch.setattr("dualsmooth.runtime.evaluation.ray_workers._Worker", _Dies)
     with RayWorkers(bundle, workers=1) as workers, pytest.raises(ds.EngineError, match="died on images 0 to 7"):
         evaluate(workers, load_dataset(f"npz:{data}"), tmp_path / "o.jsonl", **OPTIONS)
 

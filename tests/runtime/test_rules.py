@@ -11,9 +11,17 @@ import pytest
 from lines import Line, Steps
 from scipy import special
 
-from dualsmooth.runtime.bounds import lower_bound
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.rules import Claim, Plan, check_rule, guess_route, make_plan, single_level, single_rule
+from dualsmooth.runtime.statistics.bounds import lower_bound
+from dualsmooth.runtime.statistics.rules.plan import (
+    Claim,
+    Plan,
+    check_rule,
+    guess_route,
+    make_plan,
+    single_level,
+    single_rule,
+)
 
 ROUTES, RULES = ("median", "mode", "quantile:0.3", "quantile:0.8"), ("interval", "paper")
 THREE: dict[str, Any] = {"sigmas": (0.25, 0.5, 1.0), "sigma_e": 1.0, "classes": 4, "alpha": 0.01}

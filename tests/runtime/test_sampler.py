@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dualsmooth.runtime.budgets import Adaptive, AtRadius, Budget, Fixed
-from dualsmooth.runtime.bundle import BaseModel, Bundle
-from dualsmooth.runtime.certificate import Artefact, Certificate
-from dualsmooth.runtime.certification import Requests, Terms, certification, settle
+from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
+from dualsmooth.runtime.engine.lanes import Lanes, Started
 from dualsmooth.runtime.errors import EngineError
-from dualsmooth.runtime.lanes import Lanes, Started
-from dualsmooth.runtime.noise import Noise, Seed, add_noise
-from dualsmooth.runtime.sampler import Job, Sampler
-from dualsmooth.runtime.votes import Request, Stream, Tally
+from dualsmooth.runtime.noise.streams import Noise, Seed, add_noise
+from dualsmooth.runtime.smoothing.certificate import Artefact, Certificate
+from dualsmooth.runtime.smoothing.sampler import Job, Sampler
+from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Budget, Fixed
+from dualsmooth.runtime.statistics.certification import Requests, Terms, certification, settle
+from dualsmooth.runtime.statistics.votes import Request, Stream, Tally
 
 BUNDLE = Bundle(
     path=Path("nowhere"),
@@ -288,7 +288,7 @@ def test_noise_is_made_while_the_engine_runs(monkeypatch: pytest.MonkeyPatch) ->
         if threading.current_thread() is not caller:
             engine.drawn.set()
 
-    monkeypatch.setattr("dualsmooth.runtime.sampler.add_noise", told)
+    monkeypatch.setattr("dualsmooth.runtime.smoothing.sampler.add_noise", told)
     list(Sampler(BUNDLE, engine, batch_size=100).run(jobs(1, Fixed(1000, n0=20))))
     assert len(engine.batches) == 22
     assert engine.missed <= 4  # the two of selection votes, and the last of each stage

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dualsmooth.runtime import selftest
 from dualsmooth.runtime.errors import EngineError
-from dualsmooth.runtime.noise import GENERATORS, Noise, Seed
-from dualsmooth.runtime.philox import Philox4x32
-from dualsmooth.runtime.selftest import KNOWN, check_entropy, check_generator, require_sound, statistics
+from dualsmooth.runtime.noise import selftest
+from dualsmooth.runtime.noise.philox import Philox4x32
+from dualsmooth.runtime.noise.selftest import KNOWN, check_entropy, check_generator, require_sound, statistics
+from dualsmooth.runtime.noise.streams import GENERATORS, Noise, Seed
 
 MODES = ("float", "lattice")
 DTYPES = {"float": np.float32, "lattice": np.float64}

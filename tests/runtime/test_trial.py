@@ -11,9 +11,9 @@ import pytest
 from toys import SHAPE, steps_onnx, write_bundle
 
 import dualsmooth as ds
-from dualsmooth.runtime import trial
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.trial import LEVELS, safe_level
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.engine import trial
+from dualsmooth.runtime.engine.trial import LEVELS, safe_level
 
 BAD_CHILD = """
 import json, os, signal, sys, time

@@ -12,10 +12,10 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.curves import certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.curves import certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.field_log import is_log, read_log, write_log
+from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
 from dualsmooth.runtime.report import load_runs
-from dualsmooth.runtime.results import Result, ResultsWriter
-from dualsmooth.runtime.tsv import is_log, read_log, write_log
 
 # As `certify.py` of Cohen et al. 2019 prints it: "{}\\t{}\\t{}\\t{:.3}\\t{}\\t{}" and str(timedelta).
 LOG = """idx\tlabel\tpredict\tradius\tcorrect\ttime

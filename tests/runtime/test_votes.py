@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualsmooth.runtime.errors import CertificateError
-from dualsmooth.runtime.votes import Stream, Tally
+from dualsmooth.runtime.statistics.votes import Stream, Tally
 
 STREAM = Stream("classifier", 1, "estimation")
 

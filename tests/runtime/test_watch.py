@@ -10,12 +10,12 @@ import backdoors
 import numpy as np
 import pytest
 
-from dualsmooth.runtime import watch
 from dualsmooth.runtime.errors import EngineError
-from dualsmooth.runtime.noise import GENERATORS, Noise, Seed, add_noise
-from dualsmooth.runtime.philox import Philox4x32
-from dualsmooth.runtime.votes import Stream
-from dualsmooth.runtime.watch import Watched, sound_stream
+from dualsmooth.runtime.noise import watch
+from dualsmooth.runtime.noise.philox import Philox4x32
+from dualsmooth.runtime.noise.streams import GENERATORS, Noise, Seed, add_noise
+from dualsmooth.runtime.noise.watch import Watched, sound_stream
+from dualsmooth.runtime.statistics.votes import Stream
 
 STREAM = Stream("classifier", 1, "estimation")
 

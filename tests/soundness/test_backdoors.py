@@ -11,8 +11,8 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime import selftest
-from dualsmooth.runtime.noise import GENERATORS, Noise
+from dualsmooth.runtime.noise import selftest
+from dualsmooth.runtime.noise.streams import GENERATORS, Noise
 
 IMAGE = toys.image(178 / 255, 77 / 255)
 

@@ -14,10 +14,10 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.certification import Terms, settle
-from dualsmooth.runtime.noise import Seed
-from dualsmooth.runtime.serving import Collected, Limits, Service
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.noise.streams import Seed
+from dualsmooth.runtime.serving.service import Collected, Limits, Service
+from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.votes import Stream
 
 IMAGE = toys.image(0.6, 0.1)
 BUDGET = ds.Fixed(200, n0=20)

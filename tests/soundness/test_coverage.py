@@ -13,10 +13,10 @@ from coverage_statistics import DISTANCE, ENGINES, Mode, count_errors, modes, pa
 from scipy import stats
 
 import dualsmooth as ds
-from dualsmooth.runtime import budgets as budgets_module
-from dualsmooth.runtime import noise as noise_module
-from dualsmooth.runtime.bounds import lower_bound
-from dualsmooth.runtime.noise import Noise
+from dualsmooth.runtime.noise import streams as noise_module
+from dualsmooth.runtime.noise.streams import Noise
+from dualsmooth.runtime.statistics import budgets as budgets_module
+from dualsmooth.runtime.statistics.bounds import lower_bound
 
 ALPHA = 0.05
 

@@ -18,10 +18,10 @@ from onnx import helper
 from scipy import special
 
 import dualsmooth as ds
-from dualsmooth.runtime import engine as engine_module
-from dualsmooth.runtime.bounds import lower_bound
-from dualsmooth.runtime.noise import Seed
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.engine import engine as engine_module
+from dualsmooth.runtime.noise.streams import Seed
+from dualsmooth.runtime.statistics.bounds import lower_bound
+from dualsmooth.runtime.statistics.votes import Stream
 
 FIXED = ds.Fixed(400, n0=20)
 

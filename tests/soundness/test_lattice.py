@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy import special, stats
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle import BaseModel, manifest_text
+from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.noise import GENERATORS
-from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, Stream
+from dualsmooth.runtime.noise.streams import GENERATORS
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, Stream
 
 SHAPE = (1, 3, 3)
 PIXELS = 9

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from dualsmooth.runtime.bounds import kt_lower, lower_bound, round_down
-from dualsmooth.runtime.budgets import Adaptive, AtRadius, Budget, Fixed
-from dualsmooth.runtime.certification import Outcome, Terms, settle
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.statistics.bounds import kt_lower, lower_bound, round_down
+from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Budget, Fixed
+from dualsmooth.runtime.statistics.certification import Outcome, Terms, settle
+from dualsmooth.runtime.statistics.votes import Stream
 
 SIGMAS, SIGMA_E = (0.25, 0.5, 1.0), 0.8
 BUDGETS = st.sampled_from([Fixed(100), Adaptive(150), AtRadius(0.3, 31)])

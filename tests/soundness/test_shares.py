@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from exact_shares import ALPHA, PLANNERS, World, all_of_alpha_for_each_claim, error, union_bound, worst
 
-from dualsmooth.runtime.rules import make_plan
+from dualsmooth.runtime.statistics.rules.plan import make_plan
 
 WAYS = [("interval", "median"), ("interval", "mode"), ("paper", "median"), ("paper", "mode")]
 

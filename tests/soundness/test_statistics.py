@@ -9,11 +9,11 @@ import pytest
 from exact_budgets import budget_needs, clopper_needs, false_probability
 from scipy import stats
 
-from dualsmooth.runtime.bounds import lower_bound
-from dualsmooth.runtime.budgets import Adaptive, AtRadius, Fixed
-from dualsmooth.runtime.certification import Outcome, Terms, settle
-from dualsmooth.runtime.prediction import predicted
-from dualsmooth.runtime.votes import Stream, Tally
+from dualsmooth.runtime.statistics.bounds import lower_bound
+from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Fixed
+from dualsmooth.runtime.statistics.certification import Outcome, Terms, settle
+from dualsmooth.runtime.statistics.prediction import predicted
+from dualsmooth.runtime.statistics.votes import Stream, Tally
 
 N, ALPHA = 60, 0.05
 

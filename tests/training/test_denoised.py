@@ -10,7 +10,7 @@ import torch
 
 from dualsmooth.export import export_bundle, to_onnx
 from dualsmooth.export.parity import TOLERANCE, check_parity
-from dualsmooth.runtime.engine import Engine
+from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.training import Config, load_run, train
 from dualsmooth.training.checkpoint import load_checkpoint

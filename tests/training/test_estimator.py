@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from dualsmooth.runtime.budgets import Fixed
-from dualsmooth.runtime.certification import Terms, settle
-from dualsmooth.runtime.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
+from dualsmooth.runtime.statistics.budgets import Fixed
+from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training.estimator import (
     certified_share,
     consistency,

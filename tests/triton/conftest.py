@@ -11,8 +11,8 @@ import toys
 from triton_server import TritonServer
 
 import dualsmooth as ds
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE
-from dualsmooth.runtime.triton import fill_repository
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.serving.repository import fill_repository
 
 THREADS = 1
 

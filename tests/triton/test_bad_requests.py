@@ -13,7 +13,7 @@ import toys
 from triton_server import TritonServer
 
 import dualsmooth as ds
-from dualsmooth.runtime.serving import Limits, accept
+from dualsmooth.runtime.serving.service import Limits, accept
 
 pytestmark = pytest.mark.slow
 GOOD = toys.image(0.7, 0.3)

@@ -14,10 +14,10 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.client import RemoteSmoother, is_url
-from dualsmooth.runtime.serving import Refused
-from dualsmooth.runtime.triton_model import outputs
-from dualsmooth.runtime.wire import Tensors, Wire, open_wire
+from dualsmooth.runtime.serving.client import RemoteSmoother, is_url
+from dualsmooth.runtime.serving.service import Refused
+from dualsmooth.runtime.serving.triton_model import outputs
+from dualsmooth.runtime.serving.wire import Tensors, Wire, open_wire
 
 FIXED = ds.Fixed(100, n0=20)
 IMAGE = toys.image(0.7, 0.3)

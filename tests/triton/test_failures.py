@@ -17,7 +17,7 @@ import toys
 from triton_server import BUILD, TritonError, TritonServer, free_ports
 
 import dualsmooth as ds
-from dualsmooth.runtime.triton import fill_repository
+from dualsmooth.runtime.serving.repository import fill_repository
 
 pytestmark = pytest.mark.slow
 IMAGE = toys.image(0.7, 0.3)

@@ -13,10 +13,16 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.bundle import BaseModel, manifest_text
+from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.triton import fill_repository, model_names, quoted
-from dualsmooth.runtime.triton_model import BlsEngine, ServerOptions, check_tensors, open_smoother, read_parameters
+from dualsmooth.runtime.serving.repository import fill_repository, model_names, quoted
+from dualsmooth.runtime.serving.triton_model import (
+    BlsEngine,
+    ServerOptions,
+    check_tensors,
+    open_smoother,
+    read_parameters,
+)
 
 
 def ensemble_bundle(path: Path) -> Path:

@@ -15,8 +15,8 @@ from triton_server import TritonServer
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.datasets import load_dataset
-from dualsmooth.runtime.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.datasets.dataset import load_dataset
 
 pytestmark = pytest.mark.slow
 FIXED = ds.Fixed(400, n0=20)

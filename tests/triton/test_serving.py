@@ -11,11 +11,11 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.noise import Seed
-from dualsmooth.runtime.sampler import Sampler
-from dualsmooth.runtime.selftest import check_generator
-from dualsmooth.runtime.serving import Collected, Limits, Refused, Service, Stopped, accept
-from dualsmooth.runtime.votes import Stream
+from dualsmooth.runtime.noise.selftest import check_generator
+from dualsmooth.runtime.noise.streams import Seed
+from dualsmooth.runtime.serving.service import Collected, Limits, Refused, Service, Stopped, accept
+from dualsmooth.runtime.smoothing.sampler import Sampler
+from dualsmooth.runtime.statistics.votes import Stream
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.results import Result, ResultsWriter
+from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
 
 COUNT = 6
 ODD = "_$x_{1$"

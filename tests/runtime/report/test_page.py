@@ -15,10 +15,10 @@ import toys
 from browser import Page, browser, find_browser
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets import Dataset
+from dualsmooth.runtime.datasets.dataset import Dataset
+from dualsmooth.runtime.evaluation.field_log import write_log
+from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
 from dualsmooth.runtime.report import Run, html_report, load_runs
-from dualsmooth.runtime.results import Result, ResultsWriter
-from dualsmooth.runtime.tsv import write_log
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>@DATA@"
 COUNT = 40

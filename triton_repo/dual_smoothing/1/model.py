@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb
 
-from dualsmooth.runtime.certificate import Certificate
 from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, one_line
-from dualsmooth.runtime.serving import CERTIFY, PING, Answer, Refused, Service, Stopped
-from dualsmooth.runtime.triton_model import (
+from dualsmooth.runtime.serving.service import CERTIFY, PING, Answer, Refused, Service, Stopped
+from dualsmooth.runtime.serving.triton_model import (
     METRICS,
     ServerOptions,
     check_tensors,
@@ -23,6 +22,7 @@ from dualsmooth.runtime.triton_model import (
     outputs,
     read_parameters,
 )
+from dualsmooth.runtime.smoothing.certificate import Certificate
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 CANCEL_SECONDS = 0.02

@@ -1,0 +1,220 @@
+"""How fast the runtime is: beside the bare session on noise made beforehand, and beside other people's loops.
+
+All run in turns in one process; a ratio is the median over the turns of the ratios within a turn, so that what slows
+the machine for a while slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from dualsmooth.runtime.bundle.reading import MANIFEST
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.commands.single_images import engine_of, engine_options
+from dualsmooth.runtime.engine.device import run_bound
+from dualsmooth.runtime.errors import EngineError, InputError
+from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
+from dualsmooth.runtime.smoothing.sampler import Job, Sampler
+from dualsmooth.runtime.smoothing.smoother import Smoother, load
+from dualsmooth.runtime.statistics.budgets import Fixed
+from dualsmooth.runtime.statistics.certification import Terms, certification
+from dualsmooth.runtime.statistics.rules.plan import MODE
+
+Loop = Callable[[int], int]
+"""Runs about so many passes and says how many it ran."""
+OURS, BARE, PYTORCH = "dualsmooth", "bare session", "PyTorch"
+SHIPPED = "shipped-cnn"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Passes per second of each loop, one figure a turn."""
+
+    network: str
+    provider: str
+    precision: str
+    rates: Mapping[str, list[float]]
+
+    def ratio(self, other: str) -> float | None:
+        """Median over the turns of our rate / the other's; None where the other did not run."""
+        if other not in self.rates:
+            return None
+        return median(a / b for a, b in zip(self.rates[OURS], self.rates[other], strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        def short(value: float | None) -> float | None:
+            return None if value is None else float(f"{value:.4g}")
+
+        return {
+            "network": self.network,
+            "provider": self.provider,
+            "precision": self.precision,
+            "passes_per_second": short(median(self.rates[OURS])),
+            "ratio_to_bare": short(self.ratio(BARE)),
+            "ratio_to_pytorch": short(self.ratio(PYTORCH)),
+        }
+
+
+def compare(
+    smoother: Smoother,
+    network: str,
+    others: Mapping[str, Loop],
+    *,
+    seconds: float = 2.0,
+    turns: int = 5,
+    noise: Noise | None = None,
+) -> Comparison:
+    """Run our loop, the bare session and `others` in `turns` turns of about `seconds` each. Raises `InputError`."""
+    if not (seconds > 0 and turns >= 1):
+        raise InputError(f"{turns} turns of {seconds:g} seconds; expected positive numbers")
+    loops = {OURS: ours(smoother, noise or Noise()), BARE: bare(smoother), **others}
+    sizes = {name: _size(loop, smoother.batch_size, seconds) for name, loop in loops.items()}
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for turn in range(turns):
+        for name in list(loops)[:: 1 if turn % 2 == 0 else -1]:
+            rates[name].append(_rate(loops[name], sizes[name]))
+    bundle = smoother.bundle
+    return Comparison(network, smoother.engine.provider, bundle.precision, rates)
+
+
+def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
+    """Certificates of one random image by the classifier of the middle level, selection votes and bounds included.
+    `ahead`: noise is made on a worker thread while the engine runs."""
+    bundle = smoother.bundle
+    image = np.random.default_rng(0).integers(0, 256, bundle.input_shape).astype(np.float32) / np.float32(255)
+    rule = f"single:{bundle.sigmas[len(bundle.sigmas) // 2]!r}"
+
+    def loop(passes: int) -> int:
+        selection = max(1, min(100, passes // 4))
+        budget = Fixed(max(1, passes - selection), n0=selection)
+        terms = Terms(
+            bundle.sigmas, bundle.sigma_e, len(bundle.classes), 1e-3, rule, MODE, budget
+        )  # however few passes
+        tally = terms.tally()
+        job = Job(image, Seed.make(None, noise), tally, certification(terms, tally))
+        (done,) = Sampler(bundle, smoother.engine, batch_size=smoother.batch_size, ahead=ahead).run([job])
+        return smoother.certificate(terms, done).passes
+
+    return loop
+
+
+def bare(smoother: Smoother) -> Loop:
+    """The session of the same network alone, all threads on one noisy batch again and again: the engine without us."""
+    bundle, engine, size = smoother.bundle, smoother.engine, smoother.batch_size
+    level = len(bundle.sigmas) // 2
+    name = bundle.classifiers[level].members[0]
+    if len(bundle.classifiers[level].members) > 1:
+        raise InputError(f"{bundle.path} has an ensemble at sigma {bundle.sigmas[level]:g}; time its members alone")
+    noisy = np.random.default_rng(0).standard_normal((size, *bundle.input_shape), np.float32)
+    batch = engine.xp.asarray(noisy)
+    sigma = np.asarray(bundle.sigmas[level], np.float32) if engine.file_takes_sigma(name) else None
+    feed = {"x": batch} | ({} if sigma is None else {"sigma": sigma})
+    session = engine.session(name)
+
+    def loop(passes: int) -> int:
+        for _ in range(ceil(passes / size)):
+            if engine.xp is np:
+                session.run(["logits"], feed)
+            else:
+                run_bound(session, batch, sigma, device="cuda", number=batch.device.id)
+        return ceil(passes / size) * size
+
+    return loop
+
+
+def _rate(loop: Loop, passes: int) -> float:
+    start = time.perf_counter()
+    done = loop(passes)
+    return done / (time.perf_counter() - start)
+
+
+def _size(loop: Loop, batch: int, seconds: float) -> int:
+    """Passes for about `seconds`, in whole batches, after a batch that warms up."""
+    loop(batch)
+    return max(2, round(_rate(loop, 2 * batch) * seconds / batch)) * batch
+
+
+def table(found: list[Comparison]) -> str:
+    """Markdown: one row a comparison."""
+    others = [name for c in found[:1] for name in c.rates if name != OURS]
+    others += [name for c in found[1:] for name in c.rates if name != OURS and name not in others]
+    head = ["network", "provider", "precision", "passes/s", *(f"of {BARE}" if n == BARE else f"x {n}" for n in others)]
+    rows = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
+    for c in found:
+        ratios = [c.ratio(name) for name in others]
+        shown = [
+            "–" if r is None else f"{r:.3f}" if name == BARE else f"{r:.2f}"
+            for name, r in zip(others, ratios, strict=True)
+        ]
+        rows.append([c.network, c.provider, c.precision, f"{median(c.rates[OURS]):,.0f}", *shown])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser], heavy: Callable[[], Any]) -> None:
+    """Add `bench` to the command line. `heavy` imports what makes networks and their PyTorch loops (needs torch)."""
+    bench = commands.add_parser("bench", help="throughput and efficiency, side by side with a plain PyTorch loop")
+    bench.add_argument(
+        "networks", nargs="*", default=[SHIPPED], metavar="network",
+        help=f"a bundle's folder, or {SHIPPED} (default), resnet20, resnet110, resnet50-224 (these need torch)",
+    )  # fmt: skip
+    bench.add_argument("--precision", default="fp32", help="of the named networks (default fp32; int8 needs torch)")
+    bench.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default 2)")
+    bench.add_argument("--turns", type=int, default=5, help="turns of each loop (default 5)")
+    bench.add_argument("--noise", default="float", help="as for certify, e.g. float:mkl, lattice (default float)")
+    bench.add_argument("--work", type=Path, default=Path("build/bench"), help="where networks are made and kept")
+    bench.add_argument("--json", action="store_true", help="one JSON object a network")
+    engine_options(bench)
+    bench.set_defaults(run=lambda args: _bench(args, heavy))
+
+
+def _bench(args: argparse.Namespace, heavy: Callable[[], Any]) -> int:
+    noise = parse_noise(args.noise)
+    try:
+        made: Any = heavy()
+        reason = ""
+    except ModuleNotFoundError as error:
+        made, reason = None, f"{error.name} is not installed; pip install 'dualsmooth[training]'"
+    found = []
+    for name in args.networks:
+        known = not (Path(name) / MANIFEST).exists()
+        if known and made is not None:
+            path = made.bundle(name, args.precision, args.work).path
+        elif known and (name, args.precision) == (SHIPPED, "fp32"):
+            path = SHIPPED_BUNDLE
+        elif known:
+            raise InputError(f"network {name} in {args.precision}: {reason}; or pass a bundle's folder")
+        else:
+            path = Path(name)
+        smoother = load(path, **engine_of(args))
+        others: dict[str, Loop] = {}
+        if made is not None and known:
+            level = len(smoother.bundle.sigmas) // 2
+            others[PYTORCH] = made.plain_loop(
+                made.module(name),
+                smoother.bundle.input_shape,
+                smoother.bundle.sigmas[level],
+                smoother.batch_size,
+                args.threads,
+            )
+        else:
+            print(f"{name}: no PyTorch loop ({reason or 'a bundle has no PyTorch network'})", file=sys.stderr)
+        try:
+            found.append(compare(smoother, name, others, seconds=args.seconds, turns=args.turns, noise=noise))
+        except EngineError as error:
+            raise EngineError(f"{name}: {error}") from error
+        if args.json:
+            print(json.dumps(found[-1].to_dict()), flush=True)
+    if not args.json:
+        print(table(found))
+    return 0

@@ -1,0 +1,130 @@
+"""What this machine can do, what is wrong with it, and how to mend that: `dualsmooth doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+
+from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.engine.instruction_set import FEATURES, flags, has_int8, instruction_set
+from dualsmooth.runtime.engine.providers import clash, installed_wheels, ours, why_missing
+from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
+from dualsmooth.runtime.noise.selftest import check_entropy, check_generator
+from dualsmooth.runtime.noise.streams import FLOAT, GENERATORS, LATTICE, Noise, Seed
+from dualsmooth.runtime.smoothing.smoother import load
+
+GOOD, NOTE, BAD = "ok", "note", "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `state` is ok, note (works, but worth knowing) or bad, with the `fix` where there is one."""
+
+    subject: str
+    state: str
+    text: str
+    fix: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything, in the order in which it should be mended. Never raises: what fails is a finding."""
+    checks: Sequence[tuple[str, Callable[[], Finding]]] = (
+        ("versions", _versions),
+        ("engine", _engine),
+        ("providers", _providers),
+        ("processor", _processor),
+        ("noise", _noise),
+        ("certificate", _certificate),
+    )
+    findings = []
+    for subject, check in checks:
+        try:
+            findings.append(check())
+        except DualSmoothError as error:
+            findings.append(Finding(subject, BAD, str(error)))
+        except Exception as error:  # whatever is broken here, the other checks still help
+            findings.append(Finding(subject, BAD, f"{type(error).__name__}: {one_line(error)}"))
+    return findings
+
+
+def _versions() -> Finding:
+    names = ("dualsmooth", "numpy", "scipy")
+    parts = [f"{name} {metadata.version(name)}" for name in names]
+    return Finding("versions", GOOD, ", ".join([f"Python {platform.python_version()}", *parts, platform.platform()]))
+
+
+def _engine() -> Finding:
+    wheels = installed_wheels()
+    if clashing := clash():
+        return Finding("engine", BAD, *clashing)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Finding(
+            "engine", BAD, f"ONNX Runtime cannot be imported ({one_line(error)})", "pip install 'dualsmooth[cpu]'"
+        )
+    for name, version in wheels.items():
+        if version.partition("+")[0] != str(onnxruntime.__version__).partition("+")[0]:
+            return Finding(
+                "engine", BAD, f"{name} {version} is installed but {onnxruntime.__version__} is what is imported",
+                f"pip install --force-reinstall {name}=={version}",
+            )  # fmt: skip
+    name = next(iter(wheels), "onnxruntime (not from pip)")
+    return Finding("engine", GOOD, f"{name} {onnxruntime.__version__}")
+
+
+def _providers() -> Finding:
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    usable = ours(available)
+    if not usable:
+        return Finding("providers", BAD, f"the engine offers {', '.join(available)}; dualsmooth uses none of them")
+    text = f"{', '.join(usable)} (the engine offers {', '.join(available)})"
+    missing = {name: reason for name in usable if (reason := why_missing(name))}
+    if missing:
+        reasons = "; ".join(f"{name} will not start: {reason}" for name, reason in missing.items())
+        return Finding("providers", NOTE, f"{text}; {reasons}")
+    return Finding("providers", GOOD, text)
+
+
+def _processor() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = [f"{name} ({use})" for name, use in FEATURES.items() if name in flags()]
+    text = f"{cores} cores for this process; {', '.join(found) or 'no known vector extensions'}"
+    text += f"; certificates name {instruction_set()}"
+    if not has_int8():
+        return Finding(
+            "processor", NOTE,
+            f"{text}; no int8 dot products: int8 bundles gain less, and their sums saturate: they vote otherwise here",
+            "certify where you deploy; or export --precision int8 --reduce-range",
+        )  # fmt: skip
+    return Finding("processor", GOOD, text)
+
+
+def _noise() -> Finding:
+    check_entropy()
+    sound = []
+    for name in GENERATORS:
+        try:
+            for mode in (FLOAT, LATTICE):
+                check_generator(Seed.make(None, Noise(mode, name)))
+        except InputError:  # not installed
+            continue
+        sound.append(name)
+    tests = "known answers, moments, tails, serial correlation, repetitions and independence of streams"
+    return Finding("noise", GOOD, f"{', '.join(sound)} pass {tests}, in both noise modes")
+
+
+def _certificate() -> Finding:
+    smoother = load(SHIPPED_BUNDLE)
+    image = np.zeros(smoother.bundle.input_shape, np.float32)
+    passes = smoother.predict(image, n=64, alpha=0.1).passes
+    return Finding(
+        "certificate", GOOD, f"the shipped bundle loads and votes on {smoother.engine.provider} ({passes} passes)"
+    )

@@ -1,0 +1,1 @@
+"""Images and labels of other people's files, one file a format."""

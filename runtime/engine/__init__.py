@@ -1,0 +1,1 @@
+"""The engine: base models on ONNX Runtime, from noisy batches to votes."""

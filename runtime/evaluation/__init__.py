@@ -1,0 +1,1 @@
+"""Whole data sets: certified, kept, counted, forecast."""

@@ -1,0 +1,1 @@
+"""Noise: where it comes from, how it is added, and what watches over it."""

@@ -1,0 +1,1 @@
+"""The same answers from a server: Triton's side and the client's."""

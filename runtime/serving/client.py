@@ -1,0 +1,253 @@
+"""The client: `connect("grpc://host:8001")` certifies on a Triton server, with the API of a local smoother.
+
+Nothing that the server says is taken on trust, but for the votes themselves: a certificate is recomputed from its
+counts, and must be about the image, terms, seed and files that were asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualsmooth.runtime.bundle.reading import BaseModel, parse_manifest
+from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
+from dualsmooth.runtime.noise.streams import Noise, Seed
+from dualsmooth.runtime.serving.service import PREDICT
+from dualsmooth.runtime.serving.wire import Pixels, Tensors, Wire, number_in, open_wire, text_of
+from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
+from dualsmooth.runtime.smoothing.smoother import Seeds, Smoother, image_sha256, numbered
+from dualsmooth.runtime.statistics.budgets import Budget
+from dualsmooth.runtime.statistics.certification import Terms
+
+SCHEMES = ("grpc://", "http://")
+
+
+def is_url(text: object) -> bool:
+    """Whether `text` names a server rather than a folder."""
+    return isinstance(text, str) and text.startswith(SCHEMES)
+
+
+def connect(
+    url: str,
+    *,
+    model: str = "dual_smoothing",
+    timeout: float = 300.0,
+    retries: int = 3,
+    shared_memory: bool = False,
+) -> RemoteSmoother:
+    """A smoother whose networks are on the Triton server at `grpc://host:8001` or `http://host:8000`.
+
+    `timeout`: seconds for one request. `retries`: how often a server that cannot be reached or is full is asked again;
+    a request that may have been sampled is never repeated. `shared_memory`: pass images through the shared memory of
+    this machine. Raises `InputError`, `ServerError`.
+    """
+    wire = open_wire(url, model, timeout=timeout, retries=retries, shared_memory=shared_memory)
+    try:
+        wire.instance()
+        parameters = wire.config()
+    except BaseException as error:
+        wire.close()
+        if isinstance(error, InputError) or "decoupled" in str(error):
+            raise ServerError(
+                f"{url}: model {model} does not answer as dual_smoothing does ({error}); connect to dual_smoothing, "
+                "which streams as well"
+            ) from error
+        if isinstance(error, Exception):
+            raise wire.translated(error) from error
+        raise
+    return RemoteSmoother(wire, {name: str(entry.get("string_value", "")) for name, entry in parameters.items()})
+
+
+class RemoteEngine(Engine):
+    """Stands for the server's engine; networks cannot be run from here."""
+
+    def __init__(self, provider: str, url: str) -> None:
+        self.provider, self.version, self.name, self._takes_sigma, self._url = provider, "", url, {}, url
+
+    def _votes(self, model: BaseModel, batch: Pixels, sigma: float, width: int) -> npt.NDArray[np.int64]:
+        raise EngineError(f"the networks of {self._url} run on the server; load the bundle to use them here")
+
+
+class RemoteSmoother(Smoother):
+    """`certify`, `predict` and `certify_many` of a local smoother, answered by a server. Close it, or use it in `with`.
+
+    What only a holder of the networks can do (`replay`) raises `EngineError`.
+    """
+
+    def __init__(self, wire: Wire, parameters: dict[str, str]) -> None:
+        if "manifest" not in parameters:
+            raise ServerError(f"{wire.url}: model {wire.model} is not a dualsmooth model")
+        bundle = parse_manifest(Path(wire.url), parameters["manifest"].encode())
+        provider = "triton" if parameters.get("engine") == "bls" else parameters.get("provider", "")
+        super().__init__(bundle, RemoteEngine(provider, wire.url))
+        self.wire = wire
+
+    def certify_many(
+        self,
+        images: Iterable[npt.ArrayLike],
+        *,
+        alpha: float = 1e-3,
+        budget: Budget | None = None,
+        rule: str = "interval",
+        route: str | None = None,
+        seed: int | Seed | None = None,
+        noise: Noise | None = None,
+        indices: Iterable[int] | None = None,
+        all_levels: bool = False,
+        in_flight: int = 16,
+    ) -> Iterator[Certificate]:
+        """As for a local smoother, in order; `in_flight` requests are at the server at a time. Requests still there
+        when the caller stops are cancelled (over gRPC). Raises `ServerError` as well."""
+        if in_flight < 1:
+            raise InputError(f"in_flight is {in_flight}; expected at least 1")
+        terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
+        seeds = _asked(seed, noise)
+        source, waiting = numbered(images, indices), deque[Any]()
+        failure: Exception | None = None
+        more = True
+        try:
+            while True:
+                while more and len(waiting) < in_flight:
+                    try:
+                        image, index = next(source)
+                        waiting.append(self._ask(image, terms, seeds.at(index), all_levels))
+                    except StopIteration:
+                        more = False
+                    except Exception as error:
+                        more, failure = False, error
+                if not waiting:
+                    break
+                pixels, asked, pending = waiting.popleft()
+                yield self._checked(pending.result(), pixels, terms, asked)
+            if failure is not None:
+                raise failure
+        finally:
+            for _, _, pending in waiting:
+                pending.cancel()
+
+    def certify_stream(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = 1e-3,
+        budget: Budget | None = None,
+        rule: str = "interval",
+        route: str | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+    ) -> Iterator[Certificate]:
+        """The certificate as it grows, the final one last; needs gRPC, and `<model>_stream` on the server.
+
+        The bounds of all looks hold together, so with probability at least 1 - alpha *every* one that is yielded is
+        true. Stopping early cancels the request.
+        """
+        terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
+        asked = _asked(seed, noise).at(0)
+        pixels = self.check_image(image, asked.noise)
+        for tensors in self.wire.stream(pixels, _parameters(terms, asked, False)):
+            yield self._checked(tensors, pixels, terms, asked)
+
+    def predict(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = 1e-3,
+        n: int = 1_000,
+        rule: str = "interval",
+        route: str | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+    ) -> Prediction:
+        """As for a local smoother. Raises `ServerError` as well."""
+        asked = _asked(seed, noise).at(0)
+        job, terms = self.prediction_job(image, alpha=alpha, n=n, rule=rule, route=route, seed=asked)
+        parameters = {"mode": PREDICT, "alpha": terms.alpha, "n": int(n), "rule": rule, "route": terms.route_kind}
+        sent = self.wire.send(job.image, parameters | _randomness(asked))
+        found = Prediction.from_json(text_of(sent.result()))
+        fits = {
+            "image": found.image_sha256 == image_sha256(job.image),
+            "bundle": found.manifest_sha256 == self.bundle.manifest_sha256,
+            "alpha or route": (found.alpha, found.route) == (terms.alpha, terms.route_kind),
+            "seed": _same_seed(found.seed, asked),
+            "label": found.label is None or 0 <= found.label < len(self.bundle.classes),
+        }
+        self._require(fits)
+        return found
+
+    def check_health(self, *, timeout: float = 30.0) -> None:
+        """A real inference through both networks; Triton's own readiness stays true when the model's process has died.
+
+        Raises `ServerError`.
+        """
+        self.wire.ping(timeout)
+        self.predict(np.zeros(self.bundle.input_shape, np.float32), n=16, alpha=0.1)
+
+    def close(self) -> None:
+        """Hang up. In a forked child that is the parent's to do."""
+        if self.wire.begun_here():
+            self.wire.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The address and how it is asked: a copy connects anew, to a server of the same bundle."""
+        wire = self.wire
+        asked = {"timeout": wire.timeout, "retries": wire.retries, "shared_memory": wire.shared_memory}
+        return {"url": wire.url, "model": wire.model, **asked, "manifest_sha256": self.bundle.manifest_sha256}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        digest = state.pop("manifest_sha256")
+        self._take_over(connect(**state), digest)
+
+    def _ask(self, image: npt.ArrayLike, terms: Terms, asked: Seed, all_levels: bool) -> Any:
+        pixels = self.check_image(image, asked.noise)
+        return pixels, asked, self.wire.send(pixels, _parameters(terms, asked, all_levels))
+
+    def _checked(self, tensors: Tensors, pixels: Pixels, terms: Terms, asked: Seed) -> Certificate:
+        """The certificate in an answer, if it is one about what was asked."""
+        certificate = Certificate.from_json(text_of(tensors))
+        self.verify(certificate)
+        fits = {
+            "image": certificate.artefact.image_sha256 == image_sha256(pixels),
+            "terms": certificate.terms == terms,
+            "seed": _same_seed(certificate.seed, asked),
+            "label": number_in(tensors, "LABEL") == (-1 if certificate.label is None else certificate.label),
+            "radius": abs(number_in(tensors, "RADIUS") - certificate.radius) <= 2e-6,
+        }
+        self._require(fits)
+        return certificate
+
+    def _require(self, fits: Mapping[str, bool]) -> None:
+        for what, good in fits.items():
+            if not good:
+                raise CertificateError(f"{self.wire.url} answered about another {what} than was asked")
+
+
+def _asked(seed: int | Seed | None, noise: Noise | None) -> Seeds:
+    """The randomness to ask for; a server chooses the entropy itself unless the seed is fixed. Raises `InputError`."""
+    seeds = Seeds(seed, noise)
+    if seeds.noise.shared:
+        raise InputError("shared noise is for one evaluation on this machine; a server draws each request's own")
+    return seeds
+
+
+def _same_seed(stated: Seed, asked: Seed) -> bool:
+    return stated == (asked if asked.fixed else replace(asked, entropy=stated.entropy))
+
+
+def _parameters(terms: Terms, asked: Seed, all_levels: bool) -> dict[str, Any]:
+    made = {"alpha": terms.alpha, "budget": str(terms.budget), "rule": terms.rule, "route": terms.route_kind}
+    return made | {"index": asked.index} | _randomness(asked) | ({"all_levels": True} if all_levels else {})
+
+
+def _randomness(asked: Seed) -> dict[str, str]:
+    """Request parameters of the noise; a seed travels as text, since it may have 128 bits. Without one, the nonce makes
+    a server that gets the request twice draw the same votes."""
+    seed = {"seed": str(asked.entropy)} if asked.fixed else {"nonce": f"{asked.entropy:032x}"}
+    return seed | ({"noise": str(asked.noise)} if asked.noise != Noise() else {})

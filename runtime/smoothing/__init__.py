@@ -1,0 +1,1 @@
+"""The public heart: certificates and predictions for images."""

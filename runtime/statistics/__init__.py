@@ -1,0 +1,1 @@
+"""What votes prove: bounds, budgets, rules. Pure NumPy and SciPy; no file, no engine."""

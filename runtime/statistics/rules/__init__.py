@@ -1,0 +1,1 @@
+"""Rules: from bounds on vote probabilities to a certified radius."""
