@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dualsmooth.export.agreement import Pictures
     from dualsmooth.export.bundle import Ensemble, export_bundle
-    from dualsmooth.export.graph import to_onnx
+    from dualsmooth.export.checks.agreement import Pictures
+    from dualsmooth.export.onnx.graph import to_onnx
     from dualsmooth.export.run import export_run
-    from dualsmooth.training.published import load_checkpoint
+    from dualsmooth.training.networks.published import load_checkpoint
 
 __all__ = ["Ensemble", "Pictures", "export_bundle", "export_run", "load_checkpoint", "to_onnx"]
 
@@ -22,11 +22,11 @@ ROLES = ("estimator", "classifier")
 
 _HOME = {
     "Ensemble": "export.bundle",
-    "Pictures": "export.agreement",
+    "Pictures": "export.checks.agreement",
     "export_bundle": "export.bundle",
     "export_run": "export.run",
-    "load_checkpoint": "training.published",
-    "to_onnx": "export.graph",
+    "load_checkpoint": "training.networks.published",
+    "to_onnx": "export.onnx.graph",
 }
 
 

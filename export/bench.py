@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from dualsmooth.export.agreement import Pictures
 from dualsmooth.export.bundle import export_bundle
+from dualsmooth.export.checks.agreement import Pictures
 from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.models import ModelSpec, build, initialise
-from dualsmooth.training.zoo import IMAGENET
+from dualsmooth.training.networks.models import ModelSpec, build, initialise
+from dualsmooth.training.networks.zoo import IMAGENET
 
 SIGMAS = (0.25, 0.5, 1.0)
 GREY = ((0.2860,), (0.3530,))

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualsmooth.export import ROLES
-from dualsmooth.export.normalisation import Normalisation, check_statistics
+from dualsmooth.export.onnx.normalisation import Normalisation, check_statistics
 from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise.levels import require_levels, require_unit_scale
 
 if TYPE_CHECKING:
-    from dualsmooth.export.agreement import Pictures
+    from dualsmooth.export.checks.agreement import Pictures
     from dualsmooth.runtime.bundle.reading import Bundle
 
 
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     command = shlex.join(["dualsmooth", *sys.argv[1:]])
     sample = None
     if arguments.report is not None:
-        from dualsmooth.export.side_by_side import Sample
+        from dualsmooth.export.checks.side_by_side import Sample
         from dualsmooth.export.sources import classes_and_shape
 
         sample = Sample.load(
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = export_source(chosen, arguments.out, command=command, **settings)
     print(_summary(bundle))
     if sample is not None:
-        from dualsmooth.export.side_by_side import side_by_side
+        from dualsmooth.export.checks.side_by_side import side_by_side
 
         print(side_by_side(chosen, bundle, sample, passes=arguments.report_passes))
     return 0
@@ -143,7 +143,7 @@ def _summary(bundle: Bundle) -> str:
 def _pictures(arguments: argparse.Namespace) -> Pictures | None:
     if arguments.calibration is None:
         return None
-    from dualsmooth.export.agreement import Pictures
+    from dualsmooth.export.checks.agreement import Pictures
     from dualsmooth.runtime.datasets.dataset import load_dataset
 
     dataset = load_dataset(arguments.calibration, split="train", data_dir=arguments.data_dir)

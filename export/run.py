@@ -10,7 +10,7 @@ from typing import Any
 from dualsmooth.export.bundle import export_bundle
 from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.training.config import read_toml
-from dualsmooth.training.record import CONFIG, code_version, load_run, now
+from dualsmooth.training.run.record import CONFIG, code_version, load_run, now
 
 
 def created() -> str:

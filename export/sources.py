@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from dualsmooth.export.bundle import Ensemble, Network, export_bundle
-from dualsmooth.export.normalisation import Normalisation
-from dualsmooth.export.onnx_files import shape_of
+from dualsmooth.export.onnx.files import shape_of
+from dualsmooth.export.onnx.normalisation import Normalisation
 from dualsmooth.export.run import created, export_run
 from dualsmooth.runtime.bundle.reading import MANIFEST, BaseModel, Bundle, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.foreign_files import foreign
-from dualsmooth.training.architectures import ARCHITECTURES, architecture
-from dualsmooth.training.published import load_checkpoint
-from dualsmooth.training.record import Run, load_run
-from dualsmooth.training.state_dict import is_checkpoint
+from dualsmooth.training.networks.architectures import ARCHITECTURES, architecture
+from dualsmooth.training.networks.published import load_checkpoint
+from dualsmooth.training.networks.state_dict import is_checkpoint
+from dualsmooth.training.run.record import Run, load_run
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from dualsmooth.runtime.statistics.rules.plan import MEDIAN
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training import Config, config_from, read_toml, train
 from dualsmooth.training.data import load_training_data
-from dualsmooth.training.labels import voter_of
-from dualsmooth.training.metrics import RADII, SELECTED, summary
-from dualsmooth.training.models import Network
-from dualsmooth.training.record import load_run
+from dualsmooth.training.networks.models import Network
+from dualsmooth.training.run.record import load_run
+from dualsmooth.training.stages.labels import voter_of
+from dualsmooth.training.stages.metrics import RADII, SELECTED, summary
 
 CONFIG = Path(__file__).parent.parent / "configs" / "fashion-mnist.toml"
 SHORT = {

@@ -21,10 +21,10 @@ import torch
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import LabelConfig
 from dualsmooth.training.data import Images, Labels, load_training_data
-from dualsmooth.training.labels import Floats, label_radii, label_votes, voter_of
-from dualsmooth.training.models import Network
-from dualsmooth.training.record import load_run
-from dualsmooth.training.run import saved_config
+from dualsmooth.training.networks.models import Network
+from dualsmooth.training.run.record import load_run
+from dualsmooth.training.stages.labels import Floats, label_radii, label_votes, voter_of
+from dualsmooth.training.stages.train import saved_config
 
 VOTES, MARGINS, REFERENCE = 100, (8, 12, 32), 2_000
 PAGE = """# The estimator's labels: how fast, and how good

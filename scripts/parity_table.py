@@ -33,11 +33,11 @@ import PIL.Image
 import torch
 from torch import nn
 
-from dualsmooth.export.agreement import Pictures, opened, run
-from dualsmooth.export.graph import to_model
-from dualsmooth.export.modules import takes_sigma
-from dualsmooth.export.parity import compare
-from dualsmooth.export.precision import to_int8
+from dualsmooth.export.checks.agreement import Pictures, opened, run
+from dualsmooth.export.checks.parity import compare
+from dualsmooth.export.onnx.graph import to_model
+from dualsmooth.export.onnx.modules import takes_sigma
+from dualsmooth.export.onnx.precision import to_int8
 from dualsmooth.runtime.bundle.describing import size
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.dataset import load_dataset
@@ -45,7 +45,7 @@ from dualsmooth.runtime.errors import DualSmoothError
 from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.graphs.model import parse_model
 from dualsmooth.runtime.graphs.shapes import infer
-from dualsmooth.training.models import ModelSpec, Normalise, build, initialise
+from dualsmooth.training.networks.models import ModelSpec, Normalise, build, initialise
 
 LEVELS = (0.25, 0.5, 1.0)
 

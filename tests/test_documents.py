@@ -24,7 +24,7 @@ from dualsmooth.cli import main
 from dualsmooth.runtime.commands.demo import SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.training.config import read_toml
-from dualsmooth.training.resnet import ResidualNetwork
+from dualsmooth.training.networks.resnet import ResidualNetwork
 
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 SEEN = ("README.md", "runtime", "configs", "scripts", "examples", "Makefile", "pyproject.toml")

@@ -18,8 +18,8 @@ from dualsmooth.training.config import (
 )
 
 if TYPE_CHECKING:
-    from dualsmooth.training.record import Run, load_run
-    from dualsmooth.training.run import train
+    from dualsmooth.training.run.record import Run, load_run
+    from dualsmooth.training.stages.train import train
 
 __all__ = [
     "ClassifierConfig",
@@ -34,7 +34,7 @@ __all__ = [
     "train",
 ]
 
-_HOME = {"train": "run", "Run": "record", "load_run": "record"}
+_HOME = {"train": "stages.train", "Run": "run.record", "load_run": "run.record"}
 
 
 def __getattr__(name: str) -> Any:

@@ -74,7 +74,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Train as the arguments say; returns the exit status."""
     try:
-        from dualsmooth.training.run import saved_config, train
+        from dualsmooth.training.stages.train import saved_config, train
     except ModuleNotFoundError as error:
         raise InputError(f"training needs {error.name}; pip install 'dualsmooth[training,cpu]'") from error
     if arguments.threads < 1:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from dualsmooth.export.normalisation import check_statistics
+from dualsmooth.export.onnx.normalisation import check_statistics
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise.levels import require_levels, require_unit_scale
 

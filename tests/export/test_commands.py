@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dualsmooth.cli import main
-from dualsmooth.export.agreement import FLOORS
+from dualsmooth.export.checks.agreement import FLOORS
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.engine.engine import Engine
-from dualsmooth.training.architectures import architecture
+from dualsmooth.training.networks.architectures import architecture
 
 ROOT = Path(__file__).parents[2]
 FILES = [

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import dualsmooth as ds
-from dualsmooth.export.layout import image_shape
-from dualsmooth.export.onnx_files import load_onnx, shape_of
+from dualsmooth.export.onnx.files import load_onnx, shape_of
+from dualsmooth.export.onnx.layout import image_shape
 
 
 def save(path: Path, sizes: tuple[int, int, int]) -> Path:

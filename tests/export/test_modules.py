@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dualsmooth.export import to_onnx
-from dualsmooth.export.modules import at_rest, unwrapped
+from dualsmooth.export.onnx.modules import at_rest, unwrapped
 from dualsmooth.runtime.errors import BundleError
 
 SHAPE = (1, 6, 6)

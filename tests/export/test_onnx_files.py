@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dualsmooth.export.onnx_files import load_onnx, shape_of
+from dualsmooth.export.onnx.files import load_onnx, shape_of
 from dualsmooth.runtime.errors import BundleError, DualSmoothError, InputError
 
 SHAPE = (3, 4, 4)

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dualsmooth.export.onnx_files import load_onnx
-from dualsmooth.export.opsets import NEWEST, convert
+from dualsmooth.export.onnx.files import load_onnx
+from dualsmooth.export.onnx.opsets import NEWEST, convert
 from dualsmooth.runtime.errors import BundleError
 
 N = helper.make_node

@@ -8,7 +8,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from dualsmooth.export.parity import TOLERANCE, check_parity
+from dualsmooth.export.checks.parity import TOLERANCE, check_parity
 from dualsmooth.runtime.errors import BundleError
 
 SHAPE = (1, 6, 6)

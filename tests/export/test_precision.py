@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from dualsmooth.export import export_bundle
-from dualsmooth.export.agreement import FLOORS, Pictures, agreement, check_floor
-from dualsmooth.export.precision import emulated, to_half, to_int8
+from dualsmooth.export.checks.agreement import FLOORS, Pictures, agreement, check_floor
+from dualsmooth.export.onnx.precision import emulated, to_half, to_int8
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.engine.engine import Engine

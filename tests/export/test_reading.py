@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dualsmooth.export.onnx_files import load_onnx
-from dualsmooth.export.precision import to_half, to_int8
+from dualsmooth.export.onnx.files import load_onnx
+from dualsmooth.export.onnx.precision import to_half, to_int8
 from dualsmooth.runtime.errors import DualSmoothError
 
 N = helper.make_node

@@ -17,9 +17,9 @@ from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.training import Config, load_run
-from dualsmooth.training.checkpoint import Checkpoint, save_checkpoint
-from dualsmooth.training.models import ModelSpec, build, initialise
-from dualsmooth.training.record import write_json
+from dualsmooth.training.networks.models import ModelSpec, build, initialise
+from dualsmooth.training.run.checkpoint import Checkpoint, save_checkpoint
+from dualsmooth.training.run.record import write_json
 
 
 def make_run(root: Path) -> Path:
@@ -104,7 +104,7 @@ def test_damaged_and_swapped_checkpoints_are_refused(trained: Path) -> None:
 
 
 def test_the_record_names_the_commit_of_the_code() -> None:
-    from dualsmooth.training.record import code_version
+    from dualsmooth.training.run.record import code_version
 
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     version = code_version()

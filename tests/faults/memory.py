@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dualsmooth.export import graph
+from dualsmooth.export.onnx import graph
 
 
 def remember_onnx() -> None:

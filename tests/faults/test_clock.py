@@ -79,7 +79,7 @@ def test_progress_shows_no_negative_time(monkeypatch: pytest.MonkeyPatch, jumps:
 
 @pytest.mark.parametrize("jumps", JUMPS.values(), ids=JUMPS)
 def test_progress_of_training_shows_no_negative_time(monkeypatch: pytest.MonkeyPatch, jumps: list[float]) -> None:
-    from dualsmooth.training import progress as training_progress
+    from dualsmooth.training.loop import progress as training_progress
 
     stream = io.StringIO()
     with monkeypatch.context() as patch:
@@ -108,7 +108,7 @@ def test_time_limits_of_a_service_hold(source: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("age", [-10 * DAY, 10 * DAY], ids=["old", "from the future"])
 def test_labels_that_are_there_are_not_counted_again(tmp_path: Path, age: float) -> None:
-    from dualsmooth.training.labels import _in_shards
+    from dualsmooth.training.stages.labels import _in_shards
 
     counted: list[int] = []
 

@@ -12,7 +12,7 @@ from faults.nursery import enumerate_faults
 from faults.test_commands import check_all
 
 import dualsmooth as ds
-from dualsmooth.training.record import RECORD, load_run, read_record
+from dualsmooth.training.run.record import RECORD, load_run, read_record
 
 pytestmark = pytest.mark.slow
 SMALL = {

@@ -62,7 +62,7 @@ def real(folder: Path) -> Any:
     import dualsmooth.export.sources
     import dualsmooth.runtime.evaluation.ray_workers
     import dualsmooth.training.commands
-    import dualsmooth.training.run
+    import dualsmooth.training.stages.train
     from dualsmooth.runtime.commands import data_sets as dataset_commands
     from dualsmooth.runtime.commands import doctor
     from dualsmooth.runtime.commands import single_images as commands
@@ -86,7 +86,7 @@ def real(folder: Path) -> Any:
     patch.setattr(dataset_commands, "plot_curves", lambda curves, out, **_: out)
     patch.setattr(datasets, "FASHION_MNIST_DIR", folder / "none")
     patch.setattr(dualsmooth.runtime.evaluation.ray_workers, "RayWorkers", refusing(InputError))
-    patch.setattr(dualsmooth.training.run, "train", lambda *_, **__: {})
+    patch.setattr(dualsmooth.training.stages.train, "train", lambda *_, **__: {})
     patch.setattr(dualsmooth.export.sources, "export_source", refusing(InputError))
     for name in ("GrpcWire", "HttpWire"):
         patch.setattr(wire, name, refusing(ServerError))

@@ -16,7 +16,7 @@ import torch
 from toys import SHAPE, steps_onnx, write_bundle
 
 import dualsmooth as ds
-from dualsmooth.export.onnx_files import load_onnx, shape_of
+from dualsmooth.export.onnx.files import load_onnx, shape_of
 from dualsmooth.runtime.graphs.foreign_files import foreign
 from dualsmooth.runtime.graphs.model import read_model
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import dualsmooth as ds
-from dualsmooth.export.onnx_files import load_onnx
+from dualsmooth.export.onnx.files import load_onnx
 from dualsmooth.runtime.graphs.admission import check_file
 from dualsmooth.runtime.graphs.model import parse_model
 from dualsmooth.runtime.graphs.rows import fault

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dualsmooth.training.models import ModelSpec, build
+from dualsmooth.training.networks.models import ModelSpec, build
+from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 SPEC = ModelSpec("small-cnn", 0.25, 3, (1, 8, 8), (0.5,), (0.5,))
 

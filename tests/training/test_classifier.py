@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training import Config, classifier
-from dualsmooth.training.classifier import train_classifier
+from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
-from dualsmooth.training.models import Network
+from dualsmooth.training.networks.models import Network
+from dualsmooth.training.stages import classifier
+from dualsmooth.training.stages.classifier import train_classifier
 
 Seen = list[tuple[list[int], list[float]]]
 

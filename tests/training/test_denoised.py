@@ -9,14 +9,12 @@ import pytest
 import torch
 
 from dualsmooth.export import export_bundle, to_onnx
-from dualsmooth.export.parity import TOLERANCE, check_parity
+from dualsmooth.export.checks.parity import TOLERANCE, check_parity
 from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.training import Config, load_run, train
-from dualsmooth.training.checkpoint import load_checkpoint
-from dualsmooth.training.classifier import train_classifier
 from dualsmooth.training.data import TrainingData, load_training_data
-from dualsmooth.training.denoised import (
+from dualsmooth.training.networks.denoised import (
     Denoised,
     DiffusionDenoiser,
     SmallDenoiser,
@@ -24,8 +22,10 @@ from dualsmooth.training.denoised import (
     describe_unet,
     load_unet,
 )  # fmt: skip
-from dualsmooth.training.models import ModelSpec, Network, build, copy_trunk, initialise, predict
-from dualsmooth.training.pretrained import load_pretrained
+from dualsmooth.training.networks.models import ModelSpec, Network, build, copy_trunk, initialise, predict
+from dualsmooth.training.networks.pretrained import load_pretrained
+from dualsmooth.training.run.checkpoint import load_checkpoint
+from dualsmooth.training.stages.classifier import train_classifier
 
 SHAPE = (1, 8, 8)
 

@@ -11,17 +11,18 @@ import pytest
 import torch
 
 from dualsmooth.training import Config, load_run
-from dualsmooth.training.checkpoint import Checkpoint, load_checkpoint
-from dualsmooth.training.distributed import SharedBatchNorm2d
-from dualsmooth.training.history import read_history
+from dualsmooth.training.loop.distributed import SharedBatchNorm2d
+from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint
+from dualsmooth.training.run.history import read_history
 
 FIT = """
 import sys
 from pathlib import Path
 import torch, torch.distributed as dist
-from dualsmooth.training import config_from, loop, read_toml
+from dualsmooth.training import config_from, read_toml
+from dualsmooth.training.loop import loop
 from dualsmooth.training.data import load_training_data
-from dualsmooth.training.models import ModelSpec, initialise
+from dualsmooth.training.networks.models import ModelSpec, initialise
 from dualsmooth.training.seeds import Stream
 
 def refuse(*arguments, **keywords):
@@ -53,7 +54,10 @@ if len(sys.argv) > 3:
 TRAIN = """
 import os, sys
 from dualsmooth.runtime import files
-from dualsmooth.training import config_from, loop, read_toml, record, run
+from dualsmooth.training import config_from, read_toml
+from dualsmooth.training.loop import loop
+from dualsmooth.training.run import record
+from dualsmooth.training.stages import train as run
 
 def refuse(*arguments, **keywords):
     raise AssertionError("only the first process writes")
@@ -118,7 +122,7 @@ def test_errors_of_the_first_process_end_all(tiny: Config, tmp_path: Path) -> No
 
 def test_shared_batch_norm_is_batch_norm_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one process the sum over processes is the value itself."""
-    monkeypatch.setattr("dualsmooth.training.distributed.all_reduce", lambda value: value)
+    monkeypatch.setattr("dualsmooth.training.loop.distributed.all_reduce", lambda value: value)
     plain, shared = torch.nn.BatchNorm2d(3), SharedBatchNorm2d(3)
     for layer in (plain, shared):
         torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))

@@ -8,7 +8,7 @@ from scipy.stats import norm
 from dualsmooth.runtime.statistics.budgets import Fixed
 from dualsmooth.runtime.statistics.certification import Terms, settle
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
-from dualsmooth.training.estimator import (
+from dualsmooth.training.stages.estimator import (
     certified_share,
     consistency,
     hard_labels,

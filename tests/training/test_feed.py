@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training import Config, loop
-from dualsmooth.training.classifier import train_classifier
+from dualsmooth.training import Config
 from dualsmooth.training.data import Augmentation, load_training_data
-from dualsmooth.training.feed import feed_of
+from dualsmooth.training.loop import loop
+from dualsmooth.training.loop.feed import feed_of
+from dualsmooth.training.stages.classifier import train_classifier
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,9 @@ from scipy import stats
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
-from dualsmooth.training.labels import (
+from dualsmooth.training.networks.models import ModelSpec, Network, build, initialise
+from dualsmooth.training.seeds import Stream, numpy_generator
+from dualsmooth.training.stages.labels import (
     LabelVotes,
     Voter,
     certified_radii,
@@ -23,8 +25,6 @@ from dualsmooth.training.labels import (
     route_votes,
     voter_of,
 )
-from dualsmooth.training.models import ModelSpec, Network, build, initialise
-from dualsmooth.training.seeds import Stream, numpy_generator
 
 
 @pytest.fixture(scope="module")

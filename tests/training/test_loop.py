@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import dualsmooth.training.loop as loop
+import dualsmooth.training.loop.loop as loop
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config
-from dualsmooth.training.checkpoint import Checkpoint, load_checkpoint
-from dualsmooth.training.classifier import train_classifier
 from dualsmooth.training.data import TrainingData, load_training_data
-from dualsmooth.training.ema import Average
-from dualsmooth.training.history import append_history, read_history
+from dualsmooth.training.loop.ema import Average
+from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint
+from dualsmooth.training.run.history import append_history, read_history
+from dualsmooth.training.stages.classifier import train_classifier
 
 
 @pytest.fixture(scope="module")

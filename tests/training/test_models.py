@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from dualsmooth.export import to_onnx
-from dualsmooth.export.parity import TOLERANCE, check_parity
+from dualsmooth.export.checks.parity import TOLERANCE, check_parity
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.models import ModelSpec, build, copy_trunk, initialise
-from dualsmooth.training.pretrained import load_pretrained
+from dualsmooth.training.networks.models import ModelSpec, build, copy_trunk, initialise
+from dualsmooth.training.networks.pretrained import load_pretrained
 
 
 def spec(outputs: int = 10, name: str = "small-cnn") -> ModelSpec:

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from dualsmooth.training import Config, smoothadv
-from dualsmooth.training.classifier import train_classifier
+from dualsmooth.training import Config
 from dualsmooth.training.config import Consistency, Gaussian, SmoothAdv
 from dualsmooth.training.data import load_training_data
-from dualsmooth.training.models import ModelSpec, build
-from dualsmooth.training.objectives import objective_loss
+from dualsmooth.training.networks.models import ModelSpec, build
+from dualsmooth.training.stages import smoothadv
+from dualsmooth.training.stages.classifier import train_classifier
+from dualsmooth.training.stages.objectives import objective_loss
 
 LABELS = torch.tensor([1, 0, 1])
 SIGMA = torch.tensor([0.25, 0.5, 1.0])

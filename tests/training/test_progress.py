@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from dualsmooth.training import progress
-from dualsmooth.training.progress import Progress
+from dualsmooth.training.loop import progress
+from dualsmooth.training.loop.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.architectures import architecture
-from dualsmooth.training.published import load_checkpoint
+from dualsmooth.training.networks.architectures import architecture
+from dualsmooth.training.networks.published import load_checkpoint
 
 SHAPE = (3, 16, 16)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

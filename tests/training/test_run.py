@@ -15,11 +15,11 @@ import torch
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config, load_run, train
-from dualsmooth.training.classifier import train_classifier
 from dualsmooth.training.config import EstimatorConfig
 from dualsmooth.training.data import load_training_data
-from dualsmooth.training.record import locked
-from dualsmooth.training.run import saved_config
+from dualsmooth.training.run.record import locked
+from dualsmooth.training.stages.classifier import train_classifier
+from dualsmooth.training.stages.train import saved_config
 
 Weights = dict[str, torch.Tensor]
 

@@ -16,11 +16,11 @@ import torch
 from dualsmooth.export import export_run, to_onnx
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config, config_from, load_run, train
-from dualsmooth.training.architectures import architecture
-from dualsmooth.training.checkpoint import load_checkpoint
 from dualsmooth.training.data import load_training_data
-from dualsmooth.training.experts import adopt_experts
-from dualsmooth.training.models import ModelSpec, build, initialise
+from dualsmooth.training.networks.architectures import architecture
+from dualsmooth.training.networks.models import ModelSpec, build, initialise
+from dualsmooth.training.run.checkpoint import load_checkpoint
+from dualsmooth.training.stages.experts import adopt_experts
 
 
 def experts(config: Config, **settings: object) -> Config:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.state_dict import is_checkpoint, read_state_dict
+from dualsmooth.training.networks.state_dict import is_checkpoint, read_state_dict
 
 WEIGHTS = {"0.weight": torch.arange(6.0).view(2, 3), "0.bias": torch.tensor([1.0, -1.0])}
 

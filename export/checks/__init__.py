@@ -1,0 +1,1 @@
+"""What was exported computes what it was made from: measured."""

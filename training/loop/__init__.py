@@ -1,0 +1,1 @@
+"""The loop that trains a network, and what feeds it."""

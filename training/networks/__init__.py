@@ -1,0 +1,1 @@
+"""Networks by name, ours and other people's, and their weights."""

@@ -1,0 +1,1 @@
+"""The run directory: what was asked for, and what came out."""

@@ -1,0 +1,78 @@
+"""What one run may take over from another: the finished stages that its configuration leaves the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.files import sha256_of, write_atomically
+from dualsmooth.training.config import Config, config_from, read_toml
+from dualsmooth.training.run import record as files
+from dualsmooth.training.run.checkpoint import load_checkpoint
+from dualsmooth.training.run.history import HISTORY
+
+_EVERYTHING = ("dataset", "validation", "seed", "augment", "experts", "classes", "classifier")
+
+
+def offered(source: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
+    """What the run `source` has of a run with `config`: files of first-round classifiers, labels and estimator.
+
+    A stage is taken over where every setting that it depends on is the same. Experts are taken level by level, so that
+    a run with other `sigmas` finds those it shares. Returns the files, and what the record says about them: path, files
+    with SHA-256, the sessions of the source, and what it had taken over itself. Raises `InputError` where `source` is
+    not a run, or has nothing to offer.
+    """
+    path = source / files.CONFIG
+    if not path.is_file():
+        raise InputError(f"{source} is not a run directory (no {files.CONFIG}); pass the --out of an earlier run")
+    given = config_from(read_toml(path), str(path))
+    same = all(getattr(given, key) == getattr(config, key) for key in _EVERYTHING) and not config.experts
+    levels = same and given.sigmas == config.sigmas
+    folds = range(1 + (config.labels.folds if _folds_alike(given, config) else 0))
+    names: list[str] = []
+    for fold in folds if levels or (same and config.classifier.experts) else ():
+        there = set(files.classifier_names(given, fold))
+        names += [name for name in dict.fromkeys(files.classifier_names(config, fold)) if name in there]
+    if levels and given.labels == config.labels:
+        folders = [files.label_folder(fold) for fold in folds]
+        names += [str(shard.relative_to(source)) for f in folders for shard in sorted((source / f).glob("*.npy"))]
+        if given.estimator == config.estimator and given.sigma_e == config.sigma_e:
+            names.append(files.ESTIMATOR)
+    taken = {name: sha256_of(source / name) for name in names if _finished(source / name)}
+    if not taken:
+        raise InputError(f"run {source} has no finished stage that this configuration shares; leave --from out")
+    record = files.read_record(source) or {}
+    before = {"borrowed": record["borrowed"]} if "borrowed" in record else {}
+    story = {"path": str(source), "files": _in_short(taken), "sessions": record.get("sessions", []), **before}
+    return list(taken), story
+
+
+def take_over(source: Path, names: Sequence[str], root: Path) -> None:
+    """Copy the files `names` of the run `source`, and its history, into the run `root`."""
+    for name in (*names, *([HISTORY] if (source / HISTORY).is_file() else [])):
+        (root / name).parent.mkdir(exist_ok=True)
+        write_atomically(root / name, (source / name).read_bytes())
+
+
+def _in_short(taken: dict[str, str]) -> dict[str, str]:
+    """SHA-256 by file; the shards of one folder of labels count as one file, whose hash is that of their hashes."""
+    shards: dict[str, list[str]] = {}
+    for name, digest in taken.items():
+        kind = str(Path(name).parent / "*.npy") if name.endswith(".npy") else name
+        shards.setdefault(kind, []).append(digest)
+    return {
+        kind: hashlib.sha256("".join(found).encode()).hexdigest() if kind.endswith(".npy") else found[0]
+        for kind, found in shards.items()
+    }
+
+
+def _folds_alike(a: Config, b: Config) -> bool:
+    """Whether the folds of both cut the same images the same way."""
+    return (a.labels.folds, a.labels.images) == (b.labels.folds, b.labels.images)
+
+
+def _finished(path: Path) -> bool:
+    return path.is_file() and (path.suffix != ".pt" or load_checkpoint(path).finished)

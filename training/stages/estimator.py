@@ -1,0 +1,131 @@
+"""Stage 1: the variance estimator, trained on certified radii (Dual RS, arXiv 2512.01782; Jeong & Shin 2020)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from dualsmooth.training.config import Config
+from dualsmooth.training.data import TrainingData
+from dualsmooth.training.loop.distributed import together
+from dualsmooth.training.loop.feed import feed_of
+from dualsmooth.training.loop.loop import add_noise, fit
+from dualsmooth.training.networks.models import ModelSpec, Network, copy_trunk, initialise
+from dualsmooth.training.seeds import Stream, torch_generator
+
+Floats = npt.NDArray[np.float64]
+_CLIP = 2e-3
+
+
+def utilities(radii: Floats, worth: float) -> Floats:
+    """What radii [N,K] are worth: the radius itself, plus `worth` once it is well above 0 (63 % of it at 0.1)."""
+    return np.asarray(radii + worth * -np.expm1(-radii / 0.1), np.float64)
+
+
+def hard_labels(utility: Floats) -> Floats:
+    """All weight on the best level [N,K]; equal weights where no level is worth anything."""
+    best = np.eye(utility.shape[1])[utility.argmax(axis=1)]
+    return np.asarray(np.where(utility.max(axis=1, keepdims=True) > 0, best, 1 / utility.shape[1]), np.float64)
+
+
+def regret_weights(utility: Floats, power: float) -> Floats:
+    """(best utility - worst utility) ** power of each image [N], scaled to an average of 1."""
+    weights = (utility.max(axis=1) - utility.min(axis=1)) ** power
+    return np.asarray(weights / max(float(weights.mean()), 1e-12), np.float64)
+
+
+def interval_radii(probabilities: torch.Tensor, radii: torch.Tensor, sigma_e: float) -> torch.Tensor:
+    """The radius [B] of the interval rule (DESIGN 3.3) for level probabilities [B,K] and class radii [B,K].
+
+    min over levels s of max(e_s, A_s) without any confidence bounds; differentiable in the probabilities, which are
+    kept 0.002 away from 0 and 1. A training target, not a certificate.
+    """
+    below = probabilities.cumsum(-1)[:, :-1].clamp(_CLIP, 1 - _CLIP)
+    z = sigma_e * torch.special.ndtri(below)
+    none = torch.zeros_like(z[:, :1])
+    exclusion = torch.maximum(torch.cat([none, z], dim=1), torch.cat([-z, none], dim=1)).clamp_min(0)
+    return torch.maximum(exclusion, radii).amin(dim=1)
+
+
+def certified_share(radius: torch.Tensor, at: torch.Tensor, emphasis: torch.Tensor, softness: float) -> torch.Tensor:
+    """The share of images whose `radius` [B] reaches the radii `at` [M], averaged with weights `emphasis` [M]; the
+    step at each radius is a sigmoid of width `softness`. At radius 0 the step is at 0.02, just above abstention."""
+    reached = torch.sigmoid((radius[:, None] - at.clamp_min(0.02)) / softness)
+    return (reached * (emphasis / emphasis.sum())).sum(-1).mean()
+
+
+def soft_labels(utility: Floats, temperature: float) -> Floats:
+    """softmax(U / temperature) over the levels, for utilities [N,K] in input units."""
+    scaled = utility / temperature
+    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float64)
+
+
+def level_weights(targets: Floats, power: float) -> Floats:
+    """(1 / q_i) ** power for the share q_i of each level in the targets [N,K], scaled to an average of 1."""
+    share = targets.mean(axis=0)
+    weights = (1 / np.maximum(share, 1e-3)) ** power
+    return np.asarray(weights / (weights @ share), np.float64)
+
+
+def consistency(logits: torch.Tensor, kl_weight: float, entropy_weight: float) -> torch.Tensor:
+    """Jeong & Shin's regulariser for logits [copies,B,K]: how far the copies' predictions lie from their mean.
+
+    kl_weight * mean KL(mean || copy) + entropy_weight * H(mean), both averaged over the batch.
+    """
+    log_p = logits.log_softmax(-1)
+    mean = log_p.exp().mean(0)
+    log_mean = mean.clamp_min(1e-12).log()
+    entropy = -(mean * log_mean).sum(-1).mean()
+    divergence = (mean * (log_mean - log_p)).sum(-1).mean()
+    return kl_weight * divergence + entropy_weight * entropy
+
+
+@together
+def train_estimator(
+    path: Path, data: TrainingData, index: npt.NDArray[np.int64], radii: Floats, trunk: Network | None, config: Config,
+    *, key: tuple[int, ...] = (), device: str = "cpu",
+) -> Network:  # fmt: skip
+    """Train the estimator at the one level `config.sigma_e` on images `index` [N] and their radii [N,K].
+
+    Cross-entropy against soft or hard labels, weighted by `level_weights` and `regret_weights`; `consistency` over
+    noise copies of the same augmented image; and the `certified_share` of the interval rule, with the mean prediction
+    of the copies for the smoothed estimator and `radii` for the classifiers. The first features are those of `trunk`,
+    where one is given and the settings ask for it. Checkpoints go to `path`. Returns the network in evaluation mode.
+    """
+    settings = config.estimator
+    mean, std = data.channel_statistics()
+    spec = ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std, settings.depth)
+    utility = utilities(radii, settings.worth)
+    targets = soft_labels(utility, settings.temperature) if settings.targets == "soft" else hard_labels(utility)
+    regret = regret_weights(utility, settings.regret)
+    feed = feed_of(data, index, device)
+    target = torch.from_numpy(targets * regret[:, None]).float().to(device)
+    certified = torch.from_numpy(radii).float().to(device)
+    at, emphasis = (torch.tensor(values, device=device) for values in (settings.radii, settings.emphasis))
+    weight = torch.from_numpy(level_weights(targets, settings.balance)).float().to(device)
+
+    def loss(network: nn.Module, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        clean = feed(rows, generator)
+        noisy = add_noise(clean.repeat(settings.copies, 1, 1, 1), config.sigma_e, generator)
+        logits = network(noisy).view(settings.copies, len(rows), -1).float()
+        fit_term: torch.Tensor = -(weight * target[rows] * logits.log_softmax(-1)).sum(-1).mean()
+        value = fit_term + consistency(logits, settings.consistency, settings.eta)
+        if settings.interval:
+            reached = interval_radii(logits.softmax(-1).mean(0), certified[rows], config.sigma_e)
+            value = value - settings.interval * certified_share(reached, at, emphasis, settings.softness)
+        return value
+
+    def start(network: Network) -> None:
+        initialise(network, torch_generator(config.seed, Stream.ESTIMATOR))
+        if settings.from_classifier and trunk is not None:
+            copy_trunk(trunk, network)
+
+    return fit(
+        path, spec, loss, start=start, count=len(index), settings=settings, seed=config.seed,
+        stream=Stream.ESTIMATOR, key=key, device=device, feed=feed,
+    )  # fmt: skip
