@@ -1,7 +1,8 @@
 """Exhaustive search for broken certificates on toys: every input of a fine grid inside the certified disc.
 
-The toys are real ONNX bundles on inputs (t, u) whose smoothed votes are known in closed form (tests/toys.py): random
-noise levels, routers of three levels and classifiers of three classes, so that label regions are strips and quadrants.
+The toys are real ONNX bundles on inputs (t, u) whose smoothed votes are known in closed form (tests/support/toys.py):
+random noise levels, routers of three levels and classifiers of three classes, so that label regions are strips and
+quadrants.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scipy import special
 
 import dualsmooth as ds
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 toys = importlib.import_module("toys")
 
 Floats = npt.NDArray[np.float64]

@@ -1,8 +1,8 @@
 """How often do certificates claim more than is true? Counted on networks whose exact radius is known.
 
-Half-space toys (tests/toys.py) under every rule, route, budget, engine and noise mode, placed at the worst case: their
-true vote probabilities lie just below a Clopper-Pearson bound, so that the claim that bounds the radius fails as often
-as its share of alpha allows. Resumable: one line a mode in the results file.
+Half-space toys (tests/support/toys.py) under every rule, route, budget, engine and noise mode, placed at the worst
+case: their true vote probabilities lie just below a Clopper-Pearson bound, so that the claim that bounds the radius
+fails as often as its share of alpha allows. Resumable: one line a mode in the results file.
 
     python scripts/coverage_statistics.py --results build/coverage.jsonl --out docs/coverage.md --force
 """
@@ -39,7 +39,7 @@ from dualsmooth.runtime.statistics.bounds import Array, lower_bound
 from dualsmooth.runtime.statistics.certification import Terms, certification, settle
 from dualsmooth.runtime.statistics.rules.plan import EXCLUSION_SHARE, RIVAL_SHARE
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 toys = importlib.import_module("toys")
 
 N = 150

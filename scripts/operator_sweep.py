@@ -3,7 +3,7 @@
 Each single-operator model of the package onnx (`onnx.backend.test`) with a float image as its first input becomes a
 classifier: its other inputs are constants, a fixed linear layer follows. It is imported at its own operator set and,
 where it could be written like that, at each older one from 7 on. A file that ONNX Runtime runs is the same afterwards,
-or refused. (Forms that are no more are in tests/export/test_opsets.py.)
+or refused. (Forms that are no more are in tests/export/onnx/test_opsets.py.)
 
     python scripts/operator_sweep.py --out docs/parity.md
 """

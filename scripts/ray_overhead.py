@@ -22,7 +22,7 @@ from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.evaluation.evaluate import Local, Settings, Workers
 from dualsmooth.runtime.evaluation.ray_workers import RayWorkers
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 toys = importlib.import_module("toys")
 
 

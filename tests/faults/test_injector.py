@@ -34,7 +34,7 @@ def careless(folder: Path, kind: str = "kill", at: int = -1) -> subprocess.Compl
     work = folder / f"work{at}{kind}"
     work.mkdir()
     command = [sys.executable, "-c", CARELESS, str(work), kind, str(at)]
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1] / "support")}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 

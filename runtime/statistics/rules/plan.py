@@ -211,7 +211,7 @@ def _label_claims(level: int, label: int, classes: int, alpha: float) -> list[Cl
 def _quantile_claims(count: int, route: int, alpha: float) -> list[Claim]:
     """A claim for each level but `route`: F_(s-1) is high where s lies above it, F_s is low where s lies below it.
 
-    They are nested, and all have the same share: a claim on a smaller event is never the better one (test_rules.py), so
+    They are nested, and all have the same share: a claim on a smaller event is never the better one (test_plan.py), so
     a level rests on its own alone.
     """
     above = [Claim(ESTIMATOR, 0, tuple(range(s)), alpha) for s in range(route + 1, count)]

@@ -8,7 +8,7 @@ from dualsmooth.runtime.evaluation.curves import certified_radii
 from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.report import markdown_table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_table_follows_from_the_committed_votes() -> None:

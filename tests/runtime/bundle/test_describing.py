@@ -19,7 +19,7 @@ from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.admission import OPERATORS
 from dualsmooth.runtime.graphs.rows import MIXING, RANDOM
 
-SPECIFICATION = Path(__file__).parents[2] / "docs" / "bundle.md"
+SPECIFICATION = Path(__file__).parents[3] / "docs" / "bundle.md"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PROGRAMS = "dualsmooth|python3?|make|pip|apt|apt-get|torchrun|docker|tritonserver|curl|export|cd|build/[^ ]+/bin/[^ ]+"
 COMMAND = re.compile(rf"(?:{PROGRAMS})(?: |$)")
