@@ -32,7 +32,11 @@ def lower_bound(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.Arra
 
     `successes` of `trials` independent votes, at one sample size that was fixed in advance; arrays broadcast.
     Exact at 0 successes (0) and at all successes (alpha ** (1 / trials)). Source: Clopper & Pearson 1934; Cohen et
-    al. 2019, section 3.2.2. Raises `InputError` where 0 <= successes <= trials or 0 < alpha < 1 fails.
+    al. 2019, section 3.2.2; docs/mathematics.md, lemma A. Raises `InputError` where 0 <= successes <= trials or
+    0 < alpha < 1 fails.
+
+    >>> lower_bound([90, 100], 100, alpha=0.001).round(4)  # 100 votes of 100: 0.001 ** (1 / 100)
+    array([0.7753, 0.9333])
     """
     k, n, a = _checked(successes, trials, alpha)
     some = np.maximum(k, 1)
@@ -51,6 +55,9 @@ def upper_bound(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.Arra
     """With probability at least 1 - alpha, p <= the returned value. Exact one-sided Clopper–Pearson.
 
     The mirror image of `lower_bound`: failures bounded from below. Same arguments, source and errors.
+
+    >>> float(upper_bound(0, 100, alpha=0.001).round(4))
+    0.0667
     """
     k, n, a = _checked(successes, trials, alpha)
     return np.asarray(1.0 - lower_bound(n - k, n, a), np.float64)
@@ -61,7 +68,11 @@ def kt_log_evidence(successes: npt.ArrayLike, trials: npt.ArrayLike, p0: npt.Arr
 
     The logarithm of a test supermartingale against p <= p0: the likelihood ratio averaged over a Beta(1/2, 1/2)
     prior cut off below p0 (Krichevsky–Trofimov). It may be looked at after every vote, and sampling may stop for any
-    reason (Ville's inequality). Arrays broadcast; 0 < p0 < 1. Source: Krichevsky & Trofimov 1981; Ville 1939.
+    reason (Ville's inequality). Arrays broadcast; 0 < p0 < 1. Source: Krichevsky & Trofimov 1981; Ville 1939;
+    docs/mathematics.md, lemma B.
+
+    >>> bool(kt_log_evidence(95, 100, p0=0.8) > np.log(1 / 0.001))  # 95 of 100: is p <= 0.8 rejected at 0.001?
+    True
     """
     h, t, _ = _checked(successes, trials, 0.5)
     p = np.asarray(p0, np.float64)
@@ -85,6 +96,9 @@ def kt_lower(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.ArrayLi
     is. Where the evidence exceeds 1 / alpha >= 10 it falls as p0 rises, so the rejected p0 form an interval from 0; its
     end is found by safeguarded Newton steps, and a point that was seen to be rejected is returned. Raises `InputError`
     for alpha above `KT_ALPHA_MAX`.
+
+    >>> float(kt_lower(95, 100, alpha=0.001).round(3)), float(lower_bound(95, 100, alpha=0.001).round(3))
+    (0.813, 0.845)
     """
     h, t, a = _checked(successes, trials, alpha)
     if np.any(a > KT_ALPHA_MAX):
