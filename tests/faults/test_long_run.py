@@ -35,7 +35,7 @@ def test_twenty_seconds(tmp_path: Path) -> None:
     assert found["new_processes"] >= min(2, found["rounds"])  # where a round takes so long, the first is the last
     assert found["flat"]["handles"]
     assert found["flat"]["threads"]
-    assert found["growth"]["resident_mib"] < 64  # a few rounds: a leak of their size would be seen, a small one not
+    assert found["growth"]["resident_mib"] < 16  # a few rounds, in which caches still fill
 
 
 @pytest.mark.slow
