@@ -107,9 +107,7 @@ class Real:
 
 @pytest.fixture(scope="module", autouse=True)
 def real(folder: Path) -> Any:
-    path = toys.write_bundle(
-        folder / "b", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.6], classifier_cuts=[0.2, 0.25]
-    )
+    path = toys.two_levels(folder / "b", estimator_cut=0.6, classifier_cuts=(0.2, 0.25))
     fill_repository(path, folder / "repository", threads=1, batch_size=64, allow_seed=True)
     before = sys.modules.get("triton_python_backend_utils")
     sys.modules["triton_python_backend_utils"] = stand_in()

@@ -81,6 +81,13 @@ def write_bundle(
     return path
 
 
+def two_levels(path: Path, *, estimator_cut: float = 0.5, classifier_cuts: Sequence[float] = (0.3, 0.4)) -> Path:
+    """A bundle with two levels, 0.25 and 0.5, an expert each, and two classes."""
+    return write_bundle(
+        path, sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[estimator_cut], classifier_cuts=classifier_cuts
+    )
+
+
 def image(t: float, u: float) -> np.ndarray:
     """The input (t, u), float32 [1,1,2]."""
     return np.array([[[t, u]]], np.float32)

@@ -20,13 +20,7 @@ THREADS = 1
 @pytest.fixture(scope="session")
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two levels with an expert each."""
-    return toys.write_bundle(
-        tmp_path_factory.mktemp("toy") / "bundle",
-        sigmas=(0.25, 0.5),
-        sigma_e=0.5,
-        estimator_cuts=[0.6],
-        classifier_cuts=[0.2, 0.25],
-    )
+    return toys.two_levels(tmp_path_factory.mktemp("toy") / "bundle", estimator_cut=0.6, classifier_cuts=(0.2, 0.25))
 
 
 def adopt(source: Path, repository: Path, name: str, **parameters: str) -> Path:

@@ -17,13 +17,7 @@ from dualsmooth.cli import main
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toys.write_bundle(
-        tmp_path_factory.mktemp("cli") / "bundle",
-        sigmas=(0.25, 0.5),
-        sigma_e=0.5,
-        estimator_cuts=[0.5],
-        classifier_cuts=[0.3, 0.4],
-    )
+    return toys.two_levels(tmp_path_factory.mktemp("cli") / "bundle")
 
 
 @pytest.fixture

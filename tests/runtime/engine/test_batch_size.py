@@ -16,9 +16,7 @@ from dualsmooth.runtime.engine.batch_size import CANDIDATES, measured
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return toys.write_bundle(
-        tmp_path / "b", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.3, 0.4]
-    )
+    return toys.two_levels(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
