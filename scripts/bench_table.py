@@ -373,7 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = shlex.join(sys.argv[1:] if arguments is None else arguments)
     how = (
         f"`python scripts/bench_table.py {given}` on {cores()} cores ({processor()}), {platform.platform()}; "
-        f"onnxruntime {ds.load(SHIPPED_BUNDLE).engine.version}, torch {torch.__version__}, NumPy {np.__version__}; "
+        f"onnxruntime {onnxruntime.__version__}, torch {torch.__version__}, NumPy {np.__version__}; "
         f"{args.threads} threads each, batches of {args.batch} ({LARGE_BATCH} for ImageNet-size networks), "
         f"noise {args.noise}."
     )

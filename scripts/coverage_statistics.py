@@ -33,7 +33,7 @@ from dualsmooth.runtime.engine.lanes import Lanes, Started
 from dualsmooth.runtime.files import check_free
 from dualsmooth.runtime.noise import streams as noise_module
 from dualsmooth.runtime.noise.streams import GENERATORS, Noise, Seed
-from dualsmooth.runtime.smoothing.sampler import Job, Sampler, Voter
+from dualsmooth.runtime.smoothing.sampler import Job, Sampler, VotingEngine
 from dualsmooth.runtime.statistics import budgets as budgets_module
 from dualsmooth.runtime.statistics.bounds import Array, lower_bound
 from dualsmooth.runtime.statistics.certification import Terms, certification, settle
@@ -179,7 +179,7 @@ def count_errors(mode: Mode, alpha: float, count: int, seed: int) -> Counter[str
                 estimator_cuts=[c * STEP for c in scene.router], classifier_cuts=[c * STEP for c in scene.classes],
             )  # fmt: skip
             smoother = ds.load(bundle, threads=1)
-            voter: Voter = smoother.engine if mode.engine == ENGINES[1] else ClosedForm(scene, smoother.bundle)
+            voter: VotingEngine = smoother.engine if mode.engine == ENGINES[1] else ClosedForm(scene, smoother.bundle)
             rule = f"single:{scene.sigmas[0]!r}" if mode.rule == "single" else mode.rule
             terms = smoother.terms(alpha=alpha, budget=BUDGETS[mode.budget], rule=rule, route=mode.route)
             truths = [scene.truth(label, mode) for label in (0, 1)]

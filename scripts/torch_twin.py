@@ -90,7 +90,7 @@ def checked_twin(smoother: Smoother, model: BaseModel, width: int) -> Twin:
     members = [twin_of(smoother.bundle.path / name) for name in model.members]
     x = np.random.default_rng(0).normal(0.5, 0.7, (64, *smoother.bundle.input_shape)).astype(np.float32)
     for name, member in zip(model.members, members, strict=True):
-        theirs = smoother.engine._logits(name, x, 0.0, width)
+        theirs = smoother.engine.logits(name, x, 0.0, width)
         difference = np.abs(member(torch.from_numpy(x)).numpy() - theirs).max() / np.abs(theirs).max()
         if not difference <= PARITY:
             raise InputError(f"the twin of {name} differs from ONNX Runtime by {difference:.2g}; expected {PARITY:g}")

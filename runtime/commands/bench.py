@@ -23,6 +23,7 @@ from dualsmooth.runtime.bundle.reading import MANIFEST
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.commands.single_images import engine_of, engine_options
 from dualsmooth.runtime.engine.device import run_bound
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
@@ -112,6 +113,8 @@ def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
 def bare(smoother: Smoother) -> Loop:
     """The session of the same network alone, all threads on one noisy batch again and again: the engine without us."""
     bundle, engine, size = smoother.bundle, smoother.engine, smoother.batch_size
+    if not isinstance(engine, OnnxEngine):
+        raise InputError(f"{engine.name} has no session here; time a bundle")
     level = len(bundle.sigmas) // 2
     name = bundle.classifiers[level].members[0]
     if len(bundle.classifiers[level].members) > 1:
@@ -127,7 +130,7 @@ def bare(smoother: Smoother) -> Loop:
             if engine.xp is np:
                 session.run(["logits"], feed)
             else:
-                run_bound(session, batch, sigma, device="cuda", number=batch.device.id)
+                run_bound(session, batch, sigma, ("cuda", batch.device.id))
         return ceil(passes / size) * size
 
     return loop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ import numpy as np
 
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.engine.instruction_set import FEATURES, flags, has_int8, instruction_set
-from dualsmooth.runtime.engine.providers import clash, installed_wheels, ours, why_missing
+from dualsmooth.runtime.engine.providers import PROVIDERS
+from dualsmooth.runtime.engine.providers.cores import usable_cores
+from dualsmooth.runtime.engine.wheels import clash, installed_wheels, offered
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 from dualsmooth.runtime.noise.selftest import check_entropy, check_generator
 from dualsmooth.runtime.noise.streams import FLOAT, GENERATORS, LATTICE, Noise, Seed
@@ -82,11 +83,11 @@ def _providers() -> Finding:
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    usable = ours(available)
+    usable = offered(onnxruntime)
     if not usable:
         return Finding("providers", BAD, f"the engine offers {', '.join(available)}; dualsmooth uses none of them")
     text = f"{', '.join(usable)} (the engine offers {', '.join(available)})"
-    missing = {name: reason for name in usable if (reason := why_missing(name))}
+    missing = {name: reason for name in usable if (reason := PROVIDERS[name].why_missing())}
     if missing:
         reasons = "; ".join(f"{name} will not start: {reason}" for name, reason in missing.items())
         return Finding("providers", NOTE, f"{text}; {reasons}")
@@ -94,9 +95,8 @@ def _providers() -> Finding:
 
 
 def _processor() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = [f"{name} ({use})" for name, use in FEATURES.items() if name in flags()]
-    text = f"{cores} cores for this process; {', '.join(found) or 'no known vector extensions'}"
+    text = f"{usable_cores()} cores for this process; {', '.join(found) or 'no known vector extensions'}"
     text += f"; certificates name {instruction_set()}"
     if not has_int8():
         return Finding(

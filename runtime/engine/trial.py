@@ -19,11 +19,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dualsmooth.runtime.engine.providers import CPU, PROVIDERS, TENSORRT
+from dualsmooth.runtime.engine.instruction_set import flags
+from dualsmooth.runtime.engine.providers.cpu import Cpu
+from dualsmooth.runtime.engine.providers.provider import Provider
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.files import cache_folder
 
@@ -34,9 +35,6 @@ LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
 }
 """Graph optimisation, from most to least: our names and ONNX Runtime's."""
-SECONDS = {TENSORRT: 1800.0}
-"""How long a child may take for one graph, where that is not `DEFAULT_SECONDS`: TensorRT builds its engine."""
-DEFAULT_SECONDS = 300.0
 KNOWN = Path(__file__).resolve().parents[1] / "data"
 MOST_REMEMBERED = 1 << 20
 _CHILD = Path(__file__).with_name("trial_child.py")
@@ -50,24 +48,25 @@ def safe_level(
     rows: Sequence[int] = (1, 3),
     name: str = "",
     level: str = "all",
-    provider: str = CPU,
+    provider: Provider | None = None,
     options: Mapping[str, str] | None = None,
-    entries: Mapping[str, str] | None = None,
 ) -> str:
     """The first level of graph optimisation, from `level` on, at which ONNX Runtime opens and runs the file at `path`.
 
     `digest` stands for its contents, `shape` [C,H,W] for sizes that it leaves open, `rows` are the batches, `name` is
-    for messages. Where it fails in an orderly way at every level, that is `level`: who opens it then gets the engine's
-    own words. Where no Python can be started (a program that embeds one), nothing is tried. Raises `BundleError` where
-    the engine crashes, is killed or never ends.
+    for messages; `provider` (`Cpu()` by default) runs it, with `options` of its session. Where it fails in an orderly
+    way at every level, that is `level`: who opens it then gets the engine's own words. Where no Python can be started
+    (a program that embeds one), nothing is tried. Raises `BundleError` where the engine crashes, is killed or never
+    ends.
     """
     import onnxruntime
 
     if path.resolve().is_relative_to(KNOWN):
         return level
-    job: dict[str, Any] = {"ours": provider, "provider": PROVIDERS[provider], "shape": list(shape), "rows": list(rows)}
-    job |= {"options": dict(options or {}), "entries": dict(entries or {})}
-    facts = [digest, level, job, onnxruntime.__version__, _processor()]
+    on = provider or Cpu()
+    job: dict[str, Any] = {"ours": on.name if on.brings_libraries else "", "provider": on.onnxruntime_name}
+    job |= {"options": dict(options or {}), "entries": on.entries(), "shape": list(shape), "rows": list(rows)}
+    facts = [digest, level, job, onnxruntime.__version__, platform.machine(), sorted(flags())]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if found := _remembered(key):
         return found
@@ -75,10 +74,7 @@ def safe_level(
     try:
         for lower in list(LEVELS)[list(LEVELS).index(level) :]:
             try:
-                said = _child.ask(
-                    {**job, "path": str(path.absolute()), "level": LEVELS[lower]},
-                    SECONDS.get(provider, DEFAULT_SECONDS),
-                )
+                said = _child.ask({**job, "path": str(path.absolute()), "level": LEVELS[lower]}, on.seconds)
             except _Died as error:
                 death = death or str(error)
                 continue
@@ -88,24 +84,14 @@ def safe_level(
     except _NoChild:
         return level
     finally:
-        if provider != CPU:
+        if on.brings_libraries:
             _child.close()  # it would hold the device
     if death:
         raise BundleError(
-            f"{name or path}: ONNX Runtime {onnxruntime.__version__} {death} on this graph (provider {provider}), at "
+            f"{name or path}: ONNX Runtime {onnxruntime.__version__} {death} on this graph (provider {on.name}), at "
             "every level of graph optimisation; export it in another precision, or update onnxruntime"
         )
     return level
-
-
-@cache
-def _processor() -> str:
-    """The instruction set, as far as it is told: kernels and optimisations are chosen by it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("flags", "Features")):
-                return line
-    return f"{platform.machine()} {platform.processor()}"
 
 
 def _memory() -> Path:

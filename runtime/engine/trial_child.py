@@ -20,10 +20,11 @@ IDLE = 10.0
 
 def attempt(job: dict[str, Any]) -> None:
     """Open the graph at `path` as the job says and run it on batches of the sizes `rows`."""
-    if job["ours"] != "cpu":
-        from dualsmooth.runtime.engine.providers import onnxruntime_for
+    if job["ours"]:
+        from dualsmooth.runtime.engine.providers import PROVIDERS
+        from dualsmooth.runtime.engine.wheels import onnxruntime_for
 
-        onnxruntime_for(job["ours"])  # finds the libraries that the provider needs
+        onnxruntime_for(PROVIDERS[job["ours"]])  # finds the libraries that the provider needs
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, job["level"])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.bundle.reading import BaseModel, parse_manifest
+from dualsmooth.runtime.bundle.reading import parse_manifest
 from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
 from dualsmooth.runtime.noise.streams import Noise, Seed
@@ -66,13 +66,16 @@ def connect(
 
 
 class RemoteEngine(Engine):
-    """Stands for the server's engine; networks cannot be run from here."""
+    """Stands for the server's engine, whose name is the address; networks cannot be run from here."""
 
-    def __init__(self, provider: str, url: str) -> None:
-        self.provider, self.version, self.name, self._takes_sigma, self._url = provider, "", url, {}, url
+    def file_takes_sigma(self, name: str) -> bool:
+        raise self._elsewhere()
 
-    def _votes(self, model: BaseModel, batch: Pixels, sigma: float, width: int) -> npt.NDArray[np.int64]:
-        raise EngineError(f"the networks of {self._url} run on the server; load the bundle to use them here")
+    def logits(self, name: str, batch: Pixels, sigma: float, width: int) -> Pixels:
+        raise self._elsewhere()
+
+    def _elsewhere(self) -> EngineError:
+        return EngineError(f"the networks of {self.name} run on the server; load the bundle to use them here")
 
 
 class RemoteSmoother(Smoother):

@@ -9,12 +9,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from dualsmooth.runtime.bundle.reading import Bundle
-from dualsmooth.runtime.engine.engine import Engine
-from dualsmooth.runtime.engine.providers import EngineOptions
+from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
+from dualsmooth.runtime.engine.opening import check_batch_size, open_engine
+from dualsmooth.runtime.engine.providers import provider_of
+from dualsmooth.runtime.engine.providers.cpu import Cpu
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sync_folder, sync_tree
-from dualsmooth.runtime.smoothing.smoother import load
 
 TEMPLATES = Path(__file__).absolute().parents[2] / "triton_repo"
 ENGINES = ("in-process", "bls")
@@ -59,12 +60,13 @@ def fill_repository(
     out = Path(out)
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is unknown; expected {' or '.join(ENGINES)}")
-    EngineOptions.of(provider, provider_options)
-    tuned = {} if provider_options is None else dict(provider_options)
+    tuned = dict(provider_options or {})
+    provider_of(provider, tuned)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists; expected a new or empty folder for the model repository")
-    smoother = load(bundle, threads=threads, batch_size=batch_size)
-    files, batch_size = smoother.bundle, smoother.batch_size
+    check_batch_size(batch_size)
+    files = read_bundle(bundle)
+    local, batch_size = open_engine(files, Cpu(), threads=threads, batch_size=batch_size)
     values = {"engine": engine, "provider": provider, "threads": threads, "batch_size": batch_size}
     values["allow_seed"] = str(allow_seed).lower()
     values["provider_options"] = quoted(";".join(f"{name}={value}" for name, value in tuned.items()))
@@ -85,9 +87,7 @@ def fill_repository(
                 shutil.copyfile(files.path / file, work / name / "1" / "bundle" / file)
         for file, name in model_names(files).items():
             (work / name / "1").mkdir(parents=True)
-            (work / name / "config.pbtxt").write_text(
-                _base_config(files, smoother.engine, file, name, smoother.batch_size)
-            )
+            (work / name / "config.pbtxt").write_text(_base_config(files, local, file, name, batch_size))
             shutil.copyfile(files.path / file, work / name / "1" / "model.onnx")
         work.chmod(0o755)
         sync_tree(work)
@@ -110,7 +110,7 @@ def quoted(text: str) -> str:
     )
 
 
-def _base_config(bundle: Bundle, engine: Engine, file: str, name: str, batch_size: int) -> str:
+def _base_config(bundle: Bundle, engine: OnnxEngine, file: str, name: str, batch_size: int) -> str:
     """Batched dynamically, unless the network takes a scalar `sigma`: that cannot differ within a batch."""
     estimator = file in bundle.estimator.members
     shape = ", ".join(map(str, bundle.input_shape))

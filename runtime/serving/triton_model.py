@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime import strict_json
-from dualsmooth.runtime.bundle.reading import BaseModel, Bundle, read_bundle
-from dualsmooth.runtime.engine.engine import Engine, checked_logits, warm_up
-from dualsmooth.runtime.engine.providers import EngineOptions, parse_options
+from dualsmooth.runtime.bundle.reading import read_bundle
+from dualsmooth.runtime.engine.engine import Engine, warm_up
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
+from dualsmooth.runtime.engine.providers import parse_options, provider_of
+from dualsmooth.runtime.engine.providers.provider import Provider
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_line
-from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.noise.selftest import require_sound
 from dualsmooth.runtime.noise.streams import Noise
-from dualsmooth.runtime.serving.repository import model_names
+from dualsmooth.runtime.serving.bls_engine import BlsEngine, Call
 from dualsmooth.runtime.serving.service import Answer, Limits
 from dualsmooth.runtime.smoothing.smoother import Smoother
 
@@ -34,7 +35,6 @@ METRICS = {
     "lost": "Answers that could not be sent",
     "seconds": "Seconds from acceptance to answer, added up over requests",
 }
-Call = Callable[[str, Mapping[str, npt.NDArray[np.float32]]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class ServerOptions:
     """The string parameters of a model configuration."""
 
     engine: str
-    provider: str
-    provider_options: EngineOptions
+    provider: Provider
     threads: int
     batch_size: int
     manifest: str
@@ -64,12 +63,10 @@ class ServerOptions:
             raise InputError(f"config parameter engine is {given.get('engine')!r}; expected {IN_PROCESS} or {BLS}")
         if "manifest" not in given:
             raise InputError("config parameter manifest is missing; fill the repository with `dualsmooth triton`")
-        provider = given.get("provider", "cpu")
         tuned = parse_options([text for text in given.get("provider_options", "").split(";") if text.strip()])
         return cls(
             engine=given["engine"],
-            provider=provider,
-            provider_options=EngineOptions.of(provider, tuned),
+            provider=provider_of(given.get("provider", "cpu"), tuned),
             threads=number("threads", 0, 1024),
             batch_size=number("batch_size", 1, 65536),
             manifest=given["manifest"],
@@ -118,60 +115,12 @@ def open_smoother(version: Path, options: ServerOptions, call: Call) -> Smoother
     if options.engine == BLS:
         engine: Engine = BlsEngine(bundle, version.parents[1], call)
     else:
-        engine = Engine(
-            bundle,
-            options.provider,
-            threads=options.threads,
-            batch_size=options.batch_size,
-            options=options.provider_options,
-        )
+        engine = OnnxEngine(bundle, options.provider, threads=options.threads, batch_size=options.batch_size)
     smoother = Smoother(bundle, engine, batch_size=options.batch_size)
     if options.engine == IN_PROCESS:  # Triton's own models may still be loading
         for _ in warm_up(bundle, engine, options.batch_size):
             pass
     return smoother
-
-
-class BlsEngine(Engine):
-    """Base models that Triton owns: noisy batches go to `variance_estimator` and `classifier` on the same server.
-
-    The files in the repository must be the bundle's, by SHA-256, when the model loads.
-    """
-
-    def __init__(self, bundle: Bundle, repository: Path, call: Call) -> None:
-        self.provider, self.version, self.name = "triton", "", "triton onnxruntime backend"
-        self._call, self._models = call, model_names(bundle)
-        self._bundle, self._untried = bundle, set(self._models)
-        self._takes_sigma = {}
-        for file, model in self._models.items():
-            path = repository / model / "1" / "model.onnx"
-            if not path.is_file() or sha256_of(path) != bundle.files[file]:
-                raise BundleError(
-                    f"{path} is not the bundle's {file}; fill the repository again with `dualsmooth triton`"
-                )
-            self._takes_sigma[file] = 'name: "sigma"' in (repository / model / "config.pbtxt").read_text()
-
-    def _votes(
-        self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
-    ) -> npt.NDArray[np.int64]:
-        """As for any engine; what others check when they open a network is checked at its first votes, since Triton may
-        load it later."""
-        for name in self._untried.intersection(model.members):
-            if self._check_rows(name, self._bundle, width):
-                self._untried.remove(name)
-        return super()._votes(model, batch, sigma, width)
-
-    def _logits(self, name: str, batch: npt.NDArray[np.float32], sigma: float, width: int) -> npt.NDArray[np.float32]:
-        inputs = {"x": batch}
-        if self._takes_sigma[name]:
-            inputs["sigma"] = np.full(1, sigma, np.float32)
-        try:
-            logits = self._call(self._models[name], inputs)
-        except Exception as error:
-            raise EngineError(
-                f"{self._models[name]} failed on the server ({one_line(error)}); no certificate is issued"
-            ) from error
-        return checked_logits(name, logits, len(batch), width)
 
 
 def outputs(answer: Answer | None, instance: str = "") -> dict[str, npt.NDArray[Any]]:

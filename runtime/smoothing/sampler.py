@@ -29,7 +29,7 @@ PATIENCE = 3
 """How many batches a group may be passed over where jobs take turns."""
 
 
-class Voter(Protocol):
+class VotingEngine(Protocol):
     """What the driver needs of an engine. `xp`: the array module of its batches."""
 
     xp: Any
@@ -90,7 +90,7 @@ class Sampler:
     def __init__(
         self,
         bundle: Bundle,
-        engine: Voter,
+        engine: VotingEngine,
         *,
         batch_size: int = 256,
         in_flight: int = 16,

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
 from dualsmooth.runtime.datasets.single_images import checked_image
-from dualsmooth.runtime.engine.batch_size import AUTO, best_batch_size
-from dualsmooth.runtime.engine.engine import Engine, warm_up
-from dualsmooth.runtime.engine.providers import EngineOptions, keeps_shape
+from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.opening import check_batch_size, open_engine
+from dualsmooth.runtime.engine.providers import provider_of
 from dualsmooth.runtime.errors import BundleError, CertificateError, InputError
 from dualsmooth.runtime.noise.streams import LATTICE, Noise, Seed, require_lattice
 from dualsmooth.runtime.smoothing.certificate import Artefact, Certificate, Prediction, bound
@@ -42,24 +42,15 @@ def load(
     """Read and check the bundle at `path`, and open its networks on `provider`.
 
     `threads`: of the engine; 0: the cores of this process.
-    `provider`: `cpu`, `cuda`, `tensorrt` or `openvino`; `provider_options`: see `EngineOptions`, e.g.
-    `{"arena": False}`.
+    `provider`: `cpu`, `cuda`, `tensorrt` or `openvino`; `provider_options`: those of its class in
+    `runtime/engine/providers/`, e.g. `{"arena": False}`.
     `batch_size`: passes in one call of the engine; `auto`: measured once on this machine and remembered.
     Raises `BundleError`, `ProviderError` or `InputError`.
     """
-    options = EngineOptions.of(provider, provider_options)
-    if not (batch_size == AUTO or (type(batch_size) is int and 1 <= batch_size <= 65536)):
-        raise InputError(f"batch_size is {batch_size!r}; expected 1 to 65536, or {AUTO!r}")
+    on = provider_of(provider, provider_options)
+    check_batch_size(batch_size)
     bundle = read_bundle(path)
-
-    def opened(size: int) -> Engine:
-        return Engine(bundle, provider, threads=threads, batch_size=size, options=options)
-
-    size = batch_size if isinstance(batch_size, int) else best_batch_size(bundle, opened, (threads, options))
-    engine = opened(size)
-    if keeps_shape(provider, options):
-        for _ in warm_up(bundle, engine, size):
-            pass
+    engine, size = open_engine(bundle, on, threads=threads, batch_size=batch_size)
     return Smoother(bundle, engine, batch_size=size)
 
 

@@ -16,7 +16,7 @@ import dualsmooth.export.bundle as bundles
 from dualsmooth.export import Ensemble, export_bundle
 from dualsmooth.export.bundle import serialise, write_bundle
 from dualsmooth.runtime.bundle.reading import BaseModel, read_bundle
-from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import BundleError, InputError
 
 Make = Callable[..., nn.Module]
@@ -159,7 +159,7 @@ def test_a_module_that_wants_sigma_gets_it(tmp_path: Path) -> None:
     path.write_bytes(half_space())
     settings = {**COMMON, "classes": ("a", "b")}
     bundle = export_bundle(tmp_path / "b", estimator=path, classifiers=[Conditional()] * 2, **settings)
-    engine = Engine(bundle)
+    engine = OnnxEngine(bundle)
     (model,) = set(bundle.classifiers)
     assert engine.takes_sigma(model)
     assert not engine.takes_sigma(bundle.estimator)
@@ -181,7 +181,7 @@ def test_ensembles_and_experts_of_files(tmp_path: Path) -> None:
     assert len(bundle.classifiers[0].members) == 3
     assert bundle.classifiers[1].members == (bundle.classifiers[0].members[1],)
     assert bundle.estimator.members == ("estimator.onnx",)
-    engine = Engine(bundle)
+    engine = OnnxEngine(bundle)
     batch = np.stack([np.full((1, 6, 6), level, np.float32) for level in (0.1, 0.3, 0.6)])
     assert engine.votes(bundle.classifiers[0], batch, 0.25, 2).tolist() == [0, 0, 1]
     for consensus in (-1, 4):
@@ -206,7 +206,7 @@ def test_large_weights_lie_beside_the_graph(tmp_path: Path) -> None:
     assert sorted(apart.files) == ["classifier.data", "classifier.onnx", "estimator.data", "estimator.onnx"]
     assert (apart.path / "estimator.onnx").stat().st_size < (whole.path / "estimator.onnx").stat().st_size
     batch = np.random.default_rng(1).random((64, 1, 6, 6), np.float32)
-    votes = [Engine(b).votes(b.estimator, batch, 1.0, 2).tolist() for b in (apart, whole)]
+    votes = [OnnxEngine(b).votes(b.estimator, batch, 1.0, 2).tolist() for b in (apart, whole)]
     assert votes[0] == votes[1]
     (apart.path / "estimator.data").write_bytes(bytes(36 * 36 * 4))
     with pytest.raises(BundleError, match="altered"):

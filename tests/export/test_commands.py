@@ -13,7 +13,7 @@ from dualsmooth.cli import main
 from dualsmooth.export.checks.agreement import FLOORS
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.training.networks.architectures import architecture
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_onnx_files_with_normalisation(tmp_path: Path, monkeypatch: pytest.Monke
     assert one.provenance["export"]["created"] == "1970-01-01T00:00:00+00:00"
     assert one.files == read_bundle(tmp_path / "two").files
     x = np.random.default_rng(0).random((16, 1, 28, 28), np.float32)
-    plain, wrapped = Engine(read_bundle(SHIPPED_BUNDLE)), Engine(one)
+    plain, wrapped = OnnxEngine(read_bundle(SHIPPED_BUNDLE)), OnnxEngine(one)
     shipped = read_bundle(SHIPPED_BUNDLE)
     expected = plain.votes(shipped.classifiers[2], (x - 0.5) / 0.5, 1.0, 10)
     np.testing.assert_array_equal(wrapped.votes(one.classifiers[2], x, 1.0, 10), expected)

@@ -13,7 +13,7 @@ import torch
 from dualsmooth.export import export_run
 from dualsmooth.export.commands import register
 from dualsmooth.runtime.bundle.reading import read_bundle
-from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.training import Config, load_run
@@ -61,7 +61,7 @@ def test_the_bundle_runs_and_says_how_it_was_made(
     assert bundle.provenance["export"]["command"].startswith("dualsmooth ")
     assert bundle.provenance["config"]["sigmas"] == [0.25, 0.5]
     x = np.random.default_rng(0).standard_normal((5, 1, 8, 8), np.float32)
-    votes = Engine(bundle).votes(bundle.classifiers[0], x, 0.25, 3)
+    votes = OnnxEngine(bundle).votes(bundle.classifiers[0], x, 0.25, 3)
     with torch.no_grad():
         expected = load_run(trained).classifiers[0](torch.from_numpy(x)).argmax(1).numpy()
     np.testing.assert_array_equal(votes, expected)

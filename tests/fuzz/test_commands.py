@@ -37,16 +37,16 @@ class Real:
 
 
 def limited(engine: Any) -> Callable[..., Any]:
-    """The engine's votes, up to `PASSES` of one input."""
-    real = engine._votes
+    """The engine's logits, up to `PASSES` of one input."""
+    real = engine.logits
 
-    def votes(self: Any, model: Any, batch: Any, sigma: float, width: int) -> Any:
+    def logits(self: Any, name: str, batch: Any, sigma: float, width: int) -> Any:
         Real.passes += len(batch)  # type: ignore[attr-defined]
         if Real.passes > PASSES:  # type: ignore[attr-defined]
             raise InputError("so many passes are not drawn here")
-        return real(self, model, batch, sigma, width)
+        return real(self, name, batch, sigma, width)
 
-    return votes
+    return logits
 
 
 def refusing(kind: type[Exception]) -> Callable[..., Any]:
@@ -67,7 +67,7 @@ def real(folder: Path) -> Any:
     from dualsmooth.runtime.commands import doctor
     from dualsmooth.runtime.commands import single_images as commands
     from dualsmooth.runtime.datasets import dataset as datasets
-    from dualsmooth.runtime.engine import engine
+    from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
     from dualsmooth.runtime.serving import wire
 
     make_work(folder / "work")
@@ -80,7 +80,7 @@ def real(folder: Path) -> Any:
     Real.parsers = dict(chosen.choices)
     found = doctor.examine()
     patch = pytest.MonkeyPatch()
-    patch.setattr(engine.Engine, "_votes", limited(engine.Engine))
+    patch.setattr(OnnxEngine, "logits", limited(OnnxEngine))
     patch.setattr(commands, "examine", lambda: found)
     patch.setattr(commands, "run_demo", lambda out, **_: None)
     patch.setattr(dataset_commands, "plot_curves", lambda curves, out, **_: out)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import dualsmooth as ds
 from dualsmooth.runtime.datasets.dataset import load_dataset
-from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
+from dualsmooth.runtime.engine.providers import provider_of
 from dualsmooth.runtime.noise.streams import Seed, parse_noise
 from dualsmooth.runtime.serving.service import Limits
 from dualsmooth.runtime.serving.triton_model import ServerOptions
@@ -112,7 +113,7 @@ def test_parameters_of_a_server(given: dict[str, str], good: bool) -> None:
     share=0.1,
 )
 def test_providers_and_threads(provider: str, threads: Any) -> None:
-    engine = attempt(Engine, Real.bundle, provider, threads=threads)
+    engine = attempt(OnnxEngine, Real.bundle, attempt(provider_of, provider), threads=threads)
     assert engine.provider == "cpu"
     assert threads in (0, 1, 2)
 

@@ -15,9 +15,9 @@ import dualsmooth as ds
 from dualsmooth.cli import main
 from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.serving.bls_engine import BlsEngine
 from dualsmooth.runtime.serving.repository import fill_repository, model_names, quoted
 from dualsmooth.runtime.serving.triton_model import (
-    BlsEngine,
     ServerOptions,
     check_tensors,
     open_smoother,
@@ -121,7 +121,7 @@ def test_options_of_the_provider(tmp_path: Path, toy_bundle: Path) -> None:
     assert main([*command, "--provider-option", "arena=off"]) == 0
     config = (tmp_path / "r" / "dual_smoothing" / "config.pbtxt").read_text()
     text = config.split('key: "provider_options" value { string_value: "')[1].split('"')[0]
-    read = options_of(tmp_path / "r", provider_options=text).provider_options
+    read = options_of(tmp_path / "r", provider_options=text).provider
     assert (read.spinning, read.arena) == (False, False)
     with pytest.raises(ds.InputError, match="provider cpu has no option 'speed'"):
         options_of(tmp_path / "r", provider_options="speed=high")

@@ -29,14 +29,14 @@ class Gate:
     def __init__(self, smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
         self.turns = threading.Semaphore(0)
-        real = smoother.engine._votes
+        real = smoother.engine.logits
 
-        def votes(model: Any, batch: Any, sigma: float, width: int) -> Any:
+        def logits(name: str, batch: Any, sigma: float, width: int) -> Any:
             assert self.turns.acquire(timeout=60)
             self.sizes.append(len(batch))
-            return real(model, batch, sigma, width)
+            return real(name, batch, sigma, width)
 
-        monkeypatch.setattr(smoother.engine, "_votes", votes)
+        monkeypatch.setattr(smoother.engine, "logits", logits)
 
     def open(self, turns: int = 1_000_000) -> None:
         self.turns.release(turns)
@@ -138,14 +138,14 @@ def test_a_full_server_refuses_before_sampling(smoother: ds.Smoother, monkeypatc
 
 
 def test_a_failed_batch_fails_its_own_requests_only(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = smoother.engine._votes
+    real = smoother.engine.logits
 
-    def votes(model: Any, batch: Any, sigma: float, width: int) -> Any:
+    def logits(name: str, batch: Any, sigma: float, width: int) -> Any:
         if (batch[:, 0, 0, 0] > 50).any():
             raise ds.EngineError("no")
-        return real(model, batch, sigma, width)
+        return real(name, batch, sigma, width)
 
-    monkeypatch.setattr(smoother.engine, "_votes", votes)
+    monkeypatch.setattr(smoother.engine, "logits", logits)
     monkeypatch.setattr(smoother, "check_image", lambda image, noise=None: image)
     smoother.batch_size = 1  # so that no batch is shared
     service = Service(smoother, Limits(allow_seed=True))
@@ -172,10 +172,10 @@ def test_closing_fails_what_is_open(smoother: ds.Smoother, monkeypatch: pytest.M
 
 
 def test_an_unexpected_error_fails_all_and_is_seen(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
-    def votes(*_: Any) -> Any:
+    def logits(*_: Any) -> Any:
         raise MemoryError("gone")
 
-    monkeypatch.setattr(smoother.engine, "_votes", votes)
+    monkeypatch.setattr(smoother.engine, "logits", logits)
     service, reply = Service(smoother, Limits(allow_seed=True)), Collected()
     service.submit(IMAGE, ASK, reply)
     assert reply.done.wait(60)

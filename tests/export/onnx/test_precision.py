@@ -14,7 +14,7 @@ from dualsmooth.export.checks.agreement import FLOORS, Pictures, agreement, chec
 from dualsmooth.export.onnx.precision import emulated, to_half, to_int8
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.graphs.admission import check_model
 from dualsmooth.runtime.graphs.model import parse_model
@@ -133,7 +133,7 @@ def test_a_bundle_says_how_it_was_measured(tmp_path: Path, pictures: Pictures) -
     assert report["images"] == "shipped"
     assert report["floor"] == FLOORS["int8"]
     batch = pictures.noisy([0.25])[0][0]
-    assert Engine(bundle).votes(bundle.estimator, batch, 1.0, 3).shape == (len(batch),)
+    assert OnnxEngine(bundle).votes(bundle.estimator, batch, 1.0, 3).shape == (len(batch),)
 
 
 def test_below_the_floor_nothing_is_exported_unless_forced(tmp_path: Path, pictures: Pictures) -> None:

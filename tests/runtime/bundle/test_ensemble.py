@@ -11,7 +11,7 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.reading import BaseModel
-from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 
 CUTS = (0.2, 0.3, 0.7)
 
@@ -35,22 +35,22 @@ def ensemble_bundle(path: Path, consensus: int) -> ds.Bundle:
 @pytest.mark.parametrize(("consensus", "expected"), [(0, [0, 0, 1, 1]), (2, [0, 0, 1, 1]), (1, [0, 1, 1, 1])])
 def test_votes_follow_the_definition(tmp_path, consensus, expected) -> None:
     # mean cut 0.4; with K = 2 members 0 and 1 agree outside of [0.2, 0.3); with K = 1 member 0 decides alone
-    engine = Engine(ensemble_bundle(tmp_path / "b", consensus))
+    engine = OnnxEngine(ensemble_bundle(tmp_path / "b", consensus))
     batch = np.array([[[[t, 0]]] for t in (0.1, 0.25, 0.45, 0.9)], np.float32)
     model = BaseModel(tuple(f"member_{i}.onnx" for i in range(3)), consensus)
     assert engine.votes(model, batch, 0.25, 2).tolist() == expected
 
 
 def test_consensus_skips_members_that_cannot_matter(tmp_path, monkeypatch) -> None:
-    engine = Engine(ensemble_bundle(tmp_path / "b", 2))
+    engine = OnnxEngine(ensemble_bundle(tmp_path / "b", 2))
     seen: dict[str, int] = {}
-    plain = engine._logits
+    plain = engine.logits
 
     def counting(name, batch, sigma, width):
         seen[name] = seen.get(name, 0) + len(batch)
         return plain(name, batch, sigma, width)
 
-    monkeypatch.setattr(engine, "_logits", counting)
+    monkeypatch.setattr(engine, "logits", counting)
     batch = np.array([[[[t, 0]]] for t in (0.1, 0.25, 0.45, 0.9)], np.float32)
     engine.votes(BaseModel(("member_0.onnx", "member_1.onnx", "member_2.onnx"), 2), batch, 0.25, 2)
     assert seen == {"member_0.onnx": 4, "member_1.onnx": 4, "member_2.onnx": 1}

@@ -13,9 +13,12 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.engine import device as cuda
-from dualsmooth.runtime.engine.engine import Engine
-from dualsmooth.runtime.engine.providers import EngineOptions
+from dualsmooth.runtime.engine.device import run_bound
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
+from dualsmooth.runtime.engine.providers import nvidia
+from dualsmooth.runtime.engine.providers.cpu import Cpu
+from dualsmooth.runtime.engine.providers.cuda import Cuda
+from dualsmooth.runtime.engine.providers.openvino import OpenVino
 from dualsmooth.runtime.noise.streams import Noise, Seed, add_noise
 from dualsmooth.runtime.statistics.votes import Stream
 
@@ -23,7 +26,7 @@ STREAM = Stream("classifier", 0, "estimation")
 
 
 def make(path: Path) -> Path:
-    return toys.write_bundle(path, sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.3, 0.4])
+    return toys.two_levels(path)
 
 
 def test_a_bound_batch_gives_the_same_logits(tmp_path: Path) -> None:
@@ -31,7 +34,7 @@ def test_a_bound_batch_gives_the_same_logits(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(make(tmp_path / "b") / "classifier_0.onnx"))
     batch = np.random.default_rng(0).standard_normal((9, 1, 1, 2), np.float32)
     for rows in (9, 4, 1):
-        bound = cuda.run_bound(session, batch[:rows], None, device="cpu", number=0)
+        bound = run_bound(session, batch[:rows], None, ("cpu", 0))
         assert np.array_equal(bound, session.run(None, {"x": batch[:rows]})[0])
 
 
@@ -73,27 +76,27 @@ def test_a_smoother_with_device_batches_gives_the_same_certificate(
     plain = smoother.certify(image, budget=budget, seed=1)
     shapes = []
 
-    def bound(session: Any, batch: Any, sigma: Any, *, device: str, number: int) -> Any:
+    def bound(session: Any, batch: Any, sigma: Any, location: tuple[str, int]) -> Any:
         assert type(batch) is Device
         shapes.append(batch.shape)
         return session.run(None, {"x": np.asarray(batch)})[0]
 
-    monkeypatch.setattr("dualsmooth.runtime.engine.engine.run_bound", bound)
+    monkeypatch.setattr("dualsmooth.runtime.engine.onnx_engine.run_bound", bound)
     smoother.engine.xp, smoother.engine._fixed = FakeCupy(), 64
     assert smoother.certify(image, budget=budget, seed=1).to_json() == plain.to_json()
     assert set(shapes) == {(64, 1, 1, 2)}
 
 
 def test_cupy_is_used_for_cuda_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "find_spec", lambda name: object())
-    assert cuda.array_module("cpu", EngineOptions()) is np
-    assert cuda.array_module("openvino", EngineOptions()) is np
+    monkeypatch.setattr(nvidia, "find_spec", lambda name: object())
+    assert Cpu().array_module() is np
+    assert OpenVino().array_module() is np
     broken = SimpleNamespace(cuda=SimpleNamespace(Device=lambda number: 1 / 0))
-    monkeypatch.setattr(cuda, "import_module", lambda name: broken)
+    monkeypatch.setattr(nvidia, "import_module", lambda name: broken)
     with pytest.raises(ds.ProviderError, match=r"CuPy does not work \(division by zero\).*pip install cupy-cuda"):
-        cuda.array_module("cuda", EngineOptions())
-    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
-    assert cuda.array_module("cuda", EngineOptions()) is np
+        Cuda().array_module()
+    monkeypatch.setattr(nvidia, "find_spec", lambda name: None)
+    assert Cuda().array_module() is np
 
 
 def test_on_a_real_device(tmp_path: Path) -> None:
@@ -102,11 +105,11 @@ def test_on_a_real_device(tmp_path: Path) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("needs onnxruntime-gpu and a CUDA device")
     bundle = ds.read_bundle(make(tmp_path / "b"))
-    gpu, noise = Engine(bundle, "cuda", batch_size=64), Noise("float", "Philox4x32")
+    gpu, noise = OnnxEngine(bundle, Cuda(), batch_size=64), Noise("float", "Philox4x32")
     out = cupy.empty((50, 1, 1, 2), np.float32)
     add_noise(Seed.make(1, noise).generator(STREAM), toys.image(0.6, 0.2), 0.5, out, xp=cupy)
     model = bundle.classifiers[0]
     host = np.empty((50, 1, 1, 2), np.float32)
     add_noise(Seed.make(1, noise).generator(STREAM), toys.image(0.6, 0.2), 0.5, host)
     assert np.allclose(cupy.asnumpy(out), host, atol=1e-5)
-    assert (gpu.votes(model, out, 0.5, 2) == Engine(bundle).votes(model, cupy.asnumpy(out), 0.5, 2)).all()
+    assert (gpu.votes(model, out, 0.5, 2) == OnnxEngine(bundle).votes(model, cupy.asnumpy(out), 0.5, 2)).all()

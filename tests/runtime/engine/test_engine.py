@@ -19,15 +19,18 @@ from onnx import TensorProto, helper
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
-from dualsmooth.runtime.engine.engine import Engine, warm_up
-from dualsmooth.runtime.engine.providers import PROVIDERS, EngineOptions
+from dualsmooth.runtime.engine.engine import warm_up
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
+from dualsmooth.runtime.engine.providers import PROVIDERS, provider_of
 
 CLASSIFIER = BaseModel(("classifier_0.onnx",))
-PROVIDER = "openvino" if PROVIDERS["openvino"] in onnxruntime.get_available_providers() else "cpu"
+PROVIDER = "openvino" if PROVIDERS["openvino"].onnxruntime_name in onnxruntime.get_available_providers() else "cpu"
+
+ON = provider_of(PROVIDER)
 
 
-def opened(path: Path, **options: Any) -> Engine:
-    return Engine(ds.read_bundle(path), PROVIDER, threads=1, **options)
+def opened(path: Path, **options: Any) -> OnnxEngine:
+    return OnnxEngine(ds.read_bundle(path), provider_of(PROVIDER, options), threads=1)
 
 
 def make(path: Path) -> Path:
@@ -148,7 +151,7 @@ def test_networks_that_mix_the_rows_of_a_batch_are_refused(tmp_path: Path, graph
 def test_graphs_that_do_not_fit_are_refused(tmp_path: Path, graph: bytes) -> None:
     replace(make(tmp_path / "b"), graph)
     with pytest.raises(ds.BundleError, match=r"classifier_0\.onnx") as caught:
-        Engine(ds.read_bundle(tmp_path / "b"))
+        OnnxEngine(ds.read_bundle(tmp_path / "b"))
     assert "\n" not in str(caught.value)
 
 
@@ -191,24 +194,24 @@ def test_a_file_that_changes_after_the_check_is_refused(tmp_path: Path) -> None:
     bundle = ds.read_bundle(make(tmp_path / "b"))
     (tmp_path / "b" / "classifier_0.onnx").write_bytes(toys.steps_onnx(0, [0.9, 0.95]))
     with pytest.raises(ds.BundleError, match="changed"):
-        Engine(bundle)
+        OnnxEngine(bundle)
 
 
 def test_unknown_providers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ds.InputError, match="unknown"):
-        Engine(ds.read_bundle(make(tmp_path / "b")), "abacus")
+        ds.load(make(tmp_path / "b"), "abacus")
 
 
 def test_missing_engine_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ds.ProviderError, match="pip install"):
-        Engine(ds.read_bundle(make(tmp_path / "b")))
+        OnnxEngine(ds.read_bundle(make(tmp_path / "b")))
 
 
 def test_the_provider_that_was_asked_for_runs(tmp_path: Path) -> None:
     engine = opened(make(tmp_path / "b"))
     assert engine.provider == PROVIDER
-    assert engine._sessions["estimator.onnx"].get_providers()[0] == PROVIDERS[PROVIDER]
+    assert engine._sessions["estimator.onnx"].get_providers()[0] == ON.onnxruntime_name
     assert engine.name.startswith(f"onnxruntime {onnxruntime.__version__}")
     assert ("float layers in fp32" in engine.name) == (PROVIDER == "openvino")
 
@@ -256,7 +259,7 @@ def test_certificates_of_this_provider_verify(tmp_path: Path, precision: str) ->
     smoother.replay(ds.Certificate.from_json(cert.to_json()), image)
 
 
-def lose(engine: Engine, name: str, after: int) -> None:
+def lose(engine: OnnxEngine, name: str, after: int) -> None:
     """Let a session report the CPU provider, as after a fallback, from its `after`-th run on."""
     session, runs = engine._sessions[name], 0
 
@@ -266,7 +269,7 @@ def lose(engine: Engine, name: str, after: int) -> None:
         return session.run(outputs, feed)
 
     def providers() -> list[str]:
-        return ["FallbackExecutionProvider" if runs >= after else PROVIDERS[PROVIDER]]
+        return ["FallbackExecutionProvider" if runs >= after else ON.onnxruntime_name]
 
     engine._sessions[name] = SimpleNamespace(run=run, get_providers=providers)
 
@@ -281,9 +284,9 @@ def test_a_provider_that_is_lost_during_a_run_ends_it(tmp_path: Path, after: int
     assert done == []
 
 
-def padded(bundle: Bundle, fixed: int) -> tuple[Engine, list[np.ndarray]]:
+def padded(bundle: Bundle, fixed: int) -> tuple[OnnxEngine, list[np.ndarray]]:
     """An engine that fills batches up, and the batches that its session sees."""
-    engine, seen = Engine(bundle, PROVIDER, threads=1), []
+    engine, seen = OnnxEngine(bundle, ON, threads=1), []
     session = engine._sessions["classifier_0.onnx"]
 
     def run(outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
@@ -327,7 +330,7 @@ def test_options_do_not_change_votes(tmp_path: Path) -> None:
     path = make(tmp_path / "b")
     batch = np.random.default_rng(0).uniform(-1, 1, (100, 1, 1, 2)).astype(np.float32)
     given = {"arena": False, "spinning": True} if PROVIDER == "cpu" else {"streams": 2}
-    engine = opened(path, options=EngineOptions.of(PROVIDER, given))
+    engine = opened(path, **given)
     assert (engine.votes(CLASSIFIER, batch, 0.25, 3) == opened(path).votes(CLASSIFIER, batch, 0.25, 3)).all()
 
 
@@ -336,7 +339,7 @@ def test_parts_of_a_batch_that_run_side_by_side_change_no_vote(tmp_path: Path, r
     bundle = ds.read_bundle(make(tmp_path / "b"))
     batch = np.random.default_rng(0).uniform(-1, 1, (rows, 1, 1, 2)).astype(np.float32)
     expected = opened(bundle.path).votes(CLASSIFIER, batch, 0.25, 3)
-    engine = Engine(bundle, PROVIDER, threads=2)
+    engine = OnnxEngine(bundle, ON, threads=2)
     seen, session = [], engine._sessions["classifier_0.onnx"]
 
     def run(outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
@@ -352,7 +355,7 @@ def test_parts_of_a_batch_that_run_side_by_side_change_no_vote(tmp_path: Path, r
 @pytest.mark.parametrize("bad", [0, 255])
 def test_a_part_that_fails_is_a_failure_of_the_batch(tmp_path: Path, bad: int) -> None:
     replace(make(tmp_path / "b"), node_graph([FLAT, N("Log", ["f"], ["l"]), N("MatMul", ["l", "w"], ["logits"])]))
-    engine = Engine(ds.read_bundle(tmp_path / "b"), PROVIDER, threads=2)
+    engine = OnnxEngine(ds.read_bundle(tmp_path / "b"), ON, threads=2)
     batch = np.full((256, 1, 1, 2), 0.5, np.float32)
     assert len(engine.votes(CLASSIFIER, batch, 0.25, 3)) == 256
     batch[bad] = -1
@@ -362,11 +365,11 @@ def test_a_part_that_fails_is_a_failure_of_the_batch(tmp_path: Path, bad: int) -
 
 def test_one_caller_alone_gets_all_threads(tmp_path: Path) -> None:
     """What the bench compares with: the session as it is without us."""
-    engine = Engine(ds.read_bundle(make(tmp_path / "b")), PROVIDER, threads=2)
+    engine = OnnxEngine(ds.read_bundle(make(tmp_path / "b")), ON, threads=2)
     threads = [s.get_session_options().intra_op_num_threads for s in (
         engine._sessions["classifier_0.onnx"], engine.session("classifier_0.onnx"))]  # fmt: skip
     assert threads == [1, 2]
-    assert engine.session("classifier_0.onnx").get_providers()[0] == PROVIDERS[PROVIDER]
+    assert engine.session("classifier_0.onnx").get_providers()[0] == ON.onnxruntime_name
 
 
 @pytest.mark.parametrize("threads", [-1, 1025, 10**30, 1.5])

@@ -13,6 +13,7 @@ from toys import SHAPE, steps_onnx, write_bundle
 import dualsmooth as ds
 from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
 from dualsmooth.runtime.engine import trial
+from dualsmooth.runtime.engine.providers.cpu import Cpu
 from dualsmooth.runtime.engine.trial import LEVELS, safe_level
 
 BAD_CHILD = """
@@ -98,7 +99,7 @@ def test_what_fails_in_an_orderly_way_is_left_to_the_engine(
 
 def test_what_never_ends_is_one_line(graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     behave(monkeypatch, tmp_path, "time.sleep(60)")
-    monkeypatch.setattr(trial, "DEFAULT_SECONDS", 0.2)
+    monkeypatch.setattr(Cpu, "seconds", 0.2)
     with pytest.raises(ds.BundleError, match=r"does not come to an end within 0.2 s"):
         tried(graph)
 

@@ -21,7 +21,7 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.engine.providers import EngineOptions
+from dualsmooth.runtime.engine.providers.cpu import Cpu
 from dualsmooth.runtime.errors import BundleError, DualSmoothError, EngineError
 from dualsmooth.runtime.noise.forks import ForkLock, forks
 from dualsmooth.runtime.smoothing.smoother import Smoother
@@ -36,13 +36,7 @@ IMAGES = [toys.image(0.5 + i / 40, 0.3 + i / 20) for i in range(8)]
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toys.write_bundle(
-        tmp_path_factory.mktemp("forks") / "bundle",
-        sigmas=(0.25, 0.5),
-        sigma_e=0.5,
-        estimator_cuts=[0.5],
-        classifier_cuts=[0.5, 0.4],
-    )
+    return toys.two_levels(tmp_path_factory.mktemp("forks") / "bundle", classifier_cuts=(0.5, 0.4))
 
 
 @pytest.fixture(scope="module")
@@ -191,9 +185,11 @@ print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert (done.stdout, done.stderr, done.returncode) == ("child 3\n", "", 0)
 
 
-def test_a_provider_that_does_not_survive_a_fork_is_refused_in_one_line(path: Path) -> None:
+def test_a_provider_that_does_not_survive_a_fork_is_refused_in_one_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = ds.load(path)
-    other.engine.provider = "openvino"  # its sessions, like those of every other provider, are not opened again
+    monkeypatch.setattr(Cpu, "survives_fork", False)  # as of every other provider: sessions are not opened again
     said = in_child(lambda: certify(other))
     assert said.startswith("ProviderError: provider cpu was started before this process was forked")
     assert "spawn" in said
@@ -206,7 +202,8 @@ def test_a_copy_opens_the_bundle_again(path: Path, how: str) -> None:
     other = pickle.loads(pickle.dumps(own)) if how == "pickle" else copy.deepcopy(own)
     assert other.engine is not own.engine
     assert other.batch_size == 64
-    assert other.engine._options == EngineOptions.of("cpu", {"arena": False})
+    assert other.engine.settings() == own.engine.settings()
+    assert other.engine.settings()["provider_options"] == {"arena": False}
     own.close()
     assert certify(other) == certify(ds.load(path))
 

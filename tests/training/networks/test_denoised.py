@@ -10,7 +10,7 @@ import torch
 
 from dualsmooth.export import export_bundle, to_onnx
 from dualsmooth.export.checks.parity import TOLERANCE, check_parity
-from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.training import Config, load_run, train
 from dualsmooth.training.data import TrainingData, load_training_data
@@ -91,7 +91,7 @@ def test_one_graph_takes_the_level_and_gives_the_logits_of_torch_at_each(tmp_pat
         tmp_path / "bundle", estimator=estimator, classifiers=[network] * 3, sigmas=levels, sigma_e=1.0,
         classes=["a", "b", "c"], input_shape=SHAPE,
     )  # fmt: skip
-    engine, x = Engine(bundle), np.random.default_rng(0).random((5, *SHAPE), np.float32)
+    engine, x = OnnxEngine(bundle), np.random.default_rng(0).random((5, *SHAPE), np.float32)
     assert engine.takes_sigma(bundle.classifiers[0])
     for level in levels:
         expected = network(torch.from_numpy(x), torch.tensor(level)).argmax(1)
