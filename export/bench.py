@@ -16,7 +16,7 @@ from torch import nn
 from dualsmooth.export.bundle import export_bundle
 from dualsmooth.export.checks.agreement import Pictures
 from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.networks.models import ModelSpec, build, initialise
 from dualsmooth.training.networks.zoo import IMAGENET

@@ -33,8 +33,8 @@ from onnx import TensorProto, helper, numpy_helper
 import dualsmooth as ds
 from dualsmooth.export import bench as networks
 from dualsmooth.runtime.bundle.describing import describe
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.commands.bench import BARE, OURS, PYTORCH, Comparison, Loop, bare, compare, ours, table
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.engine.batch_size import CANDIDATES, processor
 from dualsmooth.runtime.files import write_atomically

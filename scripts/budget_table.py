@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import dualsmooth as ds
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.evaluation.forecast import plan
 from dualsmooth.runtime.evaluation.results import Result

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import dualsmooth as ds
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.curves import RADII, certified_radii, expand_rules

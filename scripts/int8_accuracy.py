@@ -23,7 +23,7 @@ import numpy.typing as npt
 import dualsmooth as ds
 from dualsmooth.export import Pictures
 from dualsmooth.export.sources import export_source
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import dualsmooth as ds
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import Dataset, load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import read_results

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dualsmooth.export import export_run
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.files import write_atomically
 

@@ -248,7 +248,7 @@ def _shown(path: Path) -> Path:
 
 def _shipped(build: Path) -> Path:
     """The shipped bundle as a repository, filled again at each start."""
-    from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+    from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
     from dualsmooth.runtime.serving.repository import fill_repository
 
     repository = build / "triton-repo"
@@ -261,7 +261,7 @@ def _example(path: Path) -> None:
     """One of the shipped test images, as an NPY file."""
     import numpy as np
 
-    from dualsmooth.runtime.commands.demo import SHIPPED_IMAGES
+    from dualsmooth.runtime.bundle.shipped import SHIPPED_IMAGES
     from dualsmooth.runtime.datasets.dataset import load_dataset
 
     np.save(path, load_dataset(f"npz:{SHIPPED_IMAGES}").images[2])

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dualsmooth.runtime.bundle.reading import MANIFEST
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.commands.single_images import engine_of, engine_options
 from dualsmooth.runtime.engine.device import run_bound
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result
@@ -15,11 +16,6 @@ from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.report import Run, conditions, html_report, plot_curves
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.smoother import load
-
-DATA = Path(__file__).parents[1] / "data"
-SHIPPED_BUNDLE = DATA / "fashion-mnist"
-SHIPPED_IMAGES = DATA / "fashion-mnist-test-200.npz"
-
 
 DEFAULT_OUT = Path("build/demo")
 """The demo's own folder, where it may write over what it wrote before."""

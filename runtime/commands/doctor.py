@@ -9,7 +9,7 @@ from importlib import metadata
 
 import numpy as np
 
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.engine.instruction_set import FEATURES, flags, has_int8, instruction_set
 from dualsmooth.runtime.engine.providers import PROVIDERS
 from dualsmooth.runtime.engine.providers.cores import usable_cores

@@ -18,7 +18,7 @@ import torch_twin
 from attack_certificates import Attack, Networks, attack_image, away_from, changed, inside, lost_half, proven_route
 
 import dualsmooth as ds
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.noise.streams import Seed
 

@@ -21,7 +21,7 @@ import torch
 from documents import DOCUMENTS, ROOT
 
 from dualsmooth.cli import main
-from dualsmooth.runtime.commands.demo import SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.training.config import read_toml
 from dualsmooth.training.networks.resnet import ResidualNetwork

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import dualsmooth as ds
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.evaluation.curves import certified_radii
 from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.report import markdown_table

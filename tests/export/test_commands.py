@@ -12,7 +12,7 @@ import torch
 from dualsmooth.cli import main
 from dualsmooth.export.checks.agreement import FLOORS
 from dualsmooth.runtime.bundle.reading import read_bundle
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.training.networks.architectures import architecture
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualsmooth.runtime.commands.demo import SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import SHIPPED_IMAGES
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ import toys
 from triton_server import TritonServer
 
 import dualsmooth as ds
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.serving.repository import fill_repository
 
 THREADS = 1

@@ -15,7 +15,7 @@ from triton_server import TritonServer
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import load_dataset
 
 pytestmark = pytest.mark.slow

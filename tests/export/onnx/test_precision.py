@@ -13,7 +13,7 @@ from dualsmooth.export import export_bundle
 from dualsmooth.export.checks.agreement import FLOORS, Pictures, agreement, check_floor
 from dualsmooth.export.onnx.precision import emulated, to_half, to_int8
 from dualsmooth.runtime.bundle.reading import read_bundle
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.graphs.admission import check_model

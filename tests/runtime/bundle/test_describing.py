@@ -14,7 +14,7 @@ import toys
 from dualsmooth.cli import main
 from dualsmooth.runtime.bundle.describing import cost, describe, sentences, size
 from dualsmooth.runtime.bundle.reading import read_bundle
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.admission import OPERATORS
 from dualsmooth.runtime.graphs.rows import MIXING, RANDOM

@@ -150,7 +150,7 @@ def test_the_schema_refuses_what_the_reader_refuses(path: Path, change: str) -> 
 
 
 def test_the_schema_accepts_the_bundle_that_ships() -> None:
-    from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+    from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 
     VALID.validate(manifest(SHIPPED_BUNDLE))
     jsonschema.Draft202012Validator.check_schema(VALID.schema)

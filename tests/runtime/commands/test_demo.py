@@ -9,7 +9,7 @@ import pytest
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.commands.demo import DATA, SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import DATA, SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import fashion_mnist_folder, load_dataset
 
 

@@ -11,7 +11,7 @@ import pytest
 from toys import SHAPE, steps_onnx, write_bundle
 
 import dualsmooth as ds
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.engine import trial
 from dualsmooth.runtime.engine.providers.cpu import Cpu
 from dualsmooth.runtime.engine.trial import LEVELS, safe_level

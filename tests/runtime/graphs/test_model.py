@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from dualsmooth.runtime.commands.demo import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.graphs.admission import check_model, stored
 from dualsmooth.runtime.graphs.model import ONNX, parse_model, read_model
