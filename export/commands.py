@@ -19,13 +19,10 @@ if TYPE_CHECKING:
     from dualsmooth.runtime.bundle.reading import Bundle
 
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the `export` command."""
-    parser = subparsers.add_parser(
-        "export",
-        help="turn a run directory, another bundle or ONNX files into a bundle",
-        description="Export a finished run, another bundle (to change its precision) or existing ONNX files as a "
-        "bundle: ONNX files, compared with what they come from, manifest.json and a model card.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Export a finished run, another bundle (to change its precision) or existing ONNX files as a "
+        "bundle: ONNX files, compared with what they come from, manifest.json and a model card."
     )
     parser.add_argument("path", nargs="?", metavar="SOURCE", help="run directory of `dualsmooth train`, or a bundle")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory to make; must not exist, or be empty")
@@ -81,7 +78,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--layout", choices=("nchw", "nhwc"), default="nchw", help="nhwc: files that take channels last are transposed"
     )
     files.add_argument("--consensus", type=int, default=0, help="ensembles: the first K decide where they agree")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

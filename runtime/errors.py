@@ -3,6 +3,8 @@
 A message is one line and says three things: what was passed, what was expected, and the fix.
 """
 
+from collections.abc import Iterable
+
 MAX_LINE = 900
 
 
@@ -38,6 +40,12 @@ class ServerError(DualSmoothError):
 
 class CertificateError(DualSmoothError):
     """A certificate does not follow from its own counts, or belongs to another bundle."""
+
+
+def one_of(names: Iterable[str]) -> str:
+    """What was expected, in words: a, b or c."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def one_line(error: BaseException) -> str:

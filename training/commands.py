@@ -39,13 +39,10 @@ _FLAGS = {
 _STATISTICS = ("experts-mean", "experts-std")
 
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the `train` command."""
-    parser = subparsers.add_parser(
-        "train",
-        help="train classifier and estimator on a dataset; resumable",
-        description="Train the classifier and the variance estimator. A killed run goes on with the same command, or "
-        "with `dualsmooth train --out RUN` alone.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train the classifier and the variance estimator. A killed run goes on with the same command, or "
+        "with `dualsmooth train --out RUN` alone."
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="run directory, new or to be resumed")
     parser.add_argument("--config", metavar="FILE", help="TOML file; flags override it")
@@ -68,7 +65,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,5 @@
-"""How fast the runtime is: beside the bare session on noise made beforehand, and beside other people's loops.
+"""`dualsmooth bench`: how fast the runtime is, beside the bare session on noise made beforehand, and beside other
+people's loops.
 
 All run in turns in one process; a ratio is the median over the turns of the ratios within a turn, so that what slows
 the machine for a while slows both.
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -21,7 +23,7 @@ import numpy as np
 
 from dualsmooth.runtime.bundle.reading import MANIFEST
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.commands.single_images import engine_of, engine_options
+from dualsmooth.runtime.commands.options import engine_of, engine_options, noise_option
 from dualsmooth.runtime.engine.device import run_bound
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import EngineError, InputError
@@ -164,54 +166,26 @@ def table(found: list[Comparison]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser], heavy: Callable[[], Any]) -> None:
-    """Add `bench` to the command line. `heavy` imports what makes networks and their PyTorch loops (needs torch)."""
-    bench = commands.add_parser("bench", help="throughput and efficiency, side by side with a plain PyTorch loop")
-    bench.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "networks", nargs="*", default=[SHIPPED], metavar="network",
         help=f"a bundle's folder, or {SHIPPED} (default), resnet20, resnet110, resnet50-224 (these need torch)",
     )  # fmt: skip
-    bench.add_argument("--precision", default="fp32", help="of the named networks (default fp32; int8 needs torch)")
-    bench.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default 2)")
-    bench.add_argument("--turns", type=int, default=5, help="turns of each loop (default 5)")
-    bench.add_argument("--noise", default="float", help="as for certify, e.g. float:mkl, lattice (default float)")
-    bench.add_argument("--work", type=Path, default=Path("build/bench"), help="where networks are made and kept")
-    bench.add_argument("--json", action="store_true", help="one JSON object a network")
-    engine_options(bench)
-    bench.set_defaults(run=lambda args: _bench(args, heavy))
+    parser.add_argument("--precision", default="fp32", help="of the named networks (default fp32; int8 needs torch)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default 2)")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each loop (default 5)")
+    noise_option(parser)
+    parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where networks are made and kept")
+    parser.add_argument("--json", action="store_true", help="one JSON object a network")
+    engine_options(parser)
 
 
-def _bench(args: argparse.Namespace, heavy: Callable[[], Any]) -> int:
+def run(args: argparse.Namespace) -> int:
     noise = parse_noise(args.noise)
-    try:
-        made: Any = heavy()
-        reason = ""
-    except ModuleNotFoundError as error:
-        made, reason = None, f"{error.name} is not installed; pip install 'dualsmooth[training]'"
+    made, reason = _torch_side()
     found = []
     for name in args.networks:
-        known = not (Path(name) / MANIFEST).exists()
-        if known and made is not None:
-            path = made.bundle(name, args.precision, args.work).path
-        elif known and (name, args.precision) == (SHIPPED, "fp32"):
-            path = SHIPPED_BUNDLE
-        elif known:
-            raise InputError(f"network {name} in {args.precision}: {reason}; or pass a bundle's folder")
-        else:
-            path = Path(name)
-        smoother = load(path, **engine_of(args))
-        others: dict[str, Loop] = {}
-        if made is not None and known:
-            level = len(smoother.bundle.sigmas) // 2
-            others[PYTORCH] = made.plain_loop(
-                made.module(name),
-                smoother.bundle.input_shape,
-                smoother.bundle.sigmas[level],
-                smoother.batch_size,
-                args.threads,
-            )
-        else:
-            print(f"{name}: no PyTorch loop ({reason or 'a bundle has no PyTorch network'})", file=sys.stderr)
+        smoother, others = _opened(name, args, made, reason)
         try:
             found.append(compare(smoother, name, others, seconds=args.seconds, turns=args.turns, noise=noise))
         except EngineError as error:
@@ -221,3 +195,31 @@ def _bench(args: argparse.Namespace, heavy: Callable[[], Any]) -> int:
     if not args.json:
         print(table(found))
     return 0
+
+
+def _torch_side() -> tuple[Any, str]:
+    """What makes networks and their PyTorch loops; where it is not installed, None and the reason."""
+    try:
+        return import_module("dualsmooth.export.bench"), ""
+    except ModuleNotFoundError as error:
+        return None, f"{error.name} is not installed; pip install 'dualsmooth[training]'"
+
+
+def _opened(name: str, args: argparse.Namespace, made: Any, reason: str) -> tuple[Smoother, dict[str, Loop]]:
+    """A network that is named, or a bundle's folder, and the loops of other people over it."""
+    named = not (Path(name) / MANIFEST).exists()
+    if not named:
+        path = Path(name)
+    elif made is not None:
+        path = made.bundle(name, args.precision, args.work).path
+    elif (name, args.precision) == (SHIPPED, "fp32"):
+        path = SHIPPED_BUNDLE
+    else:
+        raise InputError(f"network {name} in {args.precision}: {reason}; or pass a bundle's folder")
+    smoother = load(path, **engine_of(args))
+    if made is None or not named:
+        print(f"{name}: no PyTorch loop ({reason or 'a bundle has no PyTorch network'})", file=sys.stderr)
+        return smoother, {}
+    sigma = smoother.bundle.sigmas[len(smoother.bundle.sigmas) // 2]
+    loop = made.plain_loop(made.module(name), smoother.bundle.input_shape, sigma, smoother.batch_size, args.threads)
+    return smoother, {PYTORCH: loop}

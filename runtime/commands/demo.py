@@ -1,7 +1,8 @@
-"""The demo: certify real test images with the bundle that ships in the package."""
+"""`dualsmooth demo`: certify real test images with the bundle that ships in the package."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.commands.options import engine_of, engine_options, sampling_of, sampling_options
 from dualsmooth.runtime.datasets.dataset import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result
@@ -16,9 +18,29 @@ from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.report import Run, conditions, html_report, plot_curves
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.smoother import load
+from dualsmooth.runtime.statistics.budgets import Adaptive
 
 DEFAULT_OUT = Path("build/demo")
 """The demo's own folder, where it may write over what it wrote before."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=int, default=20, help="how many of the shipped test images (default 20)")
+    parser.add_argument("--out", type=Path, help=f"folder for the plot and the report (default {DEFAULT_OUT})")
+    parser.add_argument("--force", action="store_true", help="write over a plot and a report that exist in --out")
+    engine_options(parser)
+    sampling_options(parser, Adaptive(10_000, 0.0))
+
+
+def run(args: argparse.Namespace) -> int:
+    run_demo(
+        args.out or DEFAULT_OUT,
+        force=args.out is None or args.force,
+        count=args.images,
+        engine=engine_of(args),
+        sampling=sampling_of(args),
+    )
+    return 0
 
 
 def run_demo(out: Path, *, force: bool, count: int, engine: dict[str, Any], sampling: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
-"""What this machine can do, what is wrong with it, and how to mend that: `dualsmooth doctor`."""
+"""`dualsmooth doctor`: what this machine can do, what is wrong with it, and how to mend that."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,23 @@ class Finding:
     state: str
     text: str
     fix: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show what was found; 1 where something is bad."""
+    findings = examine()
+    if args.json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        for found in findings:
+            print(
+                f"{found.state:5}{found.subject:12}{found.text}" + (f"\n{'':17}fix: {found.fix}" if found.fix else "")
+            )
+    return 1 if any(found.state == BAD for found in findings) else 0
 
 
 def examine() -> list[Finding]:

@@ -26,6 +26,7 @@ from dualsmooth.runtime.statistics.budgets import Budget, Fixed
 from dualsmooth.runtime.statistics.certification import Requests, Terms, certification, settle
 from dualsmooth.runtime.statistics.foresight import require_possible, require_possible_prediction
 from dualsmooth.runtime.statistics.prediction import predicted, prediction
+from dualsmooth.runtime.statistics.rules.plan import PREDICTING
 from dualsmooth.runtime.statistics.votes import Request, Tally
 
 T = TypeVar("T")
@@ -263,7 +264,7 @@ class Smoother:
         """Checked terms of a prediction. Raises `InputError`, also where n passes could only abstain."""
         terms = self._terms(alpha=alpha, budget=Fixed(n), rule=rule, route=route)
         if rule not in ("interval", "paper"):
-            raise InputError(f"rule {rule!r} does not predict; expected interval or paper")
+            raise InputError(f"rule {rule!r} does not predict; expected {PREDICTING}")
         require_possible_prediction(terms, n)
         return terms
 

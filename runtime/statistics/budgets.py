@@ -229,8 +229,12 @@ def geometric_looks(last: int, *, first: int, ratio: float) -> tuple[int, ...]:
     return tuple(dict.fromkeys(reversed(sizes)))
 
 
+FORMS = "fixed:N, adaptive:N:TOLERANCE, at-radius:R:N or at-radii:R,R,...:N"
+"""How budgets are written; `:n0` may follow each."""
+
+
 def parse_budget(text: str) -> Budget:
-    """`fixed:10000[:n0]`, `adaptive:100000[:0.05[:n0]]` or `at-radius:0.5[:100000[:n0]]`. Raises `InputError`."""
+    """The budget that a text names (`FORMS`), e.g. `fixed:10000`, `adaptive:100000:0.05`. Raises `InputError`."""
     kind, *values = text.split(":")
     try:
         match kind, values:
@@ -245,7 +249,7 @@ def parse_budget(text: str) -> Budget:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-    raise InputError(f"budget {text[:60]!r}; expected fixed:10000, adaptive:100000:0.05 or at-radius:0.5:100000")
+    raise InputError(f"budget {text[:60]!r}; expected {FORMS}, e.g. fixed:10000")
 
 
 def whole(text: str) -> int:

@@ -4,7 +4,6 @@ refuses (disk full, read-only folder), with one line; 130 and 143 where SIGINT o
 from __future__ import annotations
 
 import argparse
-import importlib
 import io
 import os
 import signal
@@ -15,15 +14,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import NoReturn, TextIO
 
-from dualsmooth.runtime.commands import bench
-from dualsmooth.runtime.commands import single_images as runtime_commands
+from dualsmooth.runtime.commands import COMMANDS, command
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
-
-HEAVY = {
-    "train": ("dualsmooth.training.commands", "training", "train a classifier and a variance estimator"),
-    "export": ("dualsmooth.export.commands", "export", "turn a run directory into a bundle"),
-}
-"""Commands that need torch: their module, their extra and their help. Imported only when they are called."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,16 +94,13 @@ def _run(arguments: list[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"dualsmooth {version('dualsmooth')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    runtime_commands.register(commands)
-    bench.register(commands, lambda: importlib.import_module("dualsmooth.export.bench"))
-    for name, (module, extra, text) in HEAVY.items():
-        if arguments[:1] == [name]:
-            try:
-                importlib.import_module(module).register(commands)
-            except ModuleNotFoundError as error:
-                raise InputError(f"{name} needs {error.name}; pip install 'dualsmooth[{extra},cpu]'") from error
-        else:
-            commands.add_parser(name, help=text)
+    called = next((word for word in arguments if not word.startswith("-")), "")
+    for name, row in COMMANDS.items():
+        chosen = commands.add_parser(name, help=row.help)
+        if name == called:
+            module = command(name)
+            module.add_arguments(chosen)
+            chosen.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
     return int(args.run(args))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dualsmooth.export import export_run
-from dualsmooth.export.commands import register
+from dualsmooth.export.commands import add_arguments, run
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import InputError
@@ -51,9 +51,9 @@ def test_the_bundle_runs_and_says_how_it_was_made(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    register(parser.add_subparsers(required=True))
-    arguments = parser.parse_args(["export", str(trained), "--out", str(tmp_path / "bundle")])
-    assert arguments.run(arguments) == 0
+    add_arguments(parser)
+    arguments = parser.parse_args([str(trained), "--out", str(tmp_path / "bundle")])
+    assert run(arguments) == 0
     assert "parity with PyTorch" in capsys.readouterr().out
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.provenance["seed"] == 7
@@ -66,7 +66,7 @@ def test_the_bundle_runs_and_says_how_it_was_made(
         expected = load_run(trained).classifiers[0](torch.from_numpy(x)).argmax(1).numpy()
     np.testing.assert_array_equal(votes, expected)
     with pytest.raises(InputError, match="is not an empty directory"):
-        arguments.run(arguments)
+        run(arguments)
 
 
 def refused(run: Path, message: str) -> None:

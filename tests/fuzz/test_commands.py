@@ -58,32 +58,26 @@ def refusing(kind: type[Exception]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def real(folder: Path) -> Any:
-    import dualsmooth.export.commands
     import dualsmooth.export.sources
     import dualsmooth.runtime.evaluation.ray_workers
-    import dualsmooth.training.commands
     import dualsmooth.training.stages.train
-    from dualsmooth.runtime.commands import data_sets as dataset_commands
-    from dualsmooth.runtime.commands import doctor
-    from dualsmooth.runtime.commands import single_images as commands
+    from dualsmooth.runtime.commands import COMMANDS, command, demo, doctor, report
     from dualsmooth.runtime.datasets import dataset as datasets
     from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
     from dualsmooth.runtime.serving import wire
 
     make_work(folder / "work")
     Real.work = folder / "work"
-    parser = cli._Parser(prog="dualsmooth")
-    chosen = parser.add_subparsers()
-    commands.register(chosen)
-    for module in (dualsmooth.training.commands, dualsmooth.export.commands):
-        module.register(chosen)
-    Real.parsers = dict(chosen.choices)
+    Real.parsers = {}
+    for name in set(COMMANDS) - {"bench"}:
+        Real.parsers[name] = cli._Parser(prog=f"dualsmooth {name}")
+        command(name).add_arguments(Real.parsers[name])
     found = doctor.examine()
     patch = pytest.MonkeyPatch()
     patch.setattr(OnnxEngine, "logits", limited(OnnxEngine))
-    patch.setattr(commands, "examine", lambda: found)
-    patch.setattr(commands, "run_demo", lambda out, **_: None)
-    patch.setattr(dataset_commands, "plot_curves", lambda curves, out, **_: out)
+    patch.setattr(doctor, "examine", lambda: found)
+    patch.setattr(demo, "run_demo", lambda out, **_: None)
+    patch.setattr(report, "plot_curves", lambda curves, out, **_: out)
     patch.setattr(datasets, "FASHION_MNIST_DIR", folder / "none")
     patch.setattr(dualsmooth.runtime.evaluation.ray_workers, "RayWorkers", refusing(InputError))
     patch.setattr(dualsmooth.training.stages.train, "train", lambda *_, **__: {})

@@ -68,9 +68,9 @@ def test_settings_of_the_command_line(settings: list[str], folder: Path) -> None
     from dualsmooth.training import commands
 
     parser = argparse.ArgumentParser()
-    commands.register(parser.add_subparsers())
+    commands.add_arguments(parser)
     flags = [f"--set={text}" for text in settings]
-    arguments = parser.parse_args(["train", "--out", "run", "--dataset", "npz:x", *flags])
+    arguments = parser.parse_args(["--out", "run", "--dataset", "npz:x", *flags])
     same(attempt(lambda: config_from(commands._settings(arguments), "flags")), folder)
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config, config_from, load_run
-from dualsmooth.training.commands import _settings, register
+from dualsmooth.training.commands import _settings, add_arguments, run
 
 
 def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    register(parser.add_subparsers(required=True))
-    return parser.parse_args(["train", *words])
+    add_arguments(parser)
+    return parser.parse_args(words)
 
 
 def config(*words: str) -> Config:
@@ -54,22 +54,22 @@ def test_the_command_trains(tiny: Config, tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(tiny.to_toml())
     arguments = parse("--config", str(file), "--out", str(tmp_path / "run"), "--threads", "1")
-    assert arguments.run(arguments) == 0
+    assert run(arguments) == 0
     assert load_run(tmp_path / "run").record["finished"]
 
 
 def test_out_alone_goes_on_and_other_settings_are_refused(finished: Path) -> None:
     again = parse("--out", str(finished))
-    assert again.run(again) == 0
+    assert run(again) == 0
     other = parse("--config", str(finished / "config.toml"), "--out", str(finished), "--seed", "1")
     with pytest.raises(InputError, match="another configuration"):
-        other.run(other)
+        run(other)
 
 
 def test_unknown_datasets_are_refused(tmp_path: Path) -> None:
     arguments = parse("--dataset", "letters", "--out", str(tmp_path / "run"))
     with pytest.raises(InputError, match="letters"):
-        arguments.run(arguments)
+        run(arguments)
 
 
 def test_the_command_is_listed_without_torch() -> None:
@@ -83,12 +83,12 @@ class WithoutTorch:
 
 sys.meta_path.insert(0, WithoutTorch())
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.commands import register
+from dualsmooth.training.commands import add_arguments, run
 parser = argparse.ArgumentParser()
-register(parser.add_subparsers())
-arguments = parser.parse_args(["train", "--dataset", "d", "--out", "run"])
+add_arguments(parser)
+arguments = parser.parse_args(["--dataset", "d", "--out", "run"])
 try:
-    arguments.run(arguments)
+    run(arguments)
 except InputError as error:
     print(error)
 """

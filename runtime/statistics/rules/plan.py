@@ -122,6 +122,9 @@ def quantile_of(route_kind: str) -> float:
     return q
 
 
+RULES = "interval, paper, multiscale or single:SIGMA"
+PREDICTING = "interval or paper"
+"""Of these, the rules that predict a label without a radius."""
 ROUTES = "median, mode or quantile:Q with Q from 0.001 to 0.999"
 
 
@@ -149,7 +152,7 @@ def check_rule(rule: str, route_kind: str | None, sigmas: tuple[float, ...]) -> 
     if isinstance(rule, str) and rule.startswith("single:"):
         single_level(rule, sigmas)
     elif rule not in ("interval", "paper", "multiscale"):
-        raise InputError(f"rule {rule!r} is unknown; expected interval, paper, multiscale or single:SIGMA")
+        raise InputError(f"rule {rule!r} is unknown; expected {RULES}")
     return rule, check_route(rule, route_kind)
 
 

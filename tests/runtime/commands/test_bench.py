@@ -101,7 +101,7 @@ def test_the_command_without_torch(
     def missing(name: str) -> Any:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr("dualsmooth.cli.importlib.import_module", missing)
+    monkeypatch.setattr(bench, "import_module", missing)
     few = ["--seconds", "0.01", "--turns", "2", "--threads", "1"]
     assert main(["bench", str(bundle), "--json", *few]) == 0
     out, err = capsys.readouterr()
@@ -130,7 +130,7 @@ def test_the_command_with_a_pytorch_loop(bundle: Path, monkeypatch: pytest.Monke
             assert (shape, sigma, batch) == ((1, 1, 2), 0.5, 256)
             return lambda passes: passes
 
-    monkeypatch.setattr("dualsmooth.cli.importlib.import_module", lambda name: Heavy)
+    monkeypatch.setattr(bench, "import_module", lambda name: Heavy)
     assert main(["bench", "toy", "--seconds", "0.01", "--turns", "2", "--threads", "1"]) == 0
     head, _, row = capsys.readouterr().out.strip().splitlines()
     assert head == "| network | provider | precision | passes/s | of bare session | x PyTorch |"

@@ -1,0 +1,55 @@
+"""`dualsmooth certify`: certificates of single images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dualsmooth.runtime.commands.options import (
+    engine_options,
+    open_smoother,
+    sampling_of,
+    sampling_options,
+    source_argument,
+)
+from dualsmooth.runtime.datasets.single_images import read_image
+from dualsmooth.runtime.rounding import confidence, shown
+from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.smoother import Smoother
+from dualsmooth.runtime.statistics.budgets import AtRadius, Fixed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    source_argument(parser)
+    parser.add_argument("images", nargs="+", metavar="image", type=Path)
+    parser.add_argument("--json", action="store_true", help="one certificate a line, as JSON")
+    engine_options(parser)
+    sampling_options(parser, Fixed(10_000))
+
+
+def run(args: argparse.Namespace) -> int:
+    sampling = sampling_of(args)
+    smoother = open_smoother(args)
+    smoother.terms(**{k: v for k, v in sampling.items() if k not in ("seed", "noise")})
+    images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
+    for path, certificate in zip(args.images, smoother.certify_many(images, **sampling), strict=True):
+        print(certificate.to_json() if args.json else _sentence(path, smoother, certificate), flush=True)
+    return 0
+
+
+def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
+    cost = f"{certificate.passes} passes, confidence {confidence(certificate.alpha)}"
+    budget = certificate.terms.budget
+    if isinstance(budget, AtRadius):
+        cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
+    cost += (", fixed seed" if certificate.seed.fixed else "") + (
+        ", shared noise" if certificate.seed.noise.shared else ""
+    )
+    if certificate.label is None:
+        return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
+    name = smoother.bundle.classes[certificate.label]
+    return (
+        f"{path}: {name} (class {certificate.label}), certified radius {shown(certificate.radius, 4)} (sigma "
+        f"{certificate.sigma:g}, route radius {shown(certificate.route_radius, 4)}, class radius "
+        f"{shown(certificate.class_radius, 4)}, {cost})"
+    )

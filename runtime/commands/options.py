@@ -1,0 +1,126 @@
+"""What several commands share: their options, and what these options give."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dualsmooth.runtime.datasets.class_names import read_class_names
+from dualsmooth.runtime.datasets.dataset import NAMES, Dataset, load_dataset
+from dualsmooth.runtime.engine.providers import CPU, PROVIDERS, parse_options
+from dualsmooth.runtime.errors import InputError, one_of
+from dualsmooth.runtime.noise.streams import NOISE_FORMS, Noise, parse_noise
+from dualsmooth.runtime.serving.client import connect, is_url
+from dualsmooth.runtime.smoothing.smoother import Smoother, load
+from dualsmooth.runtime.statistics import budgets
+from dualsmooth.runtime.statistics.rules.plan import ROUTES, RULES
+
+N = TypeVar("N", int, float)
+ENGINE_DEFAULTS: dict[str, Any] = {"provider": CPU, "threads": 0, "batch_size": 256}
+
+
+def source_argument(parser: argparse.ArgumentParser) -> None:
+    """Where the networks are: a bundle here, or a server."""
+    parser.add_argument(
+        "bundle",
+        type=lambda text: text if is_url(text) else Path(text),
+        help="a bundle's folder, or a Triton server: grpc://host:8001, http://host:8000",
+    )
+
+
+def engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that runs base models; `engine_of` reads them."""
+    parser.set_defaults(**ENGINE_DEFAULTS)
+    parser.add_argument("--provider", help=f"{one_of(PROVIDERS)} (default {CPU})")
+    parser.add_argument("--threads", type=int, help="engine threads (default: the cores of this process)")
+    parser.add_argument(
+        "--batch-size", type=_batch_size, help="passes per engine call (default 256); auto: measured once"
+    )
+    parser.add_argument(
+        "--provider-option", action="append", default=[], metavar="NAME=VALUE", help="see docs/engines.md; repeatable"
+    )
+
+
+def _batch_size(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def engine_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `load` that `engine_options` gave."""
+    return {
+        "provider": args.provider,
+        "threads": args.threads,
+        "batch_size": args.batch_size,
+        "provider_options": parse_options(args.provider_option),
+    }
+
+
+def open_smoother(args: argparse.Namespace) -> Smoother:
+    """The bundle's networks here, or a server's; what is asked of the engine is never silently left out."""
+    if is_url(args.bundle):
+        for name, usual in (*ENGINE_DEFAULTS.items(), ("provider_option", [])):
+            if (given := getattr(args, name)) != usual:
+                raise InputError(
+                    f"--{name.replace('_', '-')} {' '.join(given) if isinstance(given, list) else given} with "
+                    f"{args.bundle}, whose networks run as the server's config.pbtxt says; set it there with "
+                    "`dualsmooth triton`, or pass a bundle"
+                )
+        return connect(args.bundle)
+    return load(args.bundle, **engine_of(args))
+
+
+def sampling_options(parser: argparse.ArgumentParser, budget: budgets.Budget) -> None:
+    """Options of every command that issues certificates; `sampling_of` reads them."""
+    parser.add_argument(
+        "--alpha", type=float, default=1e-3, help="failure probability of a certificate (default 0.001)"
+    )
+    parser.add_argument("--budget", default=str(budget), help=f"{budgets.FORMS} (default {budget})")
+    parser.add_argument("--rule", default="interval", help=f"{RULES} (default interval)")
+    parser.add_argument("--route", help=f"{ROUTES}; quantiles move between small and large radii (default: the rule's)")
+    parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
+    noise_option(parser)
+
+
+def noise_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--noise", default=str(Noise()), help=f"{NOISE_FORMS} (default {Noise()})")
+
+
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `certify_many` that `sampling_options` gave. Raises `InputError`."""
+    return {
+        "alpha": args.alpha,
+        "budget": budgets.parse_budget(args.budget),
+        "rule": args.rule,
+        "route": args.route,
+        "seed": args.seed,
+        "noise": parse_noise(args.noise),
+    }
+
+
+def dataset_options(parser: argparse.ArgumentParser, *, required: bool, use: str = "") -> None:
+    """Options of the commands that read a data set, for `use`; `dataset_of` reads them."""
+    parser.add_argument("--dataset", required=required, help=f"{NAMES}{use}")
+    parser.add_argument("--classes", help="other names of its classes, in its order: a text file, or with commas")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files")
+    parser.add_argument("--split", default="test", help="test (default) or train")
+
+
+def dataset_of(args: argparse.Namespace) -> Dataset:
+    """The data set that `dataset_options` named. Raises `InputError`."""
+    names = None if args.classes is None else read_class_names(args.classes)
+    return load_dataset(args.dataset, split=args.split, data_dir=args.data_dir, classes=names)
+
+
+def force_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="write over files that exist")
+
+
+def numbers(option: str, text: str, kind: Callable[[str], N]) -> list[N]:
+    """The numbers of a list with commas. Raises `InputError`."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        what, example = ("integers", "0,5,9") if kind is int else ("numbers", "0,0.5,1")
+        raise InputError(f"{option} {text!r}; expected comma-separated {what}, e.g. {example}") from None

@@ -1,0 +1,37 @@
+"""`dualsmooth predict`: labels of single images, without radii."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dualsmooth.runtime.commands.options import engine_options, noise_option, open_smoother, source_argument
+from dualsmooth.runtime.datasets.single_images import read_image
+from dualsmooth.runtime.noise.streams import parse_noise
+from dualsmooth.runtime.statistics.rules.plan import PREDICTING, ROUTES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    source_argument(parser)
+    parser.add_argument("images", nargs="+", metavar="image", type=Path)
+    parser.add_argument("-n", type=int, default=1_000, help="passes a stage and level (default 1000)")
+    parser.add_argument("--rule", default="interval", help=f"{PREDICTING} (default interval)")
+    parser.add_argument("--route", help=f"{ROUTES} (default: the rule's)")
+    parser.add_argument("--alpha", type=float, default=1e-3, help="failure probability of a label (default 0.001)")
+    parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
+    noise_option(parser)
+    parser.add_argument("--json", action="store_true", help="one prediction a line, as JSON")
+    engine_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    noise = parse_noise(args.noise)
+    smoother = open_smoother(args)
+    images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
+    for path, image in zip(args.images, images, strict=True):
+        found = smoother.predict(
+            image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, route=args.route, seed=args.seed
+        )
+        name = "abstained" if found.label is None else f"{smoother.bundle.classes[found.label]} (class {found.label})"
+        print(found.to_json() if args.json else f"{path}: {name}, {found.passes} passes", flush=True)
+    return 0

@@ -1,0 +1,108 @@
+"""`dualsmooth report`: certified accuracy of results files and logs, as text, page, plot and tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dualsmooth.runtime.commands.options import dataset_of, dataset_options, force_option, numbers
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy
+from dualsmooth.runtime.evaluation.field_log import write_log
+from dualsmooth.runtime.files import check_free, write_atomically
+from dualsmooth.runtime.report import (
+    Curves,
+    Run,
+    conditions,
+    csv_table,
+    html_report,
+    latex_table,
+    load_runs,
+    markdown_table,
+    plot_curves,
+)
+from dualsmooth.runtime.statistics.rules.plan import ROUTES, RULES
+
+FORMATS = (".html", ".png", ".svg", ".csv", ".tex", ".tsv")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument(
+        "--rule",
+        action="append",
+        help=f"recompute from the votes: {RULES}, or RULE@ROUTE; single: each sigma alone; oracle: the best of "
+        "these, which no one can issue; frontier: the interval rule at nine quantiles",
+    )
+    parser.add_argument("--route", help=f"{ROUTES}, for recomputing")
+    parser.add_argument("--alpha", type=float, help="recompute at another alpha")
+    parser.add_argument("--radii", default=",".join(f"{r:g}" for r in RADII), help="comma-separated")
+    parser.add_argument(
+        "--out", type=Path, action="append", help=f"a page, plot, table or log: {' '.join(FORMATS)}; may be repeated"
+    )
+    force_option(parser)
+    dataset_options(parser, required=False, use=", to show the images on the page")
+    parser.add_argument("--title", help="title of the page")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    radii = numbers("--radii", args.radii, float)
+    if not all(np.isfinite(r) and r >= 0 for r in radii):
+        raise InputError(f"--radii {args.radii!r}; expected radii from 0, e.g. 0,0.5,1")
+    outs: list[Path] = args.out or []
+    for out in outs:
+        if out.suffix not in FORMATS:
+            raise InputError(f"--out {out}; expected a file that ends in {', '.join(FORMATS)}")
+        check_free(out, args.force)
+    dataset = dataset_of(args) if args.dataset else None
+    runs = load_runs(args.results, rules=args.rule or (), route=args.route, alpha=args.alpha)
+    if any(out.suffix == ".tsv" for out in outs) and (len(runs) != 1 or not runs[0].results):
+        raise InputError("a .tsv log holds one run of certificates; pass one results file and at most one --rule")
+    curves = {run.name: run.radii for run in runs}
+    decided = {run.name: run.decided for run in runs if run.decided}
+    table_at = [r for r in radii if all(r in d for d in decided.values())] if decided else radii
+    if not table_at:
+        raise InputError(
+            f"--radii {args.radii}: the results are decided at {', '.join(f'{r:g}' for r in min(decided.values()))}; "
+            "pass some of these"
+        )
+    if args.json:
+        shares = {name: list(certified_accuracy(r, table_at)) for name, r in curves.items()}
+        print(json.dumps({"radii": table_at, "curves": shares}))
+    else:
+        _print(runs, curves, decided, table_at)
+    title = args.title or _title(runs)
+    for out in outs:
+        if out.suffix in (".png", ".svg"):
+            plot_curves(curves, out, title=title, note=conditions(runs), decided=decided)
+        elif out.suffix == ".html":
+            write_atomically(out, html_report(runs, radii, title=title, dataset=dataset))
+        elif out.suffix == ".tsv":
+            write_log(runs[0].results, out)
+        else:
+            write_atomically(out, (csv_table if out.suffix == ".csv" else latex_table)(curves, table_at))
+    return 0
+
+
+def _print(runs: Sequence[Run], curves: Curves, decided: Mapping[str, Sequence[float]], at: Sequence[float]) -> None:
+    sources = dict.fromkeys(run.source for run in runs)
+    print("\n".join(f"{path}: {_facts([run for run in runs if run.source == path])}" for path in sources), end="\n\n")
+    print(markdown_table(curves, at))
+    for name, points in decided.items():
+        print(f"\n{name} is decided at r = {', '.join(f'{r:g}' for r in points)} only; its ACR is a lower end")
+
+
+def _facts(runs: Sequence[Run]) -> str:
+    """What holds for all runs of one file; where it is shown under several rules, none of them is the file's own."""
+    first = runs[0].facts.items()
+    return ", ".join(f"{name} {value}" for name, value in first if all(r.facts.get(name) == value for r in runs))
+
+
+def _title(runs: Sequence[Run]) -> str:
+    names = {run.results[0].dataset for run in runs if run.results}
+    return f"Certified accuracy on {names.pop()}" if len(names) == 1 else "Certified accuracy"

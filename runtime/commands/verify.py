@@ -1,0 +1,116 @@
+"""`dualsmooth verify`: does a certificate follow from its counts, is it about this bundle, are its votes real?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+from dualsmooth.runtime import strict_json
+from dualsmooth.runtime.commands.options import engine_options, open_smoother
+from dualsmooth.runtime.datasets.single_images import read_image
+from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.rounding import shown
+from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.smoother import Smoother
+
+Seen = dict[tuple[int, int], int]
+"""On which line of the file a noise was met first: by its entropy and index."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
+    parser.add_argument("--bundle", type=Path, help="check that it is about this bundle")
+    parser.add_argument("--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="also refuse fixed seeds, shared noise and noise used twice; needs --bundle",
+    )
+    parser.add_argument("--json", action="store_true")
+    engine_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.bundle is None and (args.replay is not None or args.strict):
+        why = "--replay needs the bundle that drew the votes" if args.replay else "--strict checks against your bundle"
+        raise InputError(f"{why}; add --bundle BUNDLE")
+    lines = _lines(args.certificate)
+    smoother = open_smoother(args) if args.bundle is not None else None
+    seen: Seen = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            print(_checked(line, number, args, smoother, seen))
+        except CertificateError as error:
+            raise CertificateError(f"{args.certificate}, line {number}: {error}") from error
+    return 0
+
+
+def _lines(path: Path) -> list[str]:
+    """The certificates of a file: one JSON object, on however many lines, or one a line. Raises `InputError`."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path} ({error}); expected a JSON certificate") from error
+    try:
+        strict_json.loads(text)
+    except ValueError:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise InputError(f"{path} is empty; expected a JSON certificate") from None
+        return lines
+    return [text]
+
+
+def _checked(line: str, number: int, args: argparse.Namespace, smoother: Smoother | None, seen: Seen) -> str:
+    """What was checked of one certificate, and what is only the issuer's word. Raises `CertificateError`."""
+    certificate = Certificate.from_json(line)
+    checked = ["radius follows from the votes"]
+    if smoother is not None:
+        smoother.verify(certificate)
+        checked.append("files match the bundle")
+    if args.strict:
+        _strict(certificate, strict_json.loads(line)["radius"], seen, number)
+        checked.append("own noise from the system's entropy")
+    if smoother is not None and args.replay is not None:
+        smoother.replay(certificate, read_image(args.replay, smoother.bundle.input_shape))
+        checked.append("replayed votes are identical")
+    notes = [*certificate.caveats(), *_word(certificate, smoother, replayed=args.replay is not None)]
+    if args.json:
+        result = {
+            "valid": True, "strict": args.strict, "label": certificate.label, "radius": certificate.radius,
+            "checked": checked, "notes": notes,
+        }  # fmt: skip
+        return json.dumps(result)
+    text = "; ".join([*checked, *(f"note: {note}" for note in notes)])
+    return f"valid: radius {shown(certificate.radius, 6)}; {text}"
+
+
+def _word(certificate: Certificate, smoother: Smoother | None, *, replayed: bool) -> list[str]:
+    """What no check here can show, so that it is the issuer's word."""
+    stated = certificate.artefact
+    notes = [] if replayed else ["the votes are the issuer's word (no --replay)"]
+    if smoother is None or not replayed:
+        notes.append(f"so is that they were drawn by {stated.provider}, {stated.engine}")
+    elif (stated.provider, stated.engine) != (smoother.engine.provider, smoother.engine.name):
+        notes.append(
+            f"that they were drawn by {stated.provider}, {stated.engine} is the issuer's word: replayed on "
+            f"{smoother.engine.provider}, {smoother.engine.name}"
+        )
+    if not replayed or certificate.version != version("dualsmooth"):
+        notes.append(f"that version {certificate.version} of dualsmooth issued it is the issuer's word")
+    return notes
+
+
+def _strict(certificate: Certificate, radius: float, seen: Seen, line: int) -> None:
+    """What `verify --strict` asks beyond `verify --bundle`: no caveats, no stated radius above the recomputed one, and
+    no noise used twice in the file."""
+    if radius > certificate.radius:
+        raise CertificateError(f"radius is stated as {radius}, but the votes give {certificate.radius} at most")
+    for caveat in certificate.caveats():
+        raise CertificateError(f"{caveat}; --strict expects own noise, from the system's entropy, for these terms")
+    seed = certificate.seed
+    other = seen.setdefault((seed.entropy, seed.index), line)
+    if other != line:
+        raise CertificateError(f"its noise is that of line {other}; --strict expects own noise for each certificate")
