@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dualsmooth.export import ROLES
 from dualsmooth.export.onnx.normalisation import Normalisation, check_statistics
 from dualsmooth.runtime.datasets.class_names import read_class_names
+from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise.levels import require_levels, require_unit_scale
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument(
         "--calibration", metavar="DATASET",
-        help="its training images calibrate int8 and measure the agreement, under noise: fashion-mnist or npz:PATH",
+        help=f"its training images calibrate int8 and measure the agreement, under noise: {NAMES}",
     )  # fmt: skip
     parser.add_argument("--data-dir", type=Path, help="folder of the data set's files")
     parser.add_argument(
@@ -140,7 +141,7 @@ def _pictures(arguments: argparse.Namespace) -> Pictures | None:
     if arguments.calibration is None:
         return None
     from dualsmooth.export.checks.agreement import Pictures
-    from dualsmooth.runtime.datasets.dataset import load_dataset
+    from dualsmooth.runtime.datasets.formats import load_dataset
 
     dataset = load_dataset(arguments.calibration, split="train", data_dir=arguments.data_dir)
     return Pictures.choose(f"{dataset.name} (training images)", dataset.images)

@@ -20,7 +20,7 @@ import numpy as np
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.commands.evaluate import DECIDED_ON
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import Result, read_results

@@ -36,7 +36,7 @@ from torch_twin import Twin, checked_twin
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.reading import BaseModel
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.files import check_free
 from dualsmooth.runtime.noise.streams import Seed, add_noise
 from dualsmooth.runtime.statistics.bounds import lower_bound, upper_bound

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.forecast import plan
 from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.files import check_free, write_atomically

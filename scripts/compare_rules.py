@@ -17,7 +17,7 @@ import numpy as np
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.curves import RADII, certified_radii, expand_rules
 from dualsmooth.runtime.evaluation.evaluate import evaluate

@@ -24,7 +24,7 @@ import dualsmooth as ds
 from dualsmooth.export import Pictures
 from dualsmooth.export.sources import export_source
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii
 from dualsmooth.runtime.evaluation.evaluate import evaluate

@@ -31,7 +31,8 @@ from typing import Any
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.datasets.dataset import Dataset, load_dataset
+from dualsmooth.runtime.datasets.dataset import Dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.files import check_free, write_atomically

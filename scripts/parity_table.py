@@ -40,7 +40,7 @@ from dualsmooth.export.onnx.modules import takes_sigma
 from dualsmooth.export.onnx.precision import to_int8
 from dualsmooth.runtime.bundle.describing import size
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import DualSmoothError
 from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.graphs.model import parse_model

@@ -15,7 +15,7 @@ import numpy as np
 
 from dualsmooth.export import export_run
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.files import write_atomically
 
 INDICES = np.arange(0, 8000, 40)

@@ -25,7 +25,7 @@ from triton_server import TritonServer
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.engine.providers import parse_options
 from dualsmooth.runtime.serving.repository import fill_repository
 

@@ -262,7 +262,7 @@ def _example(path: Path) -> None:
     import numpy as np
 
     from dualsmooth.runtime.bundle.shipped import SHIPPED_IMAGES
-    from dualsmooth.runtime.datasets.dataset import load_dataset
+    from dualsmooth.runtime.datasets.formats import load_dataset
 
     np.save(path, load_dataset(f"npz:{SHIPPED_IMAGES}").images[2])
 

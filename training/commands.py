@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dualsmooth.runtime.datasets.class_names import read_class_names
-from dualsmooth.runtime.datasets.dataset import NAMES
+from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import Config, config_from, read_toml
 

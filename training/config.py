@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dualsmooth.export.onnx.normalisation import check_statistics
+from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise.levels import require_levels, require_unit_scale
 
@@ -345,7 +346,7 @@ def _build(cls: type[Any], values: Mapping[str, Any], source: str, prefix: str) 
     if unknown:
         raise InputError(f"{source}: {prefix}{unknown[0]} is unknown; expected one of {', '.join(sorted(hints))}")
     if cls is Config and "dataset" not in values:
-        raise InputError(f"{source}: no dataset is given; pass --dataset fashion-mnist or --dataset npz:PATH")
+        raise InputError(f"{source}: no dataset is given; pass --dataset {NAMES}")
     return cls(**{key: _convert(hints[key], value, source, prefix + key) for key, value in values.items()})
 
 

@@ -13,8 +13,9 @@ import torch
 
 from dualsmooth.runtime.bundle.reading import MANIFEST, read_bundle
 from dualsmooth.runtime.datasets.class_names import match_labels, numbered
-from dualsmooth.runtime.datasets.dataset import Dataset, load_dataset
-from dualsmooth.runtime.datasets.imagefolder import ImageFiles
+from dualsmooth.runtime.datasets.dataset import Dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
+from dualsmooth.runtime.datasets.image_files import ImageFiles
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import Config
 from dualsmooth.training.seeds import Stream, numpy_generator

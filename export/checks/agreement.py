@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from dualsmooth.runtime.datasets.imagefolder import ImageFiles
+from dualsmooth.runtime.datasets.image_files import ImageFiles
 from dualsmooth.runtime.engine.trial import LEVELS, safe_level
 from dualsmooth.runtime.errors import BundleError, InputError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of

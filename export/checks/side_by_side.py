@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dualsmooth.export.sources import OnnxFiles, export_source
 from dualsmooth.runtime.bundle.reading import MANIFEST, Bundle
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.report import markdown_table
 from dualsmooth.runtime.smoothing.smoother import load

@@ -11,7 +11,7 @@ import numpy as np
 
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.commands.options import engine_of, engine_options, sampling_of, sampling_options
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.files import check_free, write_atomically

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dualsmooth.runtime.datasets.class_names import read_class_names
-from dualsmooth.runtime.datasets.dataset import NAMES, Dataset, load_dataset
-from dualsmooth.runtime.engine.providers import CPU, PROVIDERS, parse_options
+from dualsmooth.runtime.datasets.dataset import Dataset
+from dualsmooth.runtime.datasets.formats import DETAILS, NAMES, load_dataset
+from dualsmooth.runtime.engine.providers import PROVIDERS, parse_options
 from dualsmooth.runtime.errors import InputError, one_of
 from dualsmooth.runtime.noise.streams import NOISE_FORMS, Noise, parse_noise
 from dualsmooth.runtime.serving.client import connect, is_url
@@ -18,7 +19,7 @@ from dualsmooth.runtime.statistics import budgets
 from dualsmooth.runtime.statistics.rules.plan import ROUTES, RULES
 
 N = TypeVar("N", int, float)
-ENGINE_DEFAULTS: dict[str, Any] = {"provider": CPU, "threads": 0, "batch_size": 256}
+ENGINE_DEFAULTS: dict[str, Any] = {"provider": "cpu", "threads": 0, "batch_size": 256}
 
 
 def source_argument(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def source_argument(parser: argparse.ArgumentParser) -> None:
 def engine_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs base models; `engine_of` reads them."""
     parser.set_defaults(**ENGINE_DEFAULTS)
-    parser.add_argument("--provider", help=f"{one_of(PROVIDERS)} (default {CPU})")
+    parser.add_argument("--provider", help=f"{one_of(PROVIDERS)} (default {ENGINE_DEFAULTS['provider']})")
     parser.add_argument("--threads", type=int, help="engine threads (default: the cores of this process)")
     parser.add_argument(
         "--batch-size", type=_batch_size, help="passes per engine call (default 256); auto: measured once"
@@ -101,10 +102,11 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def dataset_options(parser: argparse.ArgumentParser, *, required: bool, use: str = "") -> None:
     """Options of the commands that read a data set, for `use`; `dataset_of` reads them."""
-    parser.add_argument("--dataset", required=required, help=f"{NAMES}{use}")
-    parser.add_argument("--classes", help="other names of its classes, in its order: a text file, or with commas")
-    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files")
-    parser.add_argument("--split", default="test", help="test (default) or train")
+    group = parser.add_argument_group("data set", DETAILS)
+    group.add_argument("--dataset", required=required, help=f"{NAMES}{use}")
+    group.add_argument("--classes", help="other names of its classes, in its order: a text file, or with commas")
+    group.add_argument("--data-dir", type=Path, help="folder of the data set's files")
+    group.add_argument("--split", default="test", help="test (default) or train")
 
 
 def dataset_of(args: argparse.Namespace) -> Dataset:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime.datasets.dataset import Dataset, Format, data_folder, published
 from dualsmooth.runtime.errors import InputError, one_line
 
 CIFAR10_CLASSES = (
@@ -24,16 +25,18 @@ _FOLDER = "cifar-10-batches-py"
 _SHAPE = (3, 32, 32)
 
 
-def read_cifar10(folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Images uint8 [N,3,32,32] and labels [N] of `split` (train or test); `folder` holds the batches or their folder.
+def load(name: str, split: str, data_dir: Path | None) -> Dataset:
+    """Images uint8 [N,3,32,32]; `data_dir` holds the batches or their folder.
 
     Nothing in a file is executed. Raises `InputError` where one is missing, damaged, or not such a batch.
     """
+    folder = data_folder(name, data_dir)
     inner = folder / _FOLDER
     root = inner if inner.is_dir() else folder
     names = [f"data_batch_{number}" for number in range(1, 6)] if split == "train" else ["test_batch"]
     parts = [_read_batch(root / name) for name in names]
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return published(name, images, labels, CIFAR10_CLASSES)
 
 
 def _read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -117,3 +120,10 @@ class _Reader(pickle.Unpickler):
         if (module, name) not in _KNOWN:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return _KNOWN[module, name]
+
+
+FORMAT = Format(
+    form="cifar10",
+    help="torchvision's cifar-10-batches-py in --data-dir",
+    load=load,
+)

@@ -19,7 +19,7 @@ from attack_certificates import Attack, Networks, attack_image, away_from, chang
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.noise.streams import Seed
 
 SMALL = Attack(steps=6, samples=8)

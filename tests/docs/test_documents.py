@@ -22,7 +22,7 @@ from documents import DOCUMENTS, ROOT
 
 from dualsmooth.cli import main
 from dualsmooth.runtime.bundle.shipped import SHIPPED_IMAGES
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.training.config import read_toml
 from dualsmooth.training.networks.resnet import ResidualNetwork
 

@@ -9,7 +9,7 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation import progress as runtime_progress
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.field_log import read_log, write_log

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets.dataset import Dataset, load_dataset
+from dualsmooth.runtime.datasets.dataset import Dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.serving.service import Collected, Limits, Service

@@ -62,7 +62,7 @@ def real(folder: Path) -> Any:
     import dualsmooth.runtime.evaluation.ray_workers
     import dualsmooth.training.stages.train
     from dualsmooth.runtime.commands import COMMANDS, command, demo, doctor, report
-    from dualsmooth.runtime.datasets import dataset as datasets
+    from dualsmooth.runtime.datasets import fashion_mnist
     from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
     from dualsmooth.runtime.serving import wire
 
@@ -78,7 +78,7 @@ def real(folder: Path) -> Any:
     patch.setattr(doctor, "examine", lambda: found)
     patch.setattr(demo, "run_demo", lambda out, **_: None)
     patch.setattr(report, "plot_curves", lambda curves, out, **_: out)
-    patch.setattr(datasets, "FASHION_MNIST_DIR", folder / "none")
+    patch.setattr(fashion_mnist, "FASHION_MNIST_DIR", folder / "none")
     patch.setattr(dualsmooth.runtime.evaluation.ray_workers, "RayWorkers", refusing(InputError))
     patch.setattr(dualsmooth.training.stages.train, "train", lambda *_, **__: {})
     patch.setattr(dualsmooth.export.sources, "export_source", refusing(InputError))

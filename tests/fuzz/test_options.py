@@ -13,7 +13,7 @@ from fuzz.mutations import NUMBERS, TEXTS, VALUES
 from hypothesis import strategies as st
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.engine.providers import provider_of
 from dualsmooth.runtime.noise.streams import Seed, parse_noise

@@ -16,7 +16,7 @@ from triton_server import TritonServer
 import dualsmooth as ds
 from dualsmooth.cli import main
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 
 pytestmark = pytest.mark.slow
 FIXED = ds.Fixed(400, n0=20)

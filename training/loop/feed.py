@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dualsmooth.runtime.datasets.imagefolder import ImageFiles
+from dualsmooth.runtime.datasets.image_files import ImageFiles
 from dualsmooth.training.data import Augmentation, TrainingData
 
 _AHEAD = 2

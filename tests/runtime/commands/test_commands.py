@@ -14,7 +14,7 @@ import pytest
 from dualsmooth.cli import main
 from dualsmooth.runtime import commands
 from dualsmooth.runtime.commands import COMMANDS, Command, Row, command, options
-from dualsmooth.runtime.datasets.dataset import NAMES
+from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.engine.providers import PROVIDERS
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise.streams import NOISE_FORMS

@@ -10,7 +10,8 @@ import pytest
 import dualsmooth as ds
 from dualsmooth.cli import main
 from dualsmooth.runtime.bundle.shipped import DATA, SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.datasets.dataset import fashion_mnist_folder, load_dataset
+from dualsmooth.runtime.datasets.fashion_mnist import fashion_mnist_folder
+from dualsmooth.runtime.datasets.formats import load_dataset
 
 
 def test_shipped_files_are_small_and_say_how_they_were_made() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dualsmooth.runtime.datasets.cifar10 import CIFAR10_CLASSES
 from dualsmooth.runtime.datasets.class_names import in_order, match_labels, numbered, read_class_names
-from dualsmooth.runtime.datasets.dataset import CIFAR10_CLASSES, FASHION_MNIST_CLASSES, Dataset
+from dualsmooth.runtime.datasets.dataset import Dataset
+from dualsmooth.runtime.datasets.fashion_mnist import FASHION_MNIST_CLASSES
 from dualsmooth.runtime.errors import InputError
 
 FRUIT = ("zebra", "apple", "mango", "kiwi")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dualsmooth.runtime.datasets.decode import decode
-from dualsmooth.runtime.datasets.imagefolder import ImageFiles
+from dualsmooth.runtime.datasets.image_files import ImageFiles
 from dualsmooth.runtime.datasets.single_images import read_image
 from dualsmooth.runtime.errors import InputError
 

@@ -16,7 +16,7 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.curves import certified_accuracy, certified_radii
 from dualsmooth.runtime.evaluation.evaluate import choose_indices, evaluate
 from dualsmooth.runtime.evaluation.results import ResultsWriter, header_of, merge_results, read_results

@@ -21,7 +21,7 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets.dataset import load_dataset
+from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation import ray_workers as ray_engine
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.ray_workers import RayWorkers

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.datasets.class_names import in_order
+from dualsmooth.runtime.datasets.dataset import Dataset, Format
 from dualsmooth.runtime.errors import InputError, one_line
 
 Array = npt.NDArray[Any]
@@ -38,6 +39,11 @@ _KINDS = (
     (b"\x1f\x8b", "a gzip file"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file (git lfs pull fetches it)"),
 )
+
+
+def load(name: str, split: str, data_dir: Path | None) -> Dataset:
+    """The arrays of the file that `npz:PATH` names, see `read_npz`."""
+    return Dataset(name, *read_npz(Path(name.removeprefix("npz:")), split))
 
 
 def read_npz(path: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], tuple[str, ...]]:
@@ -179,3 +185,10 @@ def _texts(path: Path, what: str, array: Array) -> tuple[str, ...]:
 
 def _seen(array: Array) -> str:
     return f"{array.dtype} {list(array.shape)}"
+
+
+FORMAT = Format(
+    form="npz:PATH",
+    help="arrays of images, uint8 [N,H,W] or [N,H,W,C], and labels, as numpy.savez writes them",
+    load=load,
+)

@@ -11,7 +11,8 @@ import pytest
 import scipy.io
 import torch
 
-from dualsmooth.runtime.datasets.arrays import read_npz
+from dualsmooth.runtime.datasets.formats import load_dataset
+from dualsmooth.runtime.datasets.npz import read_npz
 from dualsmooth.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -145,3 +146,48 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(buffer.getvalue()[:200])
     with pytest.raises(InputError, match="cannot read"):
         read_npz(path, "test")
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_npz(tmp_path: Path, color: bool) -> None:
+    images = np.stack([GREY[:3]] * 3, axis=-1) if color else GREY[:3]
+    np.savez(tmp_path / "d.npz", x=images, y=Y[:3], classes=np.array(["a", "b"]))
+    data = load_dataset(f"npz:{tmp_path / 'd.npz'}")
+    assert data.images.shape == ((3, 3, 5, 4) if color else (3, 1, 5, 4))
+    assert np.array_equal(data.images[:, -1], GREY[:3])
+    assert data.classes == ("a", "b")
+
+
+def refused(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_dataset(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x": GREY[:3]},
+        {"y": Y[:3]},
+        {"x": GREY[0], "y": Y[:3]},
+        {"x": GREY[:3], "y": Y[:2]},
+        {"x": GREY[:3], "y": np.array([1, "a", None], object)},
+    ],
+)
+def test_unusable_npz_arrays_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "d.npz", **arrays)
+    refused(f"npz:{tmp_path / 'd.npz'}")
+
+
+def test_damaged_npz_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    refused(f"npz:{path}")
+    refused(f"npz:{tmp_path}")
+    np.savez_compressed(path, x=np.random.default_rng(0).integers(0, 256, (9, 8, 8)).astype(np.uint8), y=np.arange(9))
+    whole = path.read_bytes()
+    for cut in (b"", b"junk", whole[:100], whole[:-30], whole[:90] + b"\xff" * 60 + whole[150:]):
+        path.write_bytes(cut)
+        refused(f"npz:{path}")
+    np.save(tmp_path / "single.npy", GREY[:3])
+    (tmp_path / "single.npy").rename(path)
+    refused(f"npz:{path}")
