@@ -24,7 +24,7 @@ from dualsmooth.runtime.commands.options import (
 )
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.evaluate import Local, Workers, choose_indices, evaluate
-from dualsmooth.runtime.evaluation.progress import SHOWN_AT, Progress
+from dualsmooth.runtime.evaluation.progress import SHOWN_AT, Progress, RunningAccuracy
 from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
 from dualsmooth.runtime.serving.client import is_url
 from dualsmooth.runtime.statistics.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if wanted is not None and (args.skip, args.max) != (1, None):
         raise InputError(f"--indices with --skip {args.skip} --max {args.max}; give the indices, or a range of them")
     indices = choose_indices(len(dataset), skip=args.skip, most=args.max, indices=wanted, shard=shard)
-    lines: list[Progress] = []
+    shown: list[tuple[Progress, RunningAccuracy]] = []
 
     def opened(writer: ResultsWriter) -> None:
         if writer.repaired:
@@ -90,10 +90,13 @@ def run(args: argparse.Namespace) -> int:
         before = [radius for index, radius in zip(writer.order, writer.radii, strict=True) if index in old]
         if before:
             print(f"{args.out}: {len(before)} of {len(indices)} images are there already", file=sys.stderr)
-        lines.append(Progress(len(indices), before, at=_shown(sampling["budget"])))
+        accuracy = RunningAccuracy(before, _shown(sampling["budget"]))
+        shown.append((Progress("", len(indices), "images", done=len(before)), accuracy))
 
     def progress(result: Result, done: int, total: int) -> None:
-        lines[0].advance(result.correct_radius)
+        line, accuracy = shown[0]
+        accuracy.add(result.correct_radius)
+        line.advance(1, str(accuracy))
 
     with _workers(args) as workers:
         writer = evaluate(

@@ -1,10 +1,10 @@
-"""Progress of an evaluation on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
@@ -14,58 +14,73 @@ SHOWN_AT = (0.0, 0.5, 1.0)
 
 
 class Progress:
-    """Counts images and says how far the evaluation is, the time left, and the certified accuracy so far.
+    """Counts `total` steps of a `stage` and says how far it is, the rate, and the time left or taken.
 
-    `radii` are the radii of images that were there before (-1 where wrong or abstained); they count for the accuracy
-    but not for the speed. Certified accuracy is the share of images, resumed ones included, that are correct with a
-    certified radius of at least r (and above 0).
+    `done` steps were there before: they do not count for the rate.
     """
 
     def __init__(
         self,
+        stage: str,
         total: int,
-        radii: Sequence[float] = (),
+        unit: str,
         *,
-        at: Sequence[float] = SHOWN_AT,
+        done: int = 0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total, self._at, self._clock = total, tuple(at), clock
+        self._stage, self._total, self._unit, self._clock = stage, total, unit, clock
         self._stream = stream if stream is not None else sys.stderr
         self._live = self._stream.isatty()
-        self._certified = [sum(x >= r and x > 0 for x in radii) for r in self._at]
-        self._done = self._resumed = len(radii)
+        self._done = self._before = done
         self._start = self._shown = clock()
 
-    def advance(self, radius: float) -> None:
-        """Count one image of this certified radius (-1 where wrong or abstained); show it if the line is old enough."""
-        self._done += 1
-        for i, r in enumerate(self._at):
-            self._certified[i] += radius >= r and radius > 0
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` more steps; show them, and the `note`, if the last line is old enough."""
+        self._done += count
         now = self._clock()
         last = self._done >= self._total
         if not last and now - self._shown < (0.1 if self._live else 15.0):
             return
         self._shown = now
-        text = self.line(max(0.0, now - self._start))
+        text = self.line(max(0.0, now - self._start), note)
         with suppress(OSError):  # work goes on where nobody can be told
             self._stream.write(f"\r\x1b[K{text}" + ("\n" if last else "") if self._live else f"{text}\n")
             self._stream.flush()
 
-    def line(self, elapsed: float) -> str:
-        """What is shown after `elapsed` seconds of this run."""
-        fresh = self._done - self._resumed
+    def line(self, elapsed: float, note: str = "") -> str:
+        """What is shown after `elapsed` seconds."""
+        fresh, left = self._done - self._before, self._total - self._done
         rate = fresh / max(elapsed, 1e-9)
-        left = self._total - self._done
-        when = (
-            f"took {clock_text(elapsed)}" if left <= 0 else f"{clock_text(left / rate)} left" if fresh else "starting"
-        )
-        shares = ", ".join(
-            f"{100 * c / max(self._done, 1):.1f} % at {r:g}" for c, r in zip(self._certified, self._at, strict=True)
-        )
+        if left <= 0:
+            when = f"took {clock_text(elapsed)}"
+        else:
+            when = f"{clock_text(left / rate)} left" if fresh else "starting"
         filled = BAR * self._done // max(self._total, 1)
-        bar = f"[{'#' * filled}{'.' * (BAR - filled)}] " if self._live else ""
-        return f"{bar}{self._done:,}/{self._total:,} images, {rate:.3g}/s, {when}, certified {shares}"
+        text = f"[{'#' * filled}{'.' * (BAR - filled)}] " if self._live else ""
+        text += f"{self._stage}: " if self._stage else ""
+        text += f"{self._done:,}/{self._total:,} {self._unit} ({self._done / max(self._total, 1):.0%}), "
+        text += (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}") + f"/s, {when}"
+        return text + (f", {note}" if note else "")
+
+
+class RunningAccuracy:
+    """The share of the images so far that are correct with a certified radius of at least r (and above 0), for each r
+    of `at`. Radii are -1 where the label is wrong or there is none."""
+
+    def __init__(self, radii: Iterable[float] = (), at: Sequence[float] = SHOWN_AT) -> None:
+        self._at, self._certified, self._count = tuple(at), [0] * len(at), 0
+        for radius in radii:
+            self.add(radius)
+
+    def add(self, radius: float) -> None:
+        self._count += 1
+        for i, r in enumerate(self._at):
+            self._certified[i] += radius >= r and radius > 0
+
+    def __str__(self) -> str:
+        shares = zip(self._certified, self._at, strict=True)
+        return "certified " + ", ".join(f"{100 * c / max(self._count, 1):.1f} % at {r:g}" for c, r in shares)
 
 
 def clock_text(seconds: float) -> str:

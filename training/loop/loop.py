@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.evaluation.progress import Progress
 from dualsmooth.training.config import ClassifierConfig, EstimatorConfig
 from dualsmooth.training.data import batches
 from dualsmooth.training.loop.distributed import average_over_processes, parallel, rank_and_size, share_of, wait_for_all
 from dualsmooth.training.loop.ema import Average
 from dualsmooth.training.loop.feed import Feed
-from dualsmooth.training.loop.progress import Progress
 from dualsmooth.training.networks.models import ModelSpec, Network, build
 from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dualsmooth.training.run.history import append_history

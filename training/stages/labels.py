@@ -13,12 +13,12 @@ import numpy.typing as npt
 import onnxruntime
 
 from dualsmooth.runtime.errors import EngineError, InputError
+from dualsmooth.runtime.evaluation.progress import Progress
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.noise.streams import add_noise
 from dualsmooth.runtime.statistics.bounds import lower_bound, normal_quantile, upper_bound
 from dualsmooth.training.config import Config, LabelConfig
 from dualsmooth.training.data import Images, Labels, TrainingData
-from dualsmooth.training.loop.progress import Progress
 from dualsmooth.training.networks.models import Network
 from dualsmooth.training.seeds import Stream, numpy_generator
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualsmooth.runtime.evaluation.progress import Progress
 from dualsmooth.runtime.statistics.budgets import Fixed
 from dualsmooth.runtime.statistics.certification import Terms, settle
 from dualsmooth.runtime.statistics.rules.plan import MEDIAN, MODE, guess_route, single_rule
@@ -15,7 +16,6 @@ from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATO
 from dualsmooth.training import seeds
 from dualsmooth.training.config import Config
 from dualsmooth.training.data import Labels, TrainingData
-from dualsmooth.training.loop.progress import Progress
 from dualsmooth.training.stages.labels import Voter
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
