@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from dualsmooth.runtime import strict_json
+from dualsmooth.runtime.bundle.fields import Fields
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.admission import check_file
 from dualsmooth.runtime.graphs.foreign_files import LFS, LFS_WHAT, foreign
-from dualsmooth.runtime.graphs.precision import PRECISIONS
 
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
-OPTIMISATIONS = ("extended", "basic", "disabled")
-"""Levels of ONNX Runtime's graph optimisation below all of it, for files of which it crashes there."""
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 1 << 24
 SCHEMA = Path(__file__).parents[1] / "data" / "bundle-manifest-1.schema.json"
 """The JSON Schema of the manifest; it accepts what `read_bundle` accepts, as far as a schema can tell."""
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.(onnx|data)")
 
 
 @dataclass(frozen=True)
@@ -184,101 +178,20 @@ def parse_manifest(root: Path, raw: bytes) -> Bundle:
 
 
 def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
-    def need(ok: bool, what: str) -> None:
-        if not ok:
-            raise BundleError(f"{root / 'manifest.json'}: {what}; export the bundle again")
-
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 <= value <= 1e9
-
-    def whole(value: Any) -> bool:
-        return number(value) and value == int(value)
-
-    need(isinstance(manifest, dict), "the top level must be an object")
-    need(manifest.get("format") == FORMAT, f"format must be {FORMAT!r}, found {str(manifest.get('format'))[:40]!r}")
-    need(
-        whole(manifest.get("version")) and manifest["version"] == VERSION,
-        f"version must be {VERSION}, found {str(manifest.get('version'))[:40]}",
-    )
-    sigmas = manifest.get("sigmas")
-    need(
-        isinstance(sigmas, list) and 1 <= len(sigmas) <= 64 and all(map(number, sigmas)),
-        "sigmas must be 1 to 64 numbers",
-    )
-    need(
-        sigmas[0] > 0 and all(a < b for a, b in pairwise(sigmas)),
-        "sigmas must be positive and ascending",
-    )
-    need(number(manifest.get("sigma_e")) and manifest["sigma_e"] > 0, "sigma_e must be a positive number")
-    source: Any = manifest.get("input")
-    shape: Any = source.get("shape") if isinstance(source, dict) else None
-    need(
-        isinstance(shape, list) and len(shape) == 3 and all(whole(n) and 1 <= n <= 16384 for n in shape),
-        "input.shape must be [C, H, W] with sizes from 1 to 16384",
-    )
-    need(math.prod(shape) <= 1 << 26, "input.shape has more than 2^26 values")
-    limits = source.get("range")
-    need(
-        isinstance(limits, list) and all(map(number, limits)) and limits == [0, 1],
-        "input.range must be [0, 1]: normalisation belongs inside the graph",
-    )
-    classes = manifest.get("classes")
-    need(
-        isinstance(classes, list) and 2 <= len(classes) <= 100_000 and all(isinstance(c, str) for c in classes),
-        "classes must be at least 2 names",
-    )
-    need(manifest.get("precision") in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}")
-    files = manifest.get("files")
-    need(isinstance(files, dict) and 1 <= len(files) <= 4096, "files must map 1 to 4096 files to their sha256")
-    hashes: dict[str, str] = {}
-    for name, entry in files.items():
-        need(
-            _FILE_NAME.fullmatch(name) is not None,
-            f"{name[:60]!r} is not a plain file name that ends in .onnx or .data",
-        )
-        sha: Any = entry.get("sha256") if isinstance(entry, dict) else None
-        need(
-            isinstance(sha, str) and re.fullmatch("[0-9a-f]{64}", sha) is not None,
-            f"files.{name}.sha256 must be 64 hex digits",
-        )
-        hashes[name] = sha
-
-    def model(value: Any, where: str) -> BaseModel:
-        need(isinstance(value, dict), f"{where} must be an object with members")
-        members, consensus = value.get("members"), value.get("consensus", 0)
-        need(isinstance(members, list) and len(members) > 0, f"{where}.members must name at least one file")
-        for name in members:
-            need(
-                isinstance(name, str) and name in hashes and name.endswith(".onnx"),
-                f"{where}.members names {str(name)[:60]!r}, which files does not list as an ONNX file",
-            )
-        need(whole(consensus) and 0 <= consensus <= len(members), f"{where}.consensus must be 0 to {len(members)}")
-        return BaseModel(tuple(members), int(consensus))
-
-    levels = manifest.get("classifiers")
-    need(
-        isinstance(levels, list) and len(levels) == len(sigmas),
-        f"classifiers must list one model for each of the {len(sigmas)} sigmas",
-    )
-    optimisation = manifest.get("optimisation", {})
-    need(
-        isinstance(optimisation, dict)
-        and all(name in hashes and level in OPTIMISATIONS for name, level in optimisation.items()),
-        f"optimisation must map files that are listed to {', '.join(OPTIMISATIONS)}",
-    )
-    provenance = manifest.get("provenance", {})
-    need(isinstance(provenance, dict), "provenance must be an object")
+    fields = Fields(root / MANIFEST, manifest)
+    fields.require(FORMAT, VERSION)
+    sigmas, files = fields.sigmas(), fields.files()
     return Bundle(
         path=root,
-        sigmas=tuple(float(s) for s in sigmas),
-        sigma_e=float(manifest["sigma_e"]),
-        classes=tuple(classes),
-        input_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
-        estimator=model(manifest.get("estimator"), "estimator"),
-        classifiers=tuple(model(value, f"classifiers[{i}]") for i, value in enumerate(levels)),
-        precision=manifest["precision"],
-        files=hashes,
-        provenance=provenance,
+        sigmas=sigmas,
+        sigma_e=fields.sigma_e(),
+        classes=fields.classes(),
+        input_shape=fields.input_shape(),
+        estimator=BaseModel(*fields.estimator(files)),
+        classifiers=tuple(BaseModel(*model) for model in fields.classifiers(len(sigmas), files)),
+        precision=fields.precision(),
+        files=files,
+        provenance=fields.provenance(),
         manifest_sha256=digest,
-        optimisation=optimisation,
+        optimisation=fields.optimisation(files),
     )

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from dualsmooth.runtime.errors import BundleError
+from dualsmooth.runtime.graphs.known import words
 from dualsmooth.runtime.graphs.model import TYPES, Graph, Model, Node, Tensor, Value, read_model
 from dualsmooth.runtime.graphs.protobuf import WireError
 from dualsmooth.runtime.graphs.rows import fault, own_fault
-from dualsmooth.runtime.graphs.shapes import TooLarge, infer, words
+from dualsmooth.runtime.graphs.shapes import TooLarge, infer
 
 MIN_OPSET = 13
 DOMAINS = ("", "ai.onnx")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dualsmooth.runtime.graphs.known import words
 from dualsmooth.runtime.graphs.model import Graph, Node
-from dualsmooth.runtime.graphs.shapes import words
 
 PRECISIONS = ("fp64", "fp32", "w8", "w4", "fp16", "bf16", "int8")
 """What a manifest may say, from wide to narrow. w8, w4: fp32 arithmetic on weights that are stored in 8 or 4 bits."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dualsmooth.runtime.graphs.known import Dims, Shapes, words
 from dualsmooth.runtime.graphs.model import Graph, Node
-from dualsmooth.runtime.graphs.shapes import Dims, Shapes, TooLarge, infer, words
+from dualsmooth.runtime.graphs.shapes import TooLarge, infer
 
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
