@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.noise.levels import listed, of_255
 
 Statistics = Sequence[float]
 """One number a channel, or one for all, for images in [0, 1]."""
 
 Normalisation = tuple[Statistics, Statistics]
 """Mean and standard deviation."""
-
-
-_WIDEST = 2.0
-"""No mean or deviation of values in [0, 1] is larger; those of values from 0 to 255 are."""
 
 
 def check_statistics(
@@ -39,14 +36,10 @@ def check_statistics(
             raise InputError(
                 f"{whose}{name} is {list(values)}; expected 1 or {channels or 'C'} finite numbers (std: positive)"
             )
-    if max(*map(abs, mean), *std) > _WIDEST:
-        wide = [value / 255 for value in mean] if max(map(abs, mean)) > _WIDEST else mean
+    if of_255((*mean, *std)):
+        wide = [value / 255 for value in mean] if of_255(mean) else mean
         raise InputError(
-            f"{whose}mean {_text(mean)} and {whose}std {_text(std)} are in units of 0 to 255, images in [0, 1]; divide "
-            f"by 255: {whose}mean {_text(wide)} and {whose}std {_text([value / 255 for value in std])}"
+            f"{whose}mean {listed(mean)} and {whose}std {listed(std)} are in units of 0 to 255, images in [0, 1]; "
+            f"divide by 255: {whose}mean {listed(wide)} and {whose}std {listed(value / 255 for value in std)}"
         )
     return mean, std
-
-
-def _text(values: Statistics) -> str:
-    return ",".join(f"{value:.4g}" for value in values)

@@ -19,7 +19,7 @@ from dualsmooth.runtime.bundle.fields import Fields
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.admission import check_file
-from dualsmooth.runtime.graphs.foreign_files import LFS, LFS_WHAT, foreign
+from dualsmooth.runtime.graphs.foreign_files import foreign, pointer
 
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
@@ -168,8 +168,8 @@ def parse_manifest(root: Path, raw: bytes) -> Bundle:
     try:
         manifest = strict_json.loads(raw)
     except ValueError as error:
-        if raw.startswith(LFS):
-            raise BundleError(f"{root / MANIFEST} is {LFS_WHAT}") from error
+        if what := pointer(raw):
+            raise BundleError(f"{root / MANIFEST} is {what}") from error
         why = f": {error}" if type(error) is ValueError else ""
         raise BundleError(
             f"{root / MANIFEST} is not JSON ({type(error).__name__}{why[:80]}); export the bundle again"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dualsmooth.runtime.datasets.class_names import in_order
 from dualsmooth.runtime.datasets.dataset import Dataset, Format
 from dualsmooth.runtime.errors import InputError, one_line
+from dualsmooth.runtime.graphs.foreign_files import ARCHIVE, ARRAY, HDF5, MATLAB, ZIP, kind_of
 
 Array = npt.NDArray[Any]
 
@@ -27,18 +28,11 @@ _SPLITS = {"train": ("train",), "test": ("test", "val", "valid", "validation")}
 _DAMAGE = (OSError, LookupError, ValueError, TypeError, EOFError, NotImplementedError, MemoryError, zipfile.BadZipFile,
            zlib.error)  # fmt: skip
 _WANTED = "expected npz arrays x (uint8 [N,H,W] or [N,H,W,C]) and y (a class from 0 for each)"
-_KINDS = (
-    (b"MATLAB", "a MATLAB file (scipy.io.loadmat reads it)"),
-    (b"\x89HDF", "an HDF5 file, or MATLAB 7.3 (h5py reads it)"),
-    (b"\x93NUMPY", "a single NPY array, without labels"),
-    (b"\x80\x02", "a pickle, as of torch.save or pickle.dump, which can run code"),
-    (b"\x80\x03", "a pickle, which can run code"),
-    (b"\x80\x04", "a pickle, which can run code"),
-    (b"\x80\x05", "a pickle, which can run code"),
-    (b"PAR1", "a Parquet file"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file (git lfs pull fetches it)"),
-)
+_HINTS = {
+    MATLAB: "scipy.io.loadmat reads it",
+    HDF5: "h5py reads it; MATLAB 7.3 writes such files too",
+    ARRAY: "without labels",
+}
 
 
 def load(name: str, split: str, data_dir: Path | None) -> Dataset:
@@ -52,18 +46,15 @@ def read_npz(path: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray
     Arrays of a `split` (x_train, test_images, …) are used where there are some. Raises `InputError`.
     """
     try:
-        with open(path, "rb") as file:
-            kind = next((what for magic, what in _KINDS if file.peek(64).startswith(magic)), None)
-            if kind is not None:
-                raise InputError(f"{path} is {kind}; {_WANTED}, from numpy.savez")
-            with np.load(file, allow_pickle=False) as arrays:
-                names = [name for name in arrays.files if not name.startswith("__MACOSX")]
-                if any(name.endswith("data.pkl") for name in names):
-                    raise InputError(f"{path} is a file of torch.save; {_WANTED}, from numpy.savez")
-                x, y = (_chosen(path, names, wanted, split) for wanted in (_PIXELS, _LABELS))
-                images, labels = _of(arrays, x, path), _of(arrays, y, path)
-                named = [name for name in names if name.lower() in _CLASSES]
-                classes = _texts(path, named[0], _of(arrays, named[0], path)) if named else ()
+        if (kind := kind_of(path)) not in ("", ARCHIVE, ZIP):
+            hint = f" ({_HINTS[kind]})" if kind in _HINTS else ""
+            raise InputError(f"{path} is {kind}{hint}; {_WANTED}, from numpy.savez")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            names = [name for name in arrays.files if not name.startswith("__MACOSX")]
+            x, y = (_chosen(path, names, wanted, split) for wanted in (_PIXELS, _LABELS))
+            images, labels = _of(arrays, x, path), _of(arrays, y, path)
+            named = [name for name in names if name.lower() in _CLASSES]
+            classes = _texts(path, named[0], _of(arrays, named[0], path)) if named else ()
     except _DAMAGE as error:
         if isinstance(error, InputError):
             raise

@@ -1,4 +1,4 @@
-"""What a file is that was passed as ONNX and is none: told from its first bytes, with the way to an ONNX file."""
+"""What a file is that was passed for another: told from its first bytes, with the way to an ONNX file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ TENSORFLOW = "convert it: python -m tf2onnx.convert --saved-model FOLDER --outpu
 AGAIN = "download the file itself again"
 ELSEWHERE = "export the original network as ONNX"
 
-LFS = b"version https://git-lfs"
-LFS_WHAT = "a Git LFS pointer, not the file; fetch it: git lfs pull"
+ARRAY, ARCHIVE, ZIP = "a NumPy array", "a NumPy archive (.npz)", "a ZIP archive"
+HDF5, MATLAB = "an HDF5 file", "a MATLAB file"
 
-_STARTS: tuple[tuple[bytes, str, str], ...] = (
-    (LFS, "a Git LFS pointer, not the file", "fetch it: git lfs pull"),
+_POINTERS: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file", "fetch it: git lfs pull"),
     (b"/annex/objects/", "a git-annex pointer, not the file", "fetch it: git annex get FILE"),
     (b"../.git/annex/", "a git-annex pointer, not the file", "fetch it: git annex get FILE"),
     (b"outs:\n- md5:", "a DVC pointer, not the file", "fetch it: dvc pull"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (a Keras model or weights)", KERAS),
+)
+_STARTS: tuple[tuple[bytes, str, str], ...] = (
+    *_POINTERS,
+    (b"\x89HDF\r\n\x1a\n", HDF5, f"if it is a Keras model, {KERAS}"),
+    (b"MATLAB", MATLAB, ELSEWHERE),
+    (b"PAR1", "a Parquet file", ELSEWHERE),
     (b"\x1f\x8b", "compressed by gzip", "unpack it: gunzip"),
     (b"BZh", "compressed by bzip2", "unpack it: bunzip2"),
     (b"\xfd7zXZ\x00", "compressed by xz", "unpack it: unxz"),
@@ -31,7 +36,7 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"GGUF", "a GGUF file", ELSEWHERE),
     (b"ptrt", "a TensorRT engine, compiled for one GPU", ELSEWHERE),
     (b"ftrt", "a TensorRT engine, compiled for one GPU", ELSEWHERE),
-    (b"\x93NUMPY", "a NumPy array", ELSEWHERE),
+    (b"\x93NUMPY", ARRAY, ELSEWHERE),
     (b"\x12\x01\x00\x00\x00\x00\x00\x00", "MXNet parameters", ELSEWHERE),
     (b"7767517\n", "an ncnn network", ELSEWHERE),
     (b"\x89PNG", "a PNG picture", ELSEWHERE),
@@ -51,7 +56,7 @@ _MEMBERS: tuple[tuple[str, str, str], ...] = (
     (r"data\.pkl$", "a PyTorch checkpoint", TORCH),
     (r"model\.weights\.h5$", "a Keras archive", KERAS),
     (r"\.mlmodel$", "a Core ML package", ELSEWHERE),
-    (r"\.npy$", "a NumPy archive (.npz)", ELSEWHERE),
+    (r"\.npy$", ARCHIVE, ELSEWHERE),
     (r"\.onnx$", "a ZIP archive of an ONNX file", "unpack it"),
 )
 _PROTOBUFS: tuple[tuple[bytes, str, str], ...] = (
@@ -75,18 +80,32 @@ def foreign(path: Path, *, guess: bool = False) -> str:
 
     `guess`: it cannot be read as ONNX, so that less certain signs will do.
     """
-    if path.is_dir():
-        what, fix = _folder(path)
-    else:
-        try:
-            with open(path, "rb") as file:
-                head, size = file.read(8192), path.stat().st_size
-        except OSError:
-            return ""
-        what, fix = _file(path, head, size, guess)
+    what, fix = _seen(path, guess)
     if not what:
         return ""
     return f"{path} is {what}; {fix}" if "pointer" in what else f"{path} is {what}, not an ONNX file; {fix}"
+
+
+def kind_of(path: Path) -> str:
+    """What the file or folder at `path` is, where that is seen; else nothing. For a pointer, how to fetch it too."""
+    what, fix = _seen(path, False)
+    return f"{what}; {fix}" if "pointer" in what else what
+
+
+def pointer(head: bytes) -> str:
+    """Where a file that begins with `head` only points to another: what it is and how to fetch that; else nothing."""
+    return next((f"{what}; {fix}" for start, what, fix in _POINTERS if head.startswith(start)), "")
+
+
+def _seen(path: Path, guess: bool) -> tuple[str, str]:
+    if path.is_dir():
+        return _folder(path)
+    try:
+        with open(path, "rb") as file:
+            head, size = file.read(8192), path.stat().st_size
+    except OSError:
+        return "", ""
+    return _file(path, head, size, guess)
 
 
 def _folder(path: Path) -> tuple[str, str]:
@@ -130,7 +149,7 @@ def _zip(path: Path) -> tuple[str, str]:
     for pattern, what, fix in _MEMBERS:
         if any(re.search(pattern, name) for name in names):
             return what, fix.replace("FILE", str(path))
-    return "a ZIP archive", "unpack it" if names else AGAIN
+    return ZIP, "unpack it" if names else AGAIN
 
 
 def _text(head: bytes) -> tuple[str, str]:
