@@ -1,21 +1,27 @@
 """The runtime: both smoothing stages on ONNX Runtime, certificates and evaluations. NumPy, SciPy, onnxruntime only."""
 
-from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
-from dualsmooth.runtime.errors import (
-    BundleError,
-    CertificateError,
-    DualSmoothError,
-    EngineError,
-    InputError,
-    ProviderError,
-    ServerError,
-)
-from dualsmooth.runtime.evaluation.columns import read_results
-from dualsmooth.runtime.noise.streams import Noise, parse_noise
-from dualsmooth.runtime.serving.client import RemoteSmoother, connect
-from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
-from dualsmooth.runtime.smoothing.smoother import Smoother, load
-from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadii, AtRadius, Budget, Fixed, parse_budget
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
+    from dualsmooth.runtime.errors import (
+        BundleError,
+        CertificateError,
+        DualSmoothError,
+        EngineError,
+        InputError,
+        ProviderError,
+        ServerError,
+    )
+    from dualsmooth.runtime.evaluation.columns import read_results
+    from dualsmooth.runtime.noise.streams import Noise, parse_noise
+    from dualsmooth.runtime.serving.client import RemoteSmoother, connect
+    from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
+    from dualsmooth.runtime.smoothing.smoother import Smoother, load
+    from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadii, AtRadius, Budget, Fixed, parse_budget
 
 __all__ = [
     "Adaptive",
@@ -43,3 +49,44 @@ __all__ = [
     "read_bundle",
     "read_results",
 ]
+
+_HOME = {
+    "Adaptive": "statistics.budgets",
+    "AtRadii": "statistics.budgets",
+    "AtRadius": "statistics.budgets",
+    "Budget": "statistics.budgets",
+    "Bundle": "bundle.reading",
+    "BundleError": "errors",
+    "Certificate": "smoothing.certificate",
+    "CertificateError": "errors",
+    "DualSmoothError": "errors",
+    "EngineError": "errors",
+    "Fixed": "statistics.budgets",
+    "InputError": "errors",
+    "Noise": "noise.streams",
+    "Prediction": "smoothing.certificate",
+    "ProviderError": "errors",
+    "RemoteSmoother": "serving.client",
+    "ServerError": "errors",
+    "Smoother": "smoothing.smoother",
+    "connect": "serving.client",
+    "load": "smoothing.smoother",
+    "parse_budget": "statistics.budgets",
+    "parse_noise": "noise.streams",
+    "read_bundle": "bundle.reading",
+    "read_results": "evaluation.columns",
+}
+"""The module that each of these lies in."""
+
+
+if not TYPE_CHECKING:  # a name that does not exist is an error to type checkers
+
+    def __getattr__(name: str) -> Any:
+        """What is exported is imported on first use: whoever wants one part does not wait for all."""
+        if name in _HOME:
+            return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, special, stats
+from scipy import fft, special
 
 from dualsmooth.runtime.errors import EngineError
 from dualsmooth.runtime.noise.forks import ForkLock
 from dualsmooth.runtime.noise.philox import Philox4x32
 from dualsmooth.runtime.noise.streams import GENERATORS, LATTICE, STEPS, Noise, Seed, add_noise
+from dualsmooth.runtime.statistics.binomial import limits
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream
 
 FALSE_ALARM = 1e-9
@@ -129,7 +130,9 @@ def statistics(draws: Draws) -> Iterator[Found]:
     reach = float(special.ndtri(1 - _SHARE / 2) / np.sqrt(n))
     yield Found("mean", float(values.mean()), -reach, reach)
     power = float(values @ values) / n
-    yield Found("variance", power, *(float(stats.chi2.ppf(q, n)) / n for q in (_SHARE / 2, 1 - _SHARE / 2)))
+    yield Found(
+        "variance", power, *(2 * float(special.gammaincinv(n / 2, q)) / n for q in (_SHARE / 2, 1 - _SHARE / 2))
+    )
     u = special.erf(values / np.sqrt(2.0))
     square = u * u
     # Legendre polynomials of a uniform variable: mean 0, variance 1 / (2k + 1), at most 1 (Neyman 1937; Bernstein)
@@ -157,7 +160,7 @@ def _bernstein(variance: float, n: int) -> float:
 
 
 def _counts(name: str, counts: Draws, n: int, p: Draws, alpha: float) -> Iterator[Found]:
-    low, high = np.asarray(stats.binom.ppf(alpha / 2, n, p)), np.asarray(stats.binom.isf(alpha / 2, n, p))
+    low, high = limits(n, p, alpha)
     worst = int(np.argmax(np.abs(counts - n * p) / np.sqrt(n * p)))
     off = np.flatnonzero((counts < low) | (counts > high))
     at = int(off[0]) if off.size else worst
@@ -274,7 +277,7 @@ def check_entropy() -> None:
     if len(set(drawn)) < ENTROPIES:
         raise EngineError("entropy source: the operating system's random numbers repeat; it is broken or replaced")
     ones = np.array([sum(value >> bit & 1 for value in drawn) for bit in range(128)])
-    low, high = stats.binom.ppf(_SHARE / 256, ENTROPIES, 0.5), stats.binom.isf(_SHARE / 256, ENTROPIES, 0.5)
+    low, high = limits(ENTROPIES, 0.5, _SHARE / 128)
     stuck = np.flatnonzero((ones < low) | (ones > high))
     if stuck.size:
         raise EngineError(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
+from dualsmooth.runtime.statistics.binomial import at_least, at_most
 from dualsmooth.runtime.statistics.certification import Requests
 from dualsmooth.runtime.statistics.rules.plan import MODE, quantile_of
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, Counts, Request, Stream, Tally
@@ -36,8 +36,8 @@ def candidates(tally: Tally, *, levels: int, alpha: float, route: str) -> list[i
         return [] if top is None else [top]
     n, q, share = int(counts.sum()), quantile_of(route), alpha / 4
     heads = np.cumsum(counts)[:-1]
-    below = stats.binom.cdf(heads, n, q) <= share  # F_j < q: the route is above j
-    above = stats.binom.sf(heads - 1, n, q) <= share  # F_j >= q: the route is at most j
+    below = at_most(heads, n, q) <= share  # F_j < q: the route is above j
+    above = at_least(heads, n, q) <= share  # F_j >= q: the route is at most j
     return list(range(int(below.sum()), levels - int(above.sum())))
 
 
@@ -57,4 +57,4 @@ def _top(counts: Counts, alpha: float) -> int | None:
     """With probability at least 1 - alpha the returned class is the most probable one, or None."""
     order = np.argsort(counts, kind="stable")[::-1]
     first, second = int(counts[order[0]]), int(counts[order[1]])
-    return int(order[0]) if stats.binomtest(first, first + second, 0.5).pvalue <= alpha else None
+    return int(order[0]) if 2 * at_least(first, first + second, 0.5) <= alpha else None

@@ -1,4 +1,22 @@
 """dualsmooth: certified inference by dual randomized smoothing (Sun, Mao, Vechev, ICLR 2026, and beyond)."""
 
-from dualsmooth.runtime import *  # noqa: F403
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dualsmooth import runtime
 from dualsmooth.runtime import __all__ as __all__
+
+if TYPE_CHECKING:
+    from dualsmooth.runtime import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Any:
+        """What the runtime exports, imported on first use."""
+        if name in __all__:
+            return getattr(runtime, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
