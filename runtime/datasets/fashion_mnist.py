@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from dualsmooth.runtime.datasets.dataset import Dataset, Format, published
 from dualsmooth.runtime.datasets.idx import read_idx
-from dualsmooth.runtime.errors import InputError
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 FASHION_MNIST_DIR = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package puts it."""
+FIX = (
+    "fetch it with `make data` and set DUALSMOOTH_DATA=build/data, or pass the folder of the IDX files with --data-dir"
+)
 
 
 def fashion_mnist_folder() -> Path:
@@ -29,19 +28,9 @@ def load(name: str, split: str, data_dir: Path | None) -> Dataset:
     """Images uint8 [N,1,28,28] of the IDX files in `data_dir` (default: `fashion_mnist_folder`)."""
     folder = fashion_mnist_folder() if data_dir is None else data_dir
     prefix = "train" if split == "train" else "t10k"
-    images = _read(folder, f"{prefix}-images-idx3-ubyte", 3)
-    labels = _read(folder, f"{prefix}-labels-idx1-ubyte", 1)
+    images = read_idx(folder, f"{prefix}-images-idx3-ubyte", 3, fix=FIX)
+    labels = read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1, fix=FIX)
     return published(name, images[:, None], labels, FASHION_MNIST_CLASSES)
-
-
-def _read(folder: Path, stem: str, ndim: int) -> npt.NDArray[np.uint8]:
-    path = next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), None)
-    if path is None:
-        raise InputError(
-            f"no {stem}[.gz] in {folder}; fetch it with `make data` and set DUALSMOOTH_DATA=build/data, or pass the "
-            "folder of the IDX files with --data-dir"
-        )
-    return read_idx(path, ndim)
 
 
 FORMAT = Format(

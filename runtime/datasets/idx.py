@@ -12,8 +12,12 @@ import numpy.typing as npt
 from dualsmooth.runtime.errors import InputError
 
 
-def read_idx(path: Path, ndim: int) -> npt.NDArray[np.uint8]:
-    """The array of `ndim` dimensions in the file at `path`. Raises `InputError`."""
+def read_idx(folder: Path, name: str, ndim: int, *, fix: str) -> npt.NDArray[np.uint8]:
+    """The array of `ndim` dimensions in the file `name` or `name.gz` of `folder`. Raises `InputError`, with the `fix`
+    where neither is there."""
+    path = next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
+    if path is None:
+        raise InputError(f"no {name}[.gz] in {folder}; {fix}")
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
