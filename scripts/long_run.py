@@ -36,7 +36,9 @@ from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.files import check_free, write_atomically
-from dualsmooth.runtime.serving.service import Collected, Limits, Service
+from dualsmooth.runtime.serving.limits import Limits
+from dualsmooth.runtime.serving.replies import Collected
+from dualsmooth.runtime.serving.service import Service
 from dualsmooth.runtime.smoothing.certificate import Certificate
 
 BUDGETS = (ds.Fixed(1_000), ds.Adaptive(4_000, 0.05), ds.AtRadius(0.5, 4_000))

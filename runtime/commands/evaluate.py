@@ -26,7 +26,7 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.evaluate import Local, Workers, choose_indices, evaluate
 from dualsmooth.runtime.evaluation.progress import SHOWN_AT, Progress, RunningAccuracy
 from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
-from dualsmooth.runtime.serving.client import is_url
+from dualsmooth.runtime.serving.address import is_url
 from dualsmooth.runtime.statistics.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
 
 DEFAULT = Fixed(10_000)

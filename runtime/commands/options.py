@@ -13,7 +13,8 @@ from dualsmooth.runtime.datasets.formats import DETAILS, NAMES, load_dataset
 from dualsmooth.runtime.engine.providers import PROVIDERS, parse_options
 from dualsmooth.runtime.errors import InputError, one_of
 from dualsmooth.runtime.noise.streams import NOISE_FORMS, Noise, parse_noise
-from dualsmooth.runtime.serving.client import connect, is_url
+from dualsmooth.runtime.serving.address import is_url
+from dualsmooth.runtime.serving.client import connect
 from dualsmooth.runtime.smoothing.smoother import Smoother, load
 from dualsmooth.runtime.statistics import budgets
 from dualsmooth.runtime.statistics.rules.plan import ROUTES, RULES

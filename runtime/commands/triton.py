@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from dualsmooth.runtime.commands.options import engine_of, engine_options
+from dualsmooth.runtime.serving.protocol import IN_PROCESS
 from dualsmooth.runtime.serving.repository import fill_repository
 
 
@@ -14,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model repository")
     parser.add_argument(
         "--engine",
-        default="in-process",
+        dest="placement",
+        default=IN_PROCESS,
         help="in-process (default): dual_smoothing runs the networks; bls: through the base models on the same server",
     )
     parser.add_argument(
@@ -24,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    models = fill_repository(args.bundle, args.out, engine=args.engine, allow_seed=args.allow_seed, **engine_of(args))
+    models = fill_repository(
+        args.bundle, args.out, placement=args.placement, allow_seed=args.allow_seed, **engine_of(args)
+    )
     print(f"{args.out}: {', '.join(models)}; serve it with: tritonserver --model-repository={args.out}")
     return 0

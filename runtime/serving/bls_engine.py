@@ -13,6 +13,7 @@ from dualsmooth.runtime.engine.checks import check_rows, checked_logits
 from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import BundleError, EngineError, one_line
 from dualsmooth.runtime.files import sha256_of
+from dualsmooth.runtime.serving.protocol import TRITON
 from dualsmooth.runtime.serving.repository import model_names
 
 Call = Callable[[str, Mapping[str, npt.NDArray[np.float32]]], npt.NDArray[np.float32]]
@@ -26,7 +27,7 @@ class BlsEngine(Engine):
     """
 
     def __init__(self, bundle: Bundle, repository: Path, call: Call) -> None:
-        super().__init__("triton", "triton onnxruntime backend")
+        super().__init__(TRITON, "triton onnxruntime backend")
         self._call, self._models = call, model_names(bundle)
         self._bundle, self._untried = bundle, set(self._models)
         self._takes_sigma: dict[str, bool] = {}

@@ -19,25 +19,20 @@ from dualsmooth.runtime.bundle.reading import parse_manifest
 from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
 from dualsmooth.runtime.noise.streams import Noise, Seed
-from dualsmooth.runtime.serving.service import PREDICT
-from dualsmooth.runtime.serving.wire import Pixels, Tensors, Wire, number_in, open_wire, text_of
+from dualsmooth.runtime.serving.address import open_wire
+from dualsmooth.runtime.serving.protocol import BLS, LABEL, MANIFEST, MODEL, PLACEMENT, PREDICT, RADIUS, TRITON
+from dualsmooth.runtime.serving.tensors import Tensors, number_in, text_of
+from dualsmooth.runtime.serving.wire import Pixels, Wire
 from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
 from dualsmooth.runtime.smoothing.smoother import Seeds, Smoother, image_sha256, numbered
 from dualsmooth.runtime.statistics.budgets import Budget
 from dualsmooth.runtime.statistics.certification import Terms
 
-SCHEMES = ("grpc://", "http://")
-
-
-def is_url(text: object) -> bool:
-    """Whether `text` names a server rather than a folder."""
-    return isinstance(text, str) and text.startswith(SCHEMES)
-
 
 def connect(
     url: str,
     *,
-    model: str = "dual_smoothing",
+    model: str = MODEL,
     timeout: float = 300.0,
     retries: int = 3,
     shared_memory: bool = False,
@@ -50,19 +45,24 @@ def connect(
     """
     wire = open_wire(url, model, timeout=timeout, retries=retries, shared_memory=shared_memory)
     try:
+        config = wire.config()
+        parameters = {name: str(entry.get("string_value", "")) for name, entry in config.get("parameters", {}).items()}
+        if MANIFEST not in parameters:
+            raise _another(wire, f"no parameter {MANIFEST} in its configuration")
+        if config.get("model_transaction_policy", {}).get("decoupled"):
+            raise _another(wire, "it is decoupled")
         wire.instance()
-        parameters = wire.config()
-    except BaseException as error:
+        return RemoteSmoother(wire, parameters)
+    except BaseException:
         wire.close()
-        if isinstance(error, InputError) or "decoupled" in str(error):
-            raise ServerError(
-                f"{url}: model {model} does not answer as dual_smoothing does ({error}); connect to dual_smoothing, "
-                "which streams as well"
-            ) from error
-        if isinstance(error, Exception):
-            raise wire.translated(error) from error
         raise
-    return RemoteSmoother(wire, {name: str(entry.get("string_value", "")) for name, entry in parameters.items()})
+
+
+def _another(wire: Wire, why: str) -> ServerError:
+    return ServerError(
+        f"{wire.url}: model {wire.model} does not answer as {MODEL} does ({why}); connect to {MODEL}, which streams as "
+        "well"
+    )
 
 
 class RemoteEngine(Engine):
@@ -85,10 +85,10 @@ class RemoteSmoother(Smoother):
     """
 
     def __init__(self, wire: Wire, parameters: dict[str, str]) -> None:
-        if "manifest" not in parameters:
+        if MANIFEST not in parameters:
             raise ServerError(f"{wire.url}: model {wire.model} is not a dualsmooth model")
-        bundle = parse_manifest(Path(wire.url), parameters["manifest"].encode())
-        provider = "triton" if parameters.get("engine") == "bls" else parameters.get("provider", "")
+        bundle = parse_manifest(Path(wire.url), parameters[MANIFEST].encode())
+        provider = TRITON if parameters.get(PLACEMENT) == BLS else parameters.get("provider", "")
         super().__init__(bundle, RemoteEngine(provider, wire.url))
         self.wire = wire
 
@@ -220,8 +220,8 @@ class RemoteSmoother(Smoother):
             "image": certificate.artefact.image_sha256 == image_sha256(pixels),
             "terms": certificate.terms == terms,
             "seed": _same_seed(certificate.seed, asked),
-            "label": number_in(tensors, "LABEL") == (-1 if certificate.label is None else certificate.label),
-            "radius": abs(number_in(tensors, "RADIUS") - certificate.radius) <= 2e-6,
+            "label": number_in(tensors, LABEL) == (-1 if certificate.label is None else certificate.label),
+            "radius": abs(number_in(tensors, RADIUS) - certificate.radius) <= 2e-6,
         }
         self._require(fits)
         return certificate

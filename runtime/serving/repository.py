@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,10 +17,9 @@ from dualsmooth.runtime.engine.providers import provider_of
 from dualsmooth.runtime.engine.providers.cpu import Cpu
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sync_folder, sync_tree
+from dualsmooth.runtime.serving.protocol import IN_PROCESS, MANIFEST, MODEL, PLACEMENT, PLACEMENTS, STREAM
 
 TEMPLATES = Path(__file__).absolute().parents[2] / "triton_repo"
-ENGINES = ("in-process", "bls")
-SERVED = ("dual_smoothing", "dual_smoothing_stream")
 _GRAPH_LEVELS = {"extended": 1, "basic": -1, "disabled": 2}
 """Graph optimisation as Triton's ONNX Runtime backend numbers it; without a number, all of it."""
 
@@ -44,7 +44,7 @@ def fill_repository(
     bundle: str | Path,
     out: str | Path,
     *,
-    engine: str = "in-process",
+    placement: str = IN_PROCESS,
     provider: str = "cpu",
     threads: int = 0,
     batch_size: int | str = 256,
@@ -53,42 +53,43 @@ def fill_repository(
 ) -> list[str]:
     """Write a model repository for the bundle at `bundle` to the new folder `out`; returns the models' names.
 
-    `engine`: whether `dual_smoothing` runs the networks itself (`in-process`) or through the base models on the same
+    `placement`: whether `dual_smoothing` runs the networks itself (`in-process`) or through the base models on the same
     server (`bls`). `allow_seed`: let clients choose their noise, e.g. on a server for tests, on loopback. Raises
     `InputError`, `BundleError`; then `out` is not there.
     """
     out = Path(out)
-    if engine not in ENGINES:
-        raise InputError(f"engine {engine!r} is unknown; expected {' or '.join(ENGINES)}")
+    if placement not in PLACEMENTS:
+        raise InputError(f"engine {placement!r} is unknown; expected {' or '.join(PLACEMENTS)}")
     tuned = dict(provider_options or {})
     provider_of(provider, tuned)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists; expected a new or empty folder for the model repository")
     check_batch_size(batch_size)
     files = read_bundle(bundle)
-    local, batch_size = open_engine(files, Cpu(), threads=threads, batch_size=batch_size)
-    values = {"engine": engine, "provider": provider, "threads": threads, "batch_size": batch_size}
+    engine, batch_size = open_engine(files, Cpu(), threads=threads, batch_size=batch_size)
+    values = {PLACEMENT: placement, "provider": provider, "threads": threads, "batch_size": batch_size}
     values["allow_seed"] = str(allow_seed).lower()
     values["provider_options"] = quoted(";".join(f"{name}={value}" for name, value in tuned.items()))
-    manifest = (files.path / "manifest.json").read_text(encoding="utf-8")
+    values[MANIFEST] = quoted((files.path / "manifest.json").read_text(encoding="utf-8"))
+    with _new_folder(out) as work:
+        for name in (MODEL, MODEL + STREAM):
+            _add_served(work / name, files, _filled(name, **values))
+        for file, name in model_names(files).items():
+            _add_base(work / name, files.path / file, _base_config(files, engine, file, name, batch_size))
+    return sorted(path.name for path in out.iterdir())
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` when the block ends, and goes away where it raises: `InputError` where
+    nothing can be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}; choose a folder that can be written") from error
     try:
-        for name in SERVED:
-            (work / name / "1").mkdir(parents=True)
-            text = _filled(name, **values, manifest=quoted(manifest))
-            (work / name / "config.pbtxt").write_text(text, encoding="utf-8")
-            shutil.copyfile(TEMPLATES / "dual_smoothing" / "1" / "model.py", work / name / "1" / "model.py")
-            (work / name / "1" / "bundle").mkdir()
-            for file in ("manifest.json", *files.files):
-                shutil.copyfile(files.path / file, work / name / "1" / "bundle" / file)
-        for file, name in model_names(files).items():
-            (work / name / "1").mkdir(parents=True)
-            (work / name / "config.pbtxt").write_text(_base_config(files, local, file, name, batch_size))
-            shutil.copyfile(files.path / file, work / name / "1" / "model.onnx")
+        yield work
         work.chmod(0o755)
         sync_tree(work)
         work.rename(out)
@@ -100,7 +101,22 @@ def fill_repository(
                 f"cannot fill {out}: {error.strerror}; free some space or choose another folder"
             ) from error
         raise
-    return sorted(path.name for path in out.iterdir())
+
+
+def _add_served(model: Path, bundle: Bundle, config: str) -> None:
+    """A model that certifies, with the bundle beside it."""
+    (model / "1" / "bundle").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(config, encoding="utf-8")
+    shutil.copyfile(TEMPLATES / MODEL / "1" / "model.py", model / "1" / "model.py")
+    for file in ("manifest.json", *bundle.files):
+        shutil.copyfile(bundle.path / file, model / "1" / "bundle" / file)
+
+
+def _add_base(model: Path, network: Path, config: str) -> None:
+    """A plain base model."""
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(config)
+    shutil.copyfile(network, model / "1" / "model.onnx")
 
 
 def quoted(text: str) -> str:

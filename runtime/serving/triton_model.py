@@ -1,8 +1,7 @@
-"""What the Triton model is made of, apart from Triton: options, start-up checks, the two engines, output tensors."""
+"""What the Triton model is made of, apart from Triton: options, start-up checks, the two engines, metrics."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.engine.engine import Engine, warm_up
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
@@ -21,10 +19,10 @@ from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_
 from dualsmooth.runtime.noise.selftest import require_sound
 from dualsmooth.runtime.noise.streams import Noise
 from dualsmooth.runtime.serving.bls_engine import BlsEngine, Call
-from dualsmooth.runtime.serving.service import Answer, Limits
+from dualsmooth.runtime.serving.limits import Limits
+from dualsmooth.runtime.serving.protocol import BLS, IN_PROCESS, MANIFEST, PLACEMENT, PLACEMENTS
 from dualsmooth.runtime.smoothing.smoother import Smoother
 
-IN_PROCESS, BLS = "in-process", "bls"
 METRICS = {
     "passes": "Forward passes that were counted",
     "certificates": "Certificates issued, abstentions included",
@@ -41,7 +39,7 @@ METRICS = {
 class ServerOptions:
     """The string parameters of a model configuration."""
 
-    engine: str
+    placement: str
     provider: Provider
     threads: int
     batch_size: int
@@ -59,30 +57,20 @@ class ServerOptions:
                 raise InputError(f"config parameter {name} is {text[:40]!r}; expected {low} to {high}")
             return int(text)
 
-        if given.get("engine") not in (IN_PROCESS, BLS):
-            raise InputError(f"config parameter engine is {given.get('engine')!r}; expected {IN_PROCESS} or {BLS}")
-        if "manifest" not in given:
+        placement = given.get(PLACEMENT)
+        if placement not in PLACEMENTS:
+            raise InputError(f"config parameter {PLACEMENT} is {placement!r}; expected {' or '.join(PLACEMENTS)}")
+        if MANIFEST not in given:
             raise InputError("config parameter manifest is missing; fill the repository with `dualsmooth triton`")
         tuned = parse_options([text for text in given.get("provider_options", "").split(";") if text.strip()])
         return cls(
-            engine=given["engine"],
+            placement=placement,
             provider=provider_of(given.get("provider", "cpu"), tuned),
             threads=number("threads", 0, 1024),
             batch_size=number("batch_size", 1, 65536),
-            manifest=given["manifest"],
+            manifest=given[MANIFEST],
             limits=Limits.from_parameters(given),
         )
-
-
-def read_parameters(text: str) -> dict[str, Any]:
-    """The parameters of a request. Raises `InputError`."""
-    try:
-        given = strict_json.loads(text)
-    except ValueError as error:
-        raise InputError(f"request parameters are not JSON ({one_line(error)}); expected an object") from error
-    if not isinstance(given, dict):
-        raise InputError(f"request parameters are {type(given).__name__}; expected a JSON object")
-    return given
 
 
 def check_tensors(round_trip: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
@@ -112,25 +100,12 @@ def open_smoother(version: Path, options: ServerOptions, call: Call) -> Smoother
             f"config parameter manifest is not {version / 'bundle' / 'manifest.json'}; fill the repository again with "
             "`dualsmooth triton`"
         )
-    if options.engine == BLS:
+    if options.placement == BLS:
         engine: Engine = BlsEngine(bundle, version.parents[1], call)
     else:
         engine = OnnxEngine(bundle, options.provider, threads=options.threads, batch_size=options.batch_size)
     smoother = Smoother(bundle, engine, batch_size=options.batch_size)
-    if options.engine == IN_PROCESS:  # Triton's own models may still be loading
+    if options.placement == IN_PROCESS:  # Triton's own models may still be loading
         for _ in warm_up(bundle, engine, options.batch_size):
             pass
     return smoother
-
-
-def outputs(answer: Answer | None, instance: str = "") -> dict[str, npt.NDArray[Any]]:
-    """The output tensors of an answer; label -1 where it abstained. None answers a ping with the process's identity."""
-    label = -1 if answer is None or answer.label is None else answer.label
-    text = json.dumps({"instance": instance}) if answer is None else answer.to_json()
-    return {
-        "LABEL": np.array([label], np.int64),
-        "RADIUS": np.array([getattr(answer, "radius", 0.0)], np.float64),
-        "SIGMA": np.array([0.0 if answer is None else answer.sigma], np.float64),
-        "ABSTAINED": np.array([answer is None or answer.abstained], np.bool_),
-        "CERTIFICATE": np.frombuffer(text.encode(), np.uint8),
-    }

@@ -7,48 +7,34 @@ probability 1 - alpha would then be the best of several tries.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from queue import SimpleQueue
-from typing import Any
-from uuid import uuid4
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.errors import DualSmoothError, InputError, ServerError, one_line
+from dualsmooth.runtime.errors import DualSmoothError, ServerError, one_line
 from dualsmooth.runtime.noise.forks import forks, require_same_process
-from dualsmooth.runtime.serving.service import NOTHING, PING, Refused
+from dualsmooth.runtime.serving.protocol import IMAGE, INSTANCE, OUTPUTS, PING, Refused, ServerFull, from_line
+from dualsmooth.runtime.serving.shared_memory import shared
+from dualsmooth.runtime.serving.tensors import Tensors, text_of
 
-Tensors = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.float32]
 Sending = tuple[Future[Tensors], Callable[[], object], Callable[[], object]]
-OUTPUTS = ("LABEL", "RADIUS", "SIGMA", "ABSTAINED", "CERTIFICATE")
-CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
-"""A server that comes back is found within a second."""
+T = TypeVar("T")
+QUEUE_IS_FULL = "maximum queue size"
+"""Triton 2.51 (24.10), where a queue policy limits the requests that wait; its status is UNAVAILABLE, as when it cannot
+be reached."""
+ALIVE_SECONDS = 10.0
+"""How long a server may take for what needs no sampling."""
 PROBE_SECONDS = 2.0
 """A request that takes longer is followed by pings: a server whose Python process died never answers what it had."""
-
-
-def open_wire(url: str, model: str, *, timeout: float, retries: int, shared_memory: bool) -> Wire:
-    """`grpc://host:port` or `http://host:port`. Raises `InputError`."""
-    scheme, _, address = url.partition("://")
-    if scheme not in ("grpc", "http") or not address.rpartition(":")[2].isdecimal() or not address.rpartition(":")[0]:
-        raise InputError(f"server {url!r}; expected grpc://host:8001 or http://host:8000")
-    if not timeout > 0 or retries < 0:
-        raise InputError(f"timeout {timeout}, retries {retries}; expected a positive timeout and at least 0 retries")
-    try:
-        if scheme == "grpc":
-            return GrpcWire(url, address, model, timeout, retries, shared_memory)
-        return HttpWire(url, address, model, timeout, retries, shared_memory)
-    except ImportError as error:
-        raise InputError(f"{url} needs tritonclient; install it with pip install 'dualsmooth[triton]'") from error
 
 
 class Wire(ABC):
@@ -60,18 +46,18 @@ class Wire(ABC):
         self.url, self.address, self.model = url, address, model
         self.timeout, self.retries, self.shared_memory = timeout, retries, shared_memory
         self._instance: str | None = None
-        self._heard, self._forks = -1e9, forks()
+        self._heard, self.begun_at = -1e9, forks()
 
     @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """The model's configuration parameters."""
+    def read_config(self, timeout: float) -> dict[str, Any]:
+        """The model's configuration, as Triton's JSON. Raises the client library's errors."""
 
     @abstractmethod
-    def _infer(self, pixels: Pixels, parameters: Mapping[str, Any], timeout: float) -> Tensors:
+    def infer(self, pixels: Pixels, parameters: Mapping[str, Any], timeout: float) -> Tensors:
         """One request, waiting for it. Raises the client library's errors."""
 
     @abstractmethod
-    def _start(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Sending:
+    def start(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Sending:
         """One request: its future, which may hold the client library's errors, what cancels it, and what frees its
         shared memory afterwards."""
 
@@ -85,17 +71,29 @@ class Wire(ABC):
 
     def begun_here(self) -> bool:
         """Whether this process opened the connection; a forked child only has its parent's."""
-        return self._forks == forks()
+        return self.begun_at == forks()
 
     def send(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Pending:
         """Send one request. Raises `ServerError` where the server cannot be reached."""
         return Pending(self, pixels, parameters)
 
-    def ping(self, timeout: float = 10.0) -> str:
+    def config(self) -> dict[str, Any]:
+        """The model's configuration, as Triton's JSON; asked again while the server cannot be reached. Raises
+        `ServerError`."""
+
+        def read() -> dict[str, Any]:
+            try:
+                return self.read_config(ALIVE_SECONDS)
+            except Exception as error:
+                raise self.translated(error) from error
+
+        return self._persistently(read)
+
+    def ping(self, timeout: float = ALIVE_SECONDS) -> str:
         """The identity of the model's process. Raises the translated error of the client library."""
         try:
-            back = self._infer(np.zeros((1, 1, 1), np.float32), {"mode": PING}, timeout)
-            self._instance = str(json.loads(text_of(back))["instance"])
+            back = self.infer(np.zeros((1, 1, 1), np.float32), {"mode": PING}, timeout)
+            self._instance = str(json.loads(text_of(back))[INSTANCE])
         except Exception as error:
             self._heard = -1e9
             raise self.translated(error) from error
@@ -105,69 +103,60 @@ class Wire(ABC):
     def instance(self) -> str:
         """The process that requests now go to; asked again (and again, while it cannot be reached) after a second.
         Raises `EngineError` in a forked child, where gRPC's threads are not: it would wait for ever."""
-        require_same_process(self._forks, f"the connection to {self.url}")
-        for attempt in range(self.retries + 1):
-            if self._instance is not None and time.monotonic() - self._heard < 1.0:
-                break
+        require_same_process(self.begun_at, f"the connection to {self.url}")
+        if self._instance is not None and time.monotonic() - self._heard < 1.0:
+            return self._instance
+        return self._persistently(self.ping)
+
+    def _persistently(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns; after a `ServerError` it is tried again, `retries` times."""
+        for attempt in range(self.retries):
             try:
-                return self.ping()
+                return ask()
             except ServerError:
-                if attempt == self.retries:
-                    raise
                 time.sleep(0.1 * 2**attempt)
-        assert self._instance is not None
-        return self._instance
+        return ask()
 
     def translated(self, error: BaseException) -> DualSmoothError:
-        """The client library's error as one of ours; the server's own lines stay as they are."""
+        """The client library's error as one of ours; the server's own sentences stay as they are."""
         if isinstance(error, DualSmoothError):
             return error
-        status = str(error.status() if hasattr(error, "status") else "").removeprefix("StatusCode.")
         message = str(error.message() if hasattr(error, "message") else one_line(error))
-        message = " ".join(message.split())[:500]
-        stopped = NOTHING in message  # over HTTP, Triton 24.10 gives status 400 to cancelled requests as well
-        if status in ("INVALID_ARGUMENT", "400") and not stopped:
-            return InputError(message)
-        if message.startswith("the server is full") or "maximum queue size" in message:
-            return Refused(f"{self.url}: {message}")
-        if status == "DEADLINE_EXCEEDED" or "timed out" in message.lower() or "Deadline" in message:
+        kind, sentence = from_line(" ".join(message.split()))
+        sentence = sentence[:500]
+        if kind is None:
+            return self._of_triton(str(error.status() if hasattr(error, "status") else ""), sentence, error)
+        return kind(sentence if not issubclass(kind, ServerError) else f"{self.url}: {sentence}")
+
+    def _of_triton(self, status: str, message: str, error: BaseException) -> ServerError:
+        """What Triton itself, the network or the client library says: there is no code of ours."""
+        if status == "StatusCode.DEADLINE_EXCEEDED" or isinstance(error, TimeoutError):
             return ServerError(
                 f"{self.url} gave no answer within {self.timeout:g} s; ask for less, or set timeout higher"
             )
-        if status == "UNAVAILABLE" or isinstance(error, OSError):
+        if QUEUE_IS_FULL in message:
+            return ServerFull(f"{self.url}: {message}")
+        if status == "StatusCode.UNAVAILABLE" or isinstance(error, OSError):
             return ServerError(f"{self.url} cannot be reached ({message[:160]}); start the server or check the address")
         return ServerError(f"{self.url}: {message or type(error).__name__}")
 
-    def _inputs(self, pixels: Pixels) -> list[Any]:
-        tensor = self.module.InferInput("IMAGE", list(pixels.shape), "FP32")
+    def inputs(self, pixels: Pixels) -> list[Any]:
+        """The input of a request."""
+        tensor = self.module.InferInput(IMAGE, list(pixels.shape), "FP32")
         tensor.set_data_from_numpy(pixels)
         return [tensor]
 
-    def _outputs(self) -> list[Any]:
+    def held_inputs(self, client: Any, pixels: Pixels, held: ExitStack) -> list[Any]:
+        """The same; where shared memory was asked for, in that, until `held` is closed."""
+        if not self.shared_memory:
+            return self.inputs(pixels)
+        tensor = self.module.InferInput(IMAGE, list(pixels.shape), "FP32")
+        held.enter_context(shared(client, tensor, pixels))
+        return [tensor]
+
+    def outputs(self) -> list[Any]:
+        """The outputs that a request asks for."""
         return [self.module.InferRequestedOutput(name) for name in OUTPUTS]
-
-    @staticmethod
-    def _tensors(result: Any) -> Tensors:
-        return {name: result.as_numpy(name) for name in OUTPUTS}
-
-    @contextlib.contextmanager
-    def _shared(self, client: Any, pixels: Pixels) -> Iterator[list[Any]]:
-        """The image in system shared memory, which a server on the same machine reads in place."""
-        from tritonclient.utils import shared_memory as shm
-
-        name, size = f"dualsmooth-{uuid4().hex}", pixels.nbytes
-        region = shm.create_shared_memory_region(name, f"/{name}", size)
-        try:
-            shm.set_shared_memory_region(region, [pixels])
-            client.register_system_shared_memory(name, f"/{name}", size)
-            try:
-                tensor = self.module.InferInput("IMAGE", list(pixels.shape), "FP32")
-                tensor.set_shared_memory(name, size)
-                yield [tensor]
-            finally:
-                _patiently(lambda: client.unregister_system_shared_memory(name))
-        finally:
-            shm.destroy_shared_memory_region(region)
 
 
 class Pending:
@@ -181,7 +170,7 @@ class Pending:
     def _send(self) -> None:
         self._instance = self._wire.instance()
         self._end = time.monotonic() + self._wire.timeout
-        self._future, self._cancel, self._free = self._wire._start(self._pixels, self._parameters)
+        self._future, self._cancel, self._free = self._wire.start(self._pixels, self._parameters)
 
     def cancel(self) -> None:
         """Tell the server to stop (gRPC), and forget the answer."""
@@ -196,7 +185,7 @@ class Pending:
             self._free()
 
     def _wait(self) -> Tensors:
-        require_same_process(self._wire._forks, f"a request to {self._wire.url}")
+        require_same_process(self._wire.begun_at, f"a request to {self._wire.url}")
         while True:
             try:
                 return self._future.result(min(PROBE_SECONDS, max(0.0, self._end - time.monotonic()) + 1))
@@ -214,7 +203,7 @@ class Pending:
     def _probe(self) -> None:
         if time.monotonic() > self._end:
             self.cancel()
-            raise self._wire.translated(TimeoutError("timed out"))
+            raise self._wire.translated(TimeoutError())
         try:
             alive = self._wire.ping() == self._instance
         except DualSmoothError as error:
@@ -223,153 +212,3 @@ class Pending:
         if not alive and not self._future.done():
             self.cancel()
             raise ServerError(f"{self._wire.url} was restarted, the request is lost; ask again")
-
-
-class GrpcWire(Wire):
-    def __init__(self, *arguments: Any) -> None:
-        import tritonclient.grpc
-
-        super().__init__(*arguments)
-        self.module = tritonclient.grpc
-        self._client = self.module.InferenceServerClient(self.address, channel_args=CHANNEL)
-
-    def config(self) -> dict[str, Any]:
-        config = self._client.get_model_config(self.model, as_json=True, client_timeout=min(30.0, self.timeout))
-        return dict(config["config"].get("parameters", {}))
-
-    def _infer(self, pixels: Pixels, parameters: Mapping[str, Any], timeout: float) -> Tensors:
-        result = self._client.infer(
-            self.model,
-            self._inputs(pixels),
-            parameters=dict(parameters),
-            outputs=self._outputs(),
-            client_timeout=timeout,
-        )
-        return self._tensors(result)
-
-    def _start(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Sending:
-        future: Future[Tensors] = Future()
-        held = contextlib.ExitStack()
-
-        def done(result: Any, error: Any) -> None:
-            try:
-                if error is not None:
-                    future.set_exception(error)
-                else:
-                    future.set_result(self._tensors(result))
-            except Exception as failure:
-                future.set_exception(failure)
-
-        try:
-            inputs = (
-                held.enter_context(self._shared(self._client, pixels)) if self.shared_memory else self._inputs(pixels)
-            )
-            call = self._client.async_infer(
-                self.model,
-                inputs,
-                done,
-                parameters=dict(parameters),
-                outputs=self._outputs(),
-                client_timeout=self.timeout,
-            )
-        except Exception as error:
-            held.close()
-            raise self.translated(error) from error
-        return future, call.cancel, held.close
-
-    def stream(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Iterator[Tensors]:
-        require_same_process(self._forks, f"the connection to {self.url}")
-        answers: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
-        client = self.module.InferenceServerClient(self.address, channel_args=CHANNEL)
-        try:
-            client.start_stream(lambda result, error: answers.put((result, error)), stream_timeout=self.timeout)
-            client.async_stream_infer(
-                f"{self.model}_stream", self._inputs(pixels), parameters=dict(parameters), outputs=self._outputs()
-            )
-            final = False
-            while not final:
-                result, error = answers.get()
-                if error is not None:
-                    raise self.translated(error)
-                final = bool(result.get_response().parameters["triton_final_response"].bool_param)
-                yield self._tensors(result)
-        finally:
-            client.stop_stream(cancel_requests=True)
-            client.close()
-
-    def close(self) -> None:
-        self._client.close()
-
-
-class HttpWire(Wire):
-    """HTTP has no cancellation: an abandoned request is sampled to its end on the server."""
-
-    def __init__(self, *arguments: Any) -> None:
-        import tritonclient.http
-
-        super().__init__(*arguments)
-        self.module = tritonclient.http
-        self._local = threading.local()
-        self._pool = ThreadPoolExecutor(64, thread_name_prefix="dualsmooth-http")
-
-    def _client(self, timeout: float) -> Any:
-        """A connection of this thread: the HTTP client must not be shared between threads. It has one time-out for all
-        that it asks, so each time-out has a connection of its own."""
-        clients, key = self._local.__dict__, f"{timeout:g} s"
-        if key not in clients:
-            clients[key] = self.module.InferenceServerClient(
-                self.address, connection_timeout=min(30.0, timeout), network_timeout=timeout
-            )
-        return clients[key]
-
-    def config(self) -> dict[str, Any]:
-        return dict(self._client(self.timeout).get_model_config(self.model).get("parameters", {}))
-
-    def _infer(self, pixels: Pixels, parameters: Mapping[str, Any], timeout: float) -> Tensors:
-        client = self._client(timeout)
-        with contextlib.ExitStack() as held:
-            small = not self.shared_memory or parameters.get("mode") == PING
-            inputs = self._inputs(pixels) if small else held.enter_context(self._shared(client, pixels))
-            return self._tensors(client.infer(self.model, inputs, parameters=dict(parameters), outputs=self._outputs()))
-
-    def _start(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Sending:
-        future = self._pool.submit(self._infer, pixels, parameters, self.timeout)
-        return future, future.cancel, lambda: None
-
-    def stream(self, pixels: Pixels, parameters: Mapping[str, Any]) -> Iterator[Tensors]:
-        raise InputError(f"{self.url} streams over gRPC only; connect to grpc://host:8001")
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for client in self._local.__dict__.values():
-            client.close()
-
-
-def text_of(tensors: Tensors) -> str:
-    """The JSON text in the output `CERTIFICATE`. Raises `ServerError`."""
-    try:
-        return tensors["CERTIFICATE"].tobytes().decode()
-    except (AttributeError, KeyError, UnicodeDecodeError) as error:
-        raise ServerError(f"the server answered without a CERTIFICATE of text ({one_line(error)})") from error
-
-
-def number_in(tensors: Tensors, name: str) -> float:
-    """The first value of an output. Raises `ServerError`."""
-    try:
-        return float(np.ravel(tensors[name])[0])
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise ServerError(f"the server answered without a number as {name} ({one_line(error)})") from error
-
-
-def _patiently(release: Callable[[], object], seconds: float = 5.0) -> None:
-    """Shared memory is in use until the server has let go of the request, a moment after its answer."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            release()
-        except Exception:
-            if time.monotonic() > end:
-                return
-            time.sleep(0.01)
-        else:
-            return

@@ -19,7 +19,10 @@ from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.field_log import read_log, write_log
 from dualsmooth.runtime.evaluation.progress import Progress
 from dualsmooth.runtime.evaluation.results import read_results
-from dualsmooth.runtime.serving.service import Collected, Limits, Service, Stopped
+from dualsmooth.runtime.serving.limits import Limits
+from dualsmooth.runtime.serving.protocol import Stopped
+from dualsmooth.runtime.serving.replies import Collected
+from dualsmooth.runtime.serving.service import Service
 
 DAY = 86_400.0
 NEGATIVE = re.compile(r"(?<![\de])-\d")

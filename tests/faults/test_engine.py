@@ -16,7 +16,9 @@ from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import read_results
-from dualsmooth.runtime.serving.service import Collected, Limits, Service
+from dualsmooth.runtime.serving.limits import Limits
+from dualsmooth.runtime.serving.replies import Collected
+from dualsmooth.runtime.serving.service import Service
 
 Logits = npt.NDArray[np.float32]
 

@@ -17,9 +17,9 @@ from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.engine.providers import provider_of
 from dualsmooth.runtime.noise.streams import Seed, parse_noise
-from dualsmooth.runtime.serving.service import Limits
+from dualsmooth.runtime.serving.address import open_wire
+from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.triton_model import ServerOptions
-from dualsmooth.runtime.serving.wire import open_wire
 from dualsmooth.runtime.statistics.certification import Terms
 
 PARTS = st.one_of(

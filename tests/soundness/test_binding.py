@@ -15,7 +15,9 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.runtime.noise.streams import Seed
-from dualsmooth.runtime.serving.service import Collected, Limits, Service
+from dualsmooth.runtime.serving.limits import Limits
+from dualsmooth.runtime.serving.replies import Collected
+from dualsmooth.runtime.serving.service import Service
 from dualsmooth.runtime.statistics.certification import Terms, settle
 from dualsmooth.runtime.statistics.votes import Stream
 

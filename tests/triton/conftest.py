@@ -41,7 +41,7 @@ def repository(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     work = tmp_path_factory.mktemp("triton")
     out = work / "repository"
     fill_repository(toy_bundle, out, threads=THREADS, allow_seed=True)
-    fill_repository(toy_bundle, work / "bls", threads=THREADS, engine="bls", allow_seed=True)
+    fill_repository(toy_bundle, work / "bls", threads=THREADS, placement="bls", allow_seed=True)
     adopt(work / "bls" / "dual_smoothing", out, "over_bls")
     fill_repository(toy_bundle, work / "limited", threads=THREADS, batch_size=16, allow_seed=True)
     adopt(
@@ -56,6 +56,7 @@ def repository(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     )
     fill_repository(SHIPPED_BUNDLE, work / "fashion", threads=THREADS, allow_seed=True)
     adopt(work / "fashion" / "dual_smoothing", out, "fashion")
+    adopt(work / "fashion" / "dual_smoothing_stream", out, "fashion_stream")
     return out
 
 

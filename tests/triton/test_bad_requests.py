@@ -13,7 +13,9 @@ import toys
 from triton_server import TritonServer
 
 import dualsmooth as ds
-from dualsmooth.runtime.serving.service import Limits, accept
+from dualsmooth.runtime.serving.limits import Limits
+from dualsmooth.runtime.serving.protocol import OverTime, ServerFull, from_line
+from dualsmooth.runtime.serving.requests import accept
 
 pytestmark = pytest.mark.slow
 GOOD = toys.image(0.7, 0.3)
@@ -68,7 +70,7 @@ OF_THE_SERVER = {
 def refusal(
     server: TritonServer, wire: str, image: Any, parameters: dict[str, Any], model: str = "dual_smoothing"
 ) -> str:
-    """The server's line, over the raw protocol; asserts that the status is INVALID_ARGUMENT."""
+    """The server's line, over the raw protocol; asserts that status and code say that the request is bad."""
     import tritonclient.grpc
     import tritonclient.http
     from tritonclient.utils import InferenceServerException
@@ -81,7 +83,9 @@ def refusal(
         client.infer(model, [tensor], parameters=parameters)
     client.close()
     assert caught.value.status() == {"grpc": "StatusCode.INVALID_ARGUMENT", "http": "400"}[wire]
-    return str(caught.value.message())
+    kind, line = from_line(str(caught.value.message()))
+    assert kind is ds.InputError
+    return line
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
@@ -122,11 +126,13 @@ def test_time_limit_and_full_server(server: TritonServer) -> None:
     """A budget that takes seconds against half a second; and more requests than may wait: none gets a certificate."""
     with ds.connect(f"grpc://127.0.0.1:{server.grpc}", model="limited", retries=0) as remote:
         pendings = [remote.wire.send(GOOD, {"budget": "fixed:900000"}) for _ in range(6)]
-        lines = []
+        lines, kinds = [], set()
         for pending in pendings:
             with pytest.raises(ds.ServerError) as caught:
                 pending.result()
             lines.append(str(caught.value))
+            kinds.add(type(caught.value))
+        assert kinds == {OverTime, ServerFull}
         assert any("took over 0.5 s, this server's limit; no certificate is issued" in line for line in lines)
         assert any("the server is full (1 requests wait)" in line for line in lines)
     with ds.connect(f"grpc://127.0.0.1:{server.grpc}", model="limited", retries=8) as remote:

@@ -14,10 +14,12 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.serving.client import RemoteSmoother, is_url
-from dualsmooth.runtime.serving.service import Refused
-from dualsmooth.runtime.serving.triton_model import outputs
-from dualsmooth.runtime.serving.wire import Tensors, Wire, open_wire
+from dualsmooth.runtime.serving import protocol
+from dualsmooth.runtime.serving.address import is_url, open_wire
+from dualsmooth.runtime.serving.client import RemoteSmoother
+from dualsmooth.runtime.serving.protocol import Refused
+from dualsmooth.runtime.serving.tensors import Tensors, outputs
+from dualsmooth.runtime.serving.wire import Wire
 
 FIXED = ds.Fixed(100, n0=20)
 IMAGE = toys.image(0.7, 0.3)
@@ -34,13 +36,13 @@ class Fake(Wire):
         self.asked = 0
         self.tensors: Callable[[Tensors], Tensors] = lambda tensors: tensors
 
-    def config(self) -> dict[str, Any]:
+    def read_config(self, timeout: float) -> dict[str, Any]:
         return {}
 
-    def _infer(self, pixels: Any, parameters: Any, timeout: float) -> Tensors:
+    def infer(self, pixels: Any, parameters: Any, timeout: float) -> Tensors:
         return outputs(None, "process 1")
 
-    def _start(self, pixels: Any, parameters: Any) -> Any:
+    def start(self, pixels: Any, parameters: Any) -> Any:
         from concurrent.futures import Future
 
         self.asked += 1
@@ -211,11 +213,18 @@ def test_damaged_predictions(text: str) -> None:
 @pytest.mark.parametrize(
     ("status", "message", "kind"),
     [
-        ("StatusCode.INVALID_ARGUMENT", "alpha is 2", ds.InputError),
-        ("400", "alpha is 2", ds.InputError),
-        ("400", "took over 1 s, this server's limit; no certificate is issued: ask for less", ds.ServerError),
-        ("StatusCode.CANCELLED", "cancelled; no certificate is issued", ds.ServerError),
-        ("503", "the server is full (3 requests wait); ask again later", Refused),
+        ("StatusCode.INVALID_ARGUMENT", "dualsmooth.bad-request: alpha is 2", ds.InputError),
+        ("400", "dualsmooth.bad-request: alpha is 2", ds.InputError),
+        ("400", "dualsmooth.over-time: took over 1 s, this server's limit; ask for less", protocol.OverTime),
+        ("StatusCode.CANCELLED", "dualsmooth.cancelled: no certificate is issued", protocol.Cancelled),
+        ("503", "dualsmooth.full: the server is full (3 requests wait); ask again later", protocol.ServerFull),
+        ("StatusCode.UNAVAILABLE", "dualsmooth.going-down: ask another one", protocol.GoingDown),
+        ("500", "dualsmooth.failed: NaN", protocol.Failed),
+        # another version's words, or Triton's own
+        ("503", "dualsmooth.hungry: it is lunch time", ds.ServerError),
+        ("400", "alpha is 2; expected a number like dualsmooth.full: 0.1", ds.ServerError),
+        ("503", "the server is full (3 requests wait); ask again later", ds.ServerError),
+        ("StatusCode.UNAVAILABLE", "Exceeds maximum queue size", protocol.ServerFull),
         ("StatusCode.UNAVAILABLE", "failed to connect", ds.ServerError),
         ("StatusCode.DEADLINE_EXCEEDED", "Deadline Exceeded", ds.ServerError),
         ("StatusCode.INTERNAL", "Stub process 'm_0_0' is not healthy.", ds.ServerError),
@@ -226,4 +235,6 @@ def test_statuses(wire: Fake, status: str, message: str, kind: type[ds.DualSmoot
 
     error = wire.translated(InferenceServerException(message, status))
     assert type(error) is kind
+    assert "dualsmooth." not in str(error) or kind is ds.ServerError
+    assert message.rpartition(": ")[2] in str(error) or "cannot be reached" in str(error) or "no answer" in str(error)
     assert "\n" not in str(error)

@@ -17,11 +17,11 @@ from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.serving.bls_engine import BlsEngine
 from dualsmooth.runtime.serving.repository import fill_repository, model_names, quoted
+from dualsmooth.runtime.serving.requests import read_parameters
 from dualsmooth.runtime.serving.triton_model import (
     ServerOptions,
     check_tensors,
     open_smoother,
-    read_parameters,
 )
 
 
@@ -132,7 +132,7 @@ def test_options_of_the_provider(tmp_path: Path, toy_bundle: Path) -> None:
 
 def test_another_manifest_or_file_is_refused(tmp_path: Path, toy_bundle: Path) -> None:
     repository = tmp_path / "r"
-    fill_repository(toy_bundle, repository, engine="bls")
+    fill_repository(toy_bundle, repository, placement="bls")
     version = repository / "dual_smoothing" / "1"
     with pytest.raises(ds.BundleError, match="config parameter manifest"):
         open_smoother(version, options_of(repository, manifest="{}"), print)  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ def test_another_manifest_or_file_is_refused(tmp_path: Path, toy_bundle: Path) -
 
 def test_ensembles_through_the_server_vote_as_in_process(tmp_path: Path) -> None:
     bundle = ensemble_bundle(tmp_path / "b")
-    fill_repository(bundle, tmp_path / "r", engine="bls")
+    fill_repository(bundle, tmp_path / "r", placement="bls")
     local = ds.load(bundle, threads=1)
 
     def call(model: str, inputs: Any) -> np.ndarray[Any, Any]:
@@ -163,7 +163,7 @@ def test_ensembles_through_the_server_vote_as_in_process(tmp_path: Path) -> None
 
 
 def test_networks_that_mix_rows_are_noticed_at_their_first_votes(tmp_path: Path, toy_bundle: Path) -> None:
-    fill_repository(toy_bundle, tmp_path / "r", engine="bls")
+    fill_repository(toy_bundle, tmp_path / "r", placement="bls")
     bundle, ready = ds.read_bundle(toy_bundle), False
 
     def call(model: str, inputs: Any) -> np.ndarray[Any, Any]:
@@ -181,7 +181,7 @@ def test_networks_that_mix_rows_are_noticed_at_their_first_votes(tmp_path: Path,
 
 
 def test_a_failing_base_model_never_votes(tmp_path: Path, toy_bundle: Path) -> None:
-    fill_repository(toy_bundle, tmp_path / "r", engine="bls")
+    fill_repository(toy_bundle, tmp_path / "r", placement="bls")
     bundle = ds.read_bundle(toy_bundle)
     answers: dict[str, Any] = {"nan": np.full((5, 2), np.nan, np.float32), "short": np.zeros((4, 2), np.float32)}
     for wrong in answers.values():

@@ -13,7 +13,11 @@ import toys
 import dualsmooth as ds
 from dualsmooth.runtime.noise.selftest import check_generator
 from dualsmooth.runtime.noise.streams import Seed
-from dualsmooth.runtime.serving.service import Collected, Limits, Refused, Service, Stopped, accept
+from dualsmooth.runtime.serving.limits import Limits
+from dualsmooth.runtime.serving.protocol import Refused, Stopped
+from dualsmooth.runtime.serving.replies import Collected
+from dualsmooth.runtime.serving.requests import accept
+from dualsmooth.runtime.serving.service import Service
 from dualsmooth.runtime.smoothing.sampler import Sampler
 from dualsmooth.runtime.statistics.votes import Stream
 

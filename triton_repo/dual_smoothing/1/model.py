@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb
 
-from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, one_line
-from dualsmooth.runtime.serving.service import CERTIFY, PING, Answer, Refused, Service, Stopped
+from dualsmooth.runtime.errors import DualSmoothError, EngineError, one_line
+from dualsmooth.runtime.serving.protocol import CERTIFY, IMAGE, PING, refusal_of, to_line
+from dualsmooth.runtime.serving.replies import Answer
+from dualsmooth.runtime.serving.requests import read_parameters
+from dualsmooth.runtime.serving.service import Service
+from dualsmooth.runtime.serving.tensors import outputs
 from dualsmooth.runtime.serving.triton_model import (
     METRICS,
     ServerOptions,
     check_tensors,
     open_smoother,
-    outputs,
-    read_parameters,
 )
 from dualsmooth.runtime.smoothing.certificate import Certificate
 
@@ -52,7 +54,7 @@ class TritonPythonModel:
             reply = _Sender(request.get_response_sender(), stream=self._stream)
             try:
                 parameters = read_parameters(request.parameters())
-                image = pb.get_input_tensor_by_name(request, "IMAGE").as_numpy()
+                image = pb.get_input_tensor_by_name(request, IMAGE).as_numpy()
                 if parameters.get("mode", CERTIFY) == PING:
                     self._service.check()
                     reply.send(_tensors(None, self._instance), FINAL)
@@ -88,10 +90,8 @@ class _Sender:
         self.send(_tensors(answer), 0)
 
     def failed(self, error: DualSmoothError) -> None:
-        code = pb.TritonError.INTERNAL
-        for kind, its in ((InputError, "INVALID_ARG"), (Refused, "UNAVAILABLE"), (Stopped, "CANCELLED")):
-            code = getattr(pb.TritonError, its) if isinstance(error, kind) else code
-        self.send(pb.InferenceResponse(error=pb.TritonError(" ".join(str(error).split()), code)), FINAL)
+        status = getattr(pb.TritonError, refusal_of(error).status)
+        self.send(pb.InferenceResponse(error=pb.TritonError(to_line(error), status)), FINAL)
 
     def cancelled(self) -> bool:
         """Asks Triton at most every `CANCEL_SECONDS`, which is less than a batch of a real network takes."""

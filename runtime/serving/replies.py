@@ -1,0 +1,52 @@
+"""Where answers go."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dualsmooth.runtime.errors import DualSmoothError
+from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
+
+Answer = Certificate | Prediction
+
+
+class Reply(Protocol):
+    """Where the answer to one request goes. Called from the service's thread only."""
+
+    wants_progress: bool
+
+    def answered(self, answer: Answer) -> None: ...
+
+    def progressed(self, answer: Certificate) -> None: ...
+
+    def failed(self, error: DualSmoothError) -> None: ...
+
+    def cancelled(self) -> bool: ...
+
+
+@dataclass
+class Collected:
+    """A reply that keeps what it is told; for callers in the same process."""
+
+    answer: Answer | None = None
+    error: DualSmoothError | None = None
+    progress: list[Certificate] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
+    stop: bool = False
+    wants_progress: bool = False
+
+    def answered(self, answer: Answer) -> None:
+        self.answer = answer
+        self.done.set()
+
+    def progressed(self, answer: Certificate) -> None:
+        self.progress.append(answer)
+
+    def failed(self, error: DualSmoothError) -> None:
+        self.error = error
+        self.done.set()
+
+    def cancelled(self) -> bool:
+        return self.stop

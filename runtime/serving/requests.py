@@ -1,0 +1,134 @@
+"""Requests: an image and parameters, checked before any sampling, with the lines that a local call gives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dualsmooth.runtime import strict_json
+from dualsmooth.runtime.errors import InputError, one_line
+from dualsmooth.runtime.noise.streams import Seed, parse_noise
+from dualsmooth.runtime.serving.limits import Limits
+from dualsmooth.runtime.serving.protocol import CERTIFY, PARAMETERS, PREDICT
+from dualsmooth.runtime.serving.replies import Answer, Reply
+from dualsmooth.runtime.smoothing.sampler import Job
+from dualsmooth.runtime.smoothing.smoother import Smoother
+from dualsmooth.runtime.statistics.budgets import Fixed, parse_budget, whole
+from dualsmooth.runtime.statistics.certification import Terms
+
+
+@dataclass(eq=False)
+class Ticket:
+    """An accepted request."""
+
+    job: Job
+    answer: Callable[[], Answer]
+    reply: Reply
+    deadline: float
+    started: float
+    terms: Terms | None = None
+    looks: int = field(default=0)
+
+
+def read_parameters(text: str) -> dict[str, Any]:
+    """The parameters of a request. Raises `InputError`."""
+    try:
+        given = strict_json.loads(text)
+    except ValueError as error:
+        raise InputError(f"request parameters are not JSON ({one_line(error)}); expected an object") from error
+    if not isinstance(given, dict):
+        raise InputError(f"request parameters are {type(given).__name__}; expected a JSON object")
+    return given
+
+
+def accept(
+    smoother: Smoother,
+    limits: Limits,
+    image: Any,
+    parameters: Mapping[str, Any],
+    reply: Reply,
+    secret: Seed | None = None,
+) -> Ticket:
+    """Check a request and prepare its work. `secret`: the server's own part in the noise of requests with a nonce.
+    Raises `InputError` with the same line as `certify` or `predict`."""
+    mode = _mode(parameters)
+    parameters = {name: _read(name, value) for name, value in parameters.items()}
+    alpha, rule = parameters.get("alpha", 1e-3), parameters.get("rule", "interval")
+    if mode == CERTIFY:
+        budget = parameters.get("budget", "fixed:10000")
+        budget = parse_budget(budget) if isinstance(budget, str) else budget
+        checked = smoother.terms(alpha=alpha, budget=budget, rule=rule, route=parameters.get("route"))
+        terms: Terms | None = checked
+        budget = checked.budget
+    else:
+        terms, budget = None, Fixed(parameters.get("n", 1_000))
+        smoother.prediction_terms(alpha=alpha, n=budget.n, rule=rule, route=parameters.get("route"))
+    seed = _seed(parameters, limits, secret)
+    seed.require_generator()
+    all_levels = parameters.get("all_levels", False)
+    if type(all_levels) is not bool:
+        raise InputError(f"all_levels is {str(all_levels)[:40]!r}; expected true or false")
+    passes = (budget.looks[-1] + (budget.selection if terms else 0)) * (len(smoother.bundle.sigmas) + 1)
+    limits.check(budget, passes, np.size(image))
+    image = np.array(image)  # the caller's memory may be reused as soon as this returns
+    started = time.monotonic()
+    deadline = started + limits.max_seconds
+    if terms is None:
+        work, said = smoother.prediction_job(
+            image, alpha=alpha, n=budget.looks[-1], rule=rule, route=parameters.get("route"), seed=seed
+        )
+        return Ticket(work, lambda: smoother.prediction(work, said), reply, deadline, started)
+    agreed, job = terms, smoother.job(image, terms, seed, all_levels=all_levels)
+    return Ticket(job, lambda: smoother.certificate(agreed, job), reply, deadline, started, terms)
+
+
+def _mode(parameters: Mapping[str, Any]) -> str:
+    """The mode of a request, which has no parameters but its own. Raises `InputError`."""
+    mode = parameters.get("mode", CERTIFY)
+    if not isinstance(mode, str) or mode not in PARAMETERS:
+        raise InputError(f"mode {str(mode)[:40]!r} is unknown; expected {CERTIFY} or {PREDICT}")
+    for name in parameters:
+        if name not in PARAMETERS[mode]:
+            known = ", ".join(PARAMETERS[mode][1:])
+            raise InputError(f"parameter {str(name)[:40]!r} is unknown in mode {mode}; expected one of {known}")
+    return mode
+
+
+def _read(name: str, value: Any) -> Any:
+    """Numbers and flags that were sent as text, as Triton's older clients do, and seeds beyond 64 bits must; what is
+    not one stays text, for the check of that parameter to name."""
+    if not isinstance(value, str) or len(value) >= 50:
+        return value
+    try:
+        match name:
+            case "n" | "index":
+                return whole(value)
+            case "seed":
+                return int(value)
+            case "alpha":
+                return float(value)
+            case "all_levels":
+                return {"true": True, "false": False}.get(value.lower(), value)
+    except (ValueError, OverflowError):
+        pass
+    return value
+
+
+def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) -> Seed:
+    """The seed that a request asks for, where that is allowed; else the server's, the same for the same nonce. Seeds
+    are integers; ones beyond 64 bits travel as decimal text. Raises `InputError`."""
+    value, nonce = parameters.get("seed"), parameters.get("nonce")
+    noise, index = parse_noise(parameters.get("noise", "float")), parameters.get("index", 0)
+    if nonce is not None and not (isinstance(nonce, str) and 16 <= len(nonce) <= 64 and nonce.isalnum()):
+        raise InputError(f"nonce is {str(nonce)[:70]!r}; expected 16 to 64 random letters and digits")
+    if value is not None and not limits.allow_seed:
+        raise InputError(
+            "this server chooses its own seeds; ask without one, or set allow_seed to true in its config.pbtxt"
+        )
+    if value is None and nonce is not None and secret is not None:
+        return replace(secret.answering(nonce), noise=noise).at(index)
+    return Seed.make(value, noise).at(index)
