@@ -36,7 +36,8 @@ from dualsmooth.runtime.bundle.describing import describe
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.commands.bench import BARE, OURS, PYTORCH, Comparison, Loop, bare, compare, ours, table
 from dualsmooth.runtime.datasets.formats import load_dataset
-from dualsmooth.runtime.engine.batch_size import CANDIDATES, processor
+from dualsmooth.runtime.engine.batch_size import CANDIDATES
+from dualsmooth.runtime.engine.instruction_set import processor
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler

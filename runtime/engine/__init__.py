@@ -1,1 +1,1 @@
-"""The engine: base models on ONNX Runtime, from noisy batches to votes."""
+"""Engines run a bundle's networks: from noisy batches to votes, on a provider of ONNX Runtime or elsewhere."""

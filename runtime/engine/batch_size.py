@@ -15,6 +15,7 @@ import numpy as np
 
 from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.runtime.engine.engine import Engine
+from dualsmooth.runtime.engine.instruction_set import processor
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import cache_folder, write_atomically
 
@@ -87,12 +88,3 @@ def _key(bundle: Bundle, engine: Engine, settings: object) -> str:
     machine = [len(cores), platform.node(), processor()]
     facts = [bundle.manifest_sha256, engine.provider, engine.name, repr(settings), *machine]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def processor() -> str:
-    """The processor's name, as far as it is known."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())

@@ -1,4 +1,4 @@
-"""Which instructions this processor has: they decide which kernels an engine takes, and how those round.
+"""Which instructions this processor has: they decide which kernels ONNX Runtime takes, and how those round.
 
 Without int8 dot products (VNNI), ONNX Runtime's kernels for unsigned activations and signed weights saturate in 16
 bits: an int8 network is another classifier there, with another certificate (onnxruntime issues 6004, 14642).
@@ -28,6 +28,14 @@ def flags() -> frozenset[str]:
     lines = CPUINFO.read_text("utf-8", "replace").splitlines()
     named = [line for line in lines if line.startswith(("flags", "Features"))]
     return frozenset(flag for line in named for flag in line.split(":")[-1].split())
+
+
+def processor() -> str:
+    """The processor's name, as far as it is known."""
+    if not CPUINFO.is_file():
+        return platform.processor()
+    lines = CPUINFO.read_text("utf-8", "replace").splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def instruction_set() -> str:

@@ -1,7 +1,7 @@
-"""Whether ONNX Runtime survives a graph: tried in a child process, since a crash of the engine ends its process.
+"""Whether ONNX Runtime survives a graph: tried in a child process, since a crash of it ends its process.
 
-A graph that nobody has opened here before is opened and run by `trial_child.py`. Where the engine dies of one of its
-graph optimisations, or fails in it, lower levels are tried. What was found is kept for this user, file, engine,
+A graph that nobody has opened here before is opened and run by `trial_child.py`. Where ONNX Runtime dies of one of its
+graph optimisations, or fails in it, lower levels are tried. What was found is kept for this user, file, version,
 provider and processor, and the files that come with this package are known: only strangers' files cost a child, once.
 """
 
@@ -55,8 +55,8 @@ def safe_level(
 
     `digest` stands for its contents, `shape` [C,H,W] for sizes that it leaves open, `rows` are the batches, `name` is
     for messages; `provider` (`Cpu()` by default) runs it, with `options` of its session. Where it fails in an orderly
-    way at every level, that is `level`: who opens it then gets the engine's own words. Where no Python can be started
-    (a program that embeds one), nothing is tried. Raises `BundleError` where the engine crashes, is killed or never
+    way at every level, that is `level`: who opens it then gets its own words. Where no Python can be started
+    (a program that embeds one), nothing is tried. Raises `BundleError` where ONNX Runtime crashes, is killed or never
     ends.
     """
     import onnxruntime

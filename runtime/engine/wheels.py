@@ -1,4 +1,4 @@
-"""The wheels with an engine: which are installed, whether they clash, and ONNX Runtime as a provider needs it."""
+"""The wheels of ONNX Runtime: which are installed, whether they clash, and the one that a provider needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WHEELS = (*dict.fromkeys(provider.wheel for provider in PROVIDERS.values()), "on
 
 
 def installed_wheels() -> dict[str, str]:
-    """The engine wheels that pip knows of, with their versions."""
+    """Those that pip knows of, with their versions."""
     found = {}
     for name in WHEELS:
         try:
@@ -25,7 +25,7 @@ def installed_wheels() -> dict[str, str]:
 
 
 def clash() -> tuple[str, str] | None:
-    """What is wrong with the installed engine wheels, and how to mend it."""
+    """What is wrong with the installed wheels, and how to mend it."""
     wheels = installed_wheels()
     if len(wheels) < 2:
         return None
