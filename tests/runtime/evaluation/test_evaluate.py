@@ -248,7 +248,7 @@ def test_the_command_says_how_far_it_is(setting, tmp_path, capsys) -> None:
     assert main([*command, "--max", "4", "--at-radii", "0.1,0.5"]) == 0
     shown = capsys.readouterr()
     assert "results in" in shown.out
-    assert re.search(r"4/4 images, .*took 0:\d\d, certified \d+\.\d % at 0\.1, \d+\.\d % at 0\.5\n", shown.err)
+    assert re.search(r"4/4 images \(100%\), .*took 0:\d\d, certified \d+\.\d % at 0\.1, \d+\.\d % at 0\.5\n", shown.err)
     assert "\r" not in shown.err
     out.write_bytes(out.read_bytes()[:-5])
     assert main([*command, "--max", "6", "--shard", "1/2", "--at-radii", "0.5,0.1"]) == 0
