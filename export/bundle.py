@@ -18,13 +18,14 @@ from torch import nn
 
 from dualsmooth.export import ROLES
 from dualsmooth.export.card import CARD, model_card
-from dualsmooth.export.checks.agreement import FLOORS, Pictures, agreement, check_floor, opened
+from dualsmooth.export.checks.agreement import FLOORS, Pictures, agreement, check_floor
 from dualsmooth.export.checks.parity import check_rows, compare
 from dualsmooth.export.onnx.files import load_onnx
 from dualsmooth.export.onnx.graph import check_file, to_model
 from dualsmooth.export.onnx.modules import normalised, takes_sigma
 from dualsmooth.export.onnx.normalisation import Normalisation, Statistics, check_statistics
 from dualsmooth.export.onnx.precision import emulated, to_half, to_int8
+from dualsmooth.export.onnx.sessions import opened
 from dualsmooth.runtime.bundle.reading import (
     MANIFEST,
     BaseModel,

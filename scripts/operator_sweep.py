@@ -23,9 +23,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from dualsmooth.export.checks.agreement import opened, run
 from dualsmooth.export.onnx.files import load_onnx
 from dualsmooth.export.onnx.rewrites import TOLERANCE, distance
+from dualsmooth.export.onnx.sessions import opened, run
 from dualsmooth.runtime.errors import DualSmoothError
 from dualsmooth.runtime.files import write_atomically
 

@@ -33,11 +33,12 @@ import PIL.Image
 import torch
 from torch import nn
 
-from dualsmooth.export.checks.agreement import Pictures, opened, run
+from dualsmooth.export.checks.agreement import Pictures
 from dualsmooth.export.checks.parity import compare
 from dualsmooth.export.onnx.graph import to_model
 from dualsmooth.export.onnx.modules import takes_sigma
 from dualsmooth.export.onnx.precision import to_int8
+from dualsmooth.export.onnx.sessions import opened, run
 from dualsmooth.runtime.bundle.describing import size
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset

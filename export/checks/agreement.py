@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from dualsmooth.export.onnx.precision import Samples
+from dualsmooth.export.onnx.sessions import opened, run
 from dualsmooth.runtime.datasets.image_files import ImageFiles
-from dualsmooth.runtime.engine.trial import LEVELS, safe_level
-from dualsmooth.runtime.errors import BundleError, InputError, ProviderError, one_line
-from dualsmooth.runtime.files import sha256_of
-
-if TYPE_CHECKING:
-    from dualsmooth.export.onnx.precision import Samples
+from dualsmooth.runtime.errors import BundleError, InputError
 
 FLOORS = {"fp16": 0.99, "bf16": 0.97, "int8": 0.95}
 """The least agreement at any level with which a file is exported, unless it is forced."""
@@ -91,72 +86,3 @@ def check_floor(found: Mapping[str, Mapping[float, float]], floor: float, *, for
             f"{name} votes like its fp32 original on {worst:.1%} of the noisy images at sigma {level:g}, less than the "
             f"floor of {floor:.1%}; calibrate on images like those it will see, lower --floor, or pass --force"
         )
-
-
-class opened:
-    """An ONNX Runtime session on the CPU for a graph in memory, however large, or for the file at a path. One of which
-    the engine crashes is a `BundleError`, or opened at a lower level of graph optimisation."""
-
-    def __init__(self, model: onnx.ModelProto | Path, name: str) -> None:
-        self._model, self._name = model, name
-        self._folder = tempfile.TemporaryDirectory(prefix="dualsmooth-export-")
-
-    def __enter__(self) -> Any:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ProviderError(
-                "export compares with ONNX Runtime, which is not installed; pip install 'dualsmooth[export,cpu]'"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        source = Path(self._folder.name) / "model.onnx"
-        try:
-            if isinstance(self._model, Path):
-                source, graph = self._model, onnx.load(self._model, load_external_data=False).graph
-                files = [source, *(source.parent / name for name in _beside(graph))]
-            else:
-                graph = self._model.graph
-                onnx.save(self._model, source, save_as_external_data=self._model.ByteSize() > 1 << 30)
-                files = sorted(source.parent.iterdir())
-            images = [value.type.tensor_type.shape.dim for value in graph.input]
-            shape = next(([d.dim_value or 1 for d in dims[1:]] for dims in images if len(dims) == 4), [])
-            level = safe_level(source, " ".join(map(sha256_of, files)), shape, name=self._name)
-            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
-            return onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-        except BundleError:
-            self.__exit__()
-            raise
-        except Exception as error:
-            self.__exit__()
-            said = one_line(error).replace(str(source), self._name)
-            raise BundleError(f"{self._name}: ONNX Runtime cannot load it ({said}); update onnxruntime") from error
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
-
-
-def _beside(graph: onnx.GraphProto) -> list[str]:
-    """The names of the files that hold the weights of a graph, where they are not in its own."""
-    places = {e.value for t in graph.initializer for e in t.external_data if e.key == "location"}
-    return sorted(places)
-
-
-def run(session: Any, batch: npt.NDArray[np.float32], sigma: float, name: str) -> npt.NDArray[np.float32]:
-    """The logits of one batch; `sigma` goes to graphs that take it. Raises `BundleError`."""
-    feed: dict[str, Any] = {"x": batch}
-    if any(value.name == "sigma" for value in session.get_inputs()):
-        feed["sigma"] = np.asarray(sigma, np.float32)
-    try:
-        logits: npt.NDArray[np.float32] = session.run(["logits"], feed)[0]
-    except Exception as error:
-        raise BundleError(f"{name}: ONNX Runtime fails on a batch of {len(batch)} ({one_line(error)})") from error
-    return logits
-
-
-def batches(shape: tuple[int, int, int], sigma: float, sizes: Sequence[int]) -> Iterator[npt.NDArray[np.float32]]:
-    """Uniform random images with noise of level `sigma`, in batches of `sizes`, always the same."""
-    generator = np.random.default_rng(0)
-    for size in sizes:
-        noise = generator.standard_normal((size, *shape), np.float32) * np.float32(sigma)
-        yield generator.random((size, *shape), np.float32) + noise

@@ -10,9 +10,9 @@ import onnx
 import torch
 from torch import nn
 
-from dualsmooth.export.checks.agreement import batches, opened, run
 from dualsmooth.export.onnx.modules import ROWS, at_rest, takes_sigma
 from dualsmooth.export.onnx.rewrites import TOLERANCE
+from dualsmooth.export.onnx.sessions import batches, opened, run
 from dualsmooth.runtime.errors import BundleError, one_line
 
 BATCHES = (1, 3, 257)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
-from dualsmooth.export.checks.agreement import batches, opened, run
 from dualsmooth.export.onnx.graph import INPUT, SIGMA
+from dualsmooth.export.onnx.sessions import batches, opened, run
 from dualsmooth.runtime.errors import BundleError, one_line
 
 Logits = npt.NDArray[np.float32]
