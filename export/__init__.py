@@ -9,19 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dualsmooth.export.bundle import Ensemble, export_bundle
+    from dualsmooth.export.bundle import export_bundle
     from dualsmooth.export.checks.agreement import Pictures
+    from dualsmooth.export.members import Ensemble
     from dualsmooth.export.onnx.graph import to_onnx
     from dualsmooth.export.run import export_run
     from dualsmooth.training.networks.published import load_checkpoint
 
 __all__ = ["Ensemble", "Pictures", "export_bundle", "export_run", "load_checkpoint", "to_onnx"]
 
-ROLES = ("estimator", "classifier")
-"""The base models of a bundle: of the first stage, and of the second."""
-
 _HOME = {
-    "Ensemble": "export.bundle",
+    "Ensemble": "export.members",
     "Pictures": "export.checks.agreement",
     "export_bundle": "export.bundle",
     "export_run": "export.run",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualsmooth.export import ROLES
 from dualsmooth.export.onnx.normalisation import Normalisation, check_statistics
+from dualsmooth.export.roles import ROLES
 from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.errors import InputError
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--report-images", type=int, default=20, help="how many (default 20)")
     parser.add_argument("--report-passes", type=int, default=1000, help="passes a stage and level (default 1000)")
+    _add_files(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """The options that say what files of networks do not say themselves."""
     files = parser.add_argument_group("existing ONNX files, in place of SOURCE")
     files.add_argument(
         "--estimator", metavar="FILES", help="ONNX file of the estimator; several, with commas, are averaged"
@@ -114,8 +121,11 @@ def run(arguments: argparse.Namespace) -> int:
     print(_summary(bundle))
     if sample is not None:
         from dualsmooth.export.checks.side_by_side import side_by_side
+        from dualsmooth.export.sources import in_fp32
 
-        print(side_by_side(chosen, bundle, sample, passes=arguments.report_passes))
+        with tempfile.TemporaryDirectory(prefix="dualsmooth-report-") as folder:
+            original = in_fp32(chosen, Path(folder))
+            print(side_by_side(original, bundle, sample, passes=arguments.report_passes))
     return 0
 
 

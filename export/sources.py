@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dualsmooth.export.bundle import Ensemble, Network, export_bundle
+from dualsmooth.export.bundle import export_bundle
+from dualsmooth.export.members import Ensemble, Member
 from dualsmooth.export.onnx.files import shape_of
 from dualsmooth.export.onnx.normalisation import Normalisation
 from dualsmooth.export.run import created, export_run
@@ -60,6 +61,13 @@ def export_source(source: Path | OnnxFiles, out: str | Path, *, command: str, **
     return export_run(source, out, command=command, **settings)
 
 
+def in_fp32(source: Path | OnnxFiles, folder: Path) -> Path:
+    """An fp32 bundle of `source`: itself where it is a bundle, else one that is made in `folder`."""
+    if isinstance(source, Path) and (source / MANIFEST).exists():
+        return source
+    return export_source(source, folder / "fp32", command="fp32 for comparison").path
+
+
 def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dict[str, Any]) -> Bundle:
     lists = list(files.classifiers) * len(files.sigmas) if len(files.classifiers) == 1 else list(files.classifiers)
     paths = sorted({path for members in (files.estimator, *lists) for path in members})
@@ -70,7 +78,7 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
         raise InputError(f"--input-shape is {list(files.input_shape)}; expected C,H,W, e.g. 3,32,32")
 
     shape = files.input_shape or _shape(files)
-    opened: dict[tuple[str, str], Network] = {}
+    opened: dict[tuple[str, str], Member] = {}
 
     def ensemble(role: str, members: Sequence[str]) -> Ensemble:
         for path in members:
@@ -104,7 +112,7 @@ def _shape(files: OnnxFiles) -> tuple[int, int, int]:
     raise InputError("checkpoints do not say which images they take; pass --input-shape C,H,W, e.g. 3,32,32")
 
 
-def _network(files: OnnxFiles, role: str, path: str, shape: tuple[int, int, int]) -> Network:
+def _network(files: OnnxFiles, role: str, path: str, shape: tuple[int, int, int]) -> Member:
     """The network in a file: the path itself of an ONNX file, the module that a checkpoint fills."""
     if role not in files.architectures:
         if is_checkpoint(path):

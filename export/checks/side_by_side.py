@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.export.sources import OnnxFiles, export_source
-from dualsmooth.runtime.bundle.reading import MANIFEST, Bundle
+from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.report import markdown_table
@@ -40,19 +38,13 @@ class Sample:
         return Sample(name, np.asarray(dataset.images[index]), dataset.labels[index])
 
 
-def side_by_side(source: Path | OnnxFiles, bundle: Bundle, sample: Sample, *, passes: int, alpha: float = 1e-3) -> str:
-    """A table of certified accuracy (interval rule) of `source` in fp32 and of `bundle`, each with noise of its own.
-
-    `source` that is no bundle is exported to a temporary one first.
-    """
-    with tempfile.TemporaryDirectory(prefix="dualsmooth-report-") as folder:
-        original = source if isinstance(source, Path) and (source / MANIFEST).exists() else Path(folder) / "fp32"
-        if original != source:
-            export_source(source, original, command="fp32 for comparison")
-        curves = {
-            "fp32": certified(original, sample, passes, alpha),
-            bundle.precision: certified(bundle.path, sample, passes, alpha),
-        }
+def side_by_side(original: Path, bundle: Bundle, sample: Sample, *, passes: int, alpha: float = 1e-3) -> str:
+    """A table of certified accuracy (interval rule) of the fp32 bundle `original` and of `bundle`, each with noise of
+    its own."""
+    curves = {
+        "fp32": certified(original, sample, passes, alpha),
+        bundle.precision: certified(bundle.path, sample, passes, alpha),
+    }
     head = (
         f"certified accuracy on {len(sample.labels)} test images of {sample.name}, N = {passes}, alpha = {alpha:g} "
         "(each row with noise of its own):"

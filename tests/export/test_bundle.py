@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import dualsmooth.export.bundle as bundles
-from dualsmooth.export import Ensemble, export_bundle
-from dualsmooth.export.bundle import serialise, write_bundle
+from dualsmooth.export import Ensemble, export_bundle, writing
+from dualsmooth.export.writing import serialise, write_bundle
 from dualsmooth.runtime.bundle.reading import BaseModel, read_bundle
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import BundleError, InputError
@@ -126,7 +126,7 @@ def _write(out: Path, **changes: Any) -> None:
 def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BundleError, match="sigma_e must be"):
         _write(tmp_path / "bundle", sigma_e=-1.0)
-    real, calls = bundles.write_atomically, []
+    real, calls = writing.write_atomically, []
 
     def full_disk(path: Path, data: bytes | str) -> None:
         calls.append(path)
@@ -134,7 +134,7 @@ def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path, monkeypat
             raise InputError("cannot write: no space left")
         real(path, data)
 
-    monkeypatch.setattr(bundles, "write_atomically", full_disk)
+    monkeypatch.setattr(writing, "write_atomically", full_disk)
     with pytest.raises(InputError, match="no space"):
         _write(tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
