@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from dualsmooth.export.onnx.batch import free_batch
 from dualsmooth.export.onnx.graph import INPUT, OUTPUT, SIGMA, check_file
 from dualsmooth.export.onnx.layout import FIX, channels_first, image_shape
+from dualsmooth.export.onnx.nodes import subgraphs
 from dualsmooth.export.onnx.normalisation import Statistics, check_statistics
-from dualsmooth.export.onnx.opsets import OLDEST, convert, subgraphs
+from dualsmooth.export.onnx.opsets.convert import OLDEST, convert
 from dualsmooth.export.onnx.reading import read_plain
 from dualsmooth.export.onnx.rewrites import Logits, Original
 from dualsmooth.runtime.errors import BundleError, InputError, one_line

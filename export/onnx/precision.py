@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from dualsmooth.export.onnx.graph import INPUT, OUTPUT, strip
-from dualsmooth.export.onnx.opsets import NEWEST, convert
+from dualsmooth.export.onnx.opsets.convert import NEWEST, convert
 from dualsmooth.export.onnx.reading import constants_as_tensors
 from dualsmooth.export.onnx.rewrites import check_same
 from dualsmooth.runtime.errors import BundleError, one_line

@@ -10,7 +10,7 @@ import onnx.inliner
 from onnx import AttributeProto, helper, numpy_helper
 
 from dualsmooth.export.onnx.graph import strip
-from dualsmooth.export.onnx.opsets import subgraphs
+from dualsmooth.export.onnx.nodes import subgraphs
 from dualsmooth.runtime.errors import BundleError, InputError, one_line
 from dualsmooth.runtime.graphs.foreign_files import foreign
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dualsmooth.export.onnx.files import load_onnx
-from dualsmooth.export.onnx.opsets import NEWEST, convert
+from dualsmooth.export.onnx.opsets.convert import CHANGES, NEWEST, convert
 from dualsmooth.runtime.errors import BundleError
 
 N = helper.make_node
@@ -76,6 +76,11 @@ def write(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, Any], op
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6)
     onnx.save(model, path)
     return path
+
+
+@pytest.mark.parametrize(("operator", "since"), [(op, form.since) for form in CHANGES for op in form.operators])
+def test_the_standard_changed_a_form_where_the_table_says(operator: str, since: int) -> None:
+    assert onnx.defs.get_schema(operator, since).since_version == since
 
 
 def run(source: bytes, feed: dict[str, Any]) -> np.ndarray:
