@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from frame import add_page, parsed
 
-from dualsmooth.runtime.files import check_free
+from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.statistics.rules.plan import MEDIAN
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training import Config, config_from, read_toml, train
@@ -126,11 +127,8 @@ def main() -> None:
     parser.add_argument("--from", dest="reuse", type=Path, help="a finished run of the recipe, for its classifiers")
     parser.add_argument("--only", help="names of rows, separated by semicolons")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--table", type=Path, help="write the table there, as Markdown")
-    parser.add_argument("--force", action="store_true", help="write over --table")
-    args = parser.parse_args()
-    if args.table:
-        check_free(args.table, args.force)
+    add_page(parser, "--table", "write the table there, as Markdown")
+    args = parsed(parser)
     base = changed(read_toml(args.config), SHORT)
     recipe = config_from(base, str(args.config))
     names = args.only.split(";") if args.only else list(ROWS)
@@ -155,8 +153,8 @@ def main() -> None:
         settings = f"{IMAGES} validation images, N = {PASSES:,}"
         columns = " | ".join([*(f"{r:g}" for r in RADII), "mean - envelope", "mean, paper's rule", "routes (%)"])
         table = [f"| interval rule at r = | {columns} |", "| --- |" + " ---: |" * (len(RADII) + 3), *lines]
-        if args.table:
-            args.table.write_text(HEAD.format(settings=settings) + "\n".join(table) + "\n", "utf-8")
+        if args.page:
+            write_atomically(args.page, HEAD.format(settings=settings) + "\n".join(table) + "\n")
     print("\n" + "\n".join(table))
 
 

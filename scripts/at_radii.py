@@ -12,10 +12,10 @@ images take a few thousand passes, so that the few that are close to one of the 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
+from frame import USABLE, add_page, every, parsed, publish
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
@@ -24,7 +24,6 @@ from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import Result, read_results
-from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.noise.streams import parse_noise
 
 
@@ -34,16 +33,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="folder for the two results files")
     parser.add_argument("--passes", type=int, default=100_000, help="N of the full run")
     parser.add_argument("--cap", type=int, help="most passes of a stream in a decision (default: 2 N)")
-    parser.add_argument("--out", type=Path, help="write the table here as well")
-    parser.add_argument("--force", action="store_true", help="write over --out")
+    add_page(parser)
     parser.add_argument("--step", type=int, default=80, help="every STEP-th test image")
     parser.add_argument("--below", type=int, default=8000, help="only images with a smaller index")
     parser.add_argument("--noise", type=parse_noise, default=ds.Noise())
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=20261122)
-    args = parser.parse_args()
-    if args.out:
-        check_free(args.out, args.force)
+    args = parsed(parser)
     args.results.mkdir(parents=True, exist_ok=True)
     smoother = ds.load(args.bundle, threads=args.threads)
     dataset = load_dataset("fashion-mnist")
@@ -53,16 +49,12 @@ def main() -> None:
     }
     runs: dict[str, list[Result]] = {}
     for name, budget in budgets.items():
-
-        def progress(result: Result, done: int, total: int, name: str = name) -> None:
-            if done % 5 == 0:
-                print(f"{name}: {done}/{total}", file=sys.stderr, flush=True)
-
         out = args.results / f"{name}.jsonl"
-        indices = range(0, min(args.below, 8000), args.step)
+        indices = range(0, min(args.below, USABLE), args.step)
         evaluate(
-            smoother, dataset, out, indices=indices, budget=budget, seed=args.seed, noise=args.noise, progress=progress
-        )
+            smoother, dataset, out, indices=indices, budget=budget, seed=args.seed, noise=args.noise,
+            progress=every(5, f"{name}: "),
+        )  # fmt: skip
         wanted = set(indices)
         runs[name] = [r for r in read_results(out) if r.index in wanted]
     passes = {name: np.mean([r.certificate.passes for r in results]) for name, results in runs.items()}
@@ -89,9 +81,7 @@ def main() -> None:
             "",
         ]
     )
-    print(text)
-    if args.out:
-        write_atomically(args.out, text)
+    publish(text, args.page)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,8 @@ prove it: exact Clopper-Pearson at 1e-6. Attacked inputs may leave [0, 1], as th
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +27,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from attack_toys import toy_lines
-from torch_twin import Twin, checked_twin
+from frame import USABLE, Measurements, add_page, machine, parsed, publish, say
+from gradient_attack import Attack, Gain, Image, Networks, away_from, towards
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle.reading import BaseModel
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
-from dualsmooth.runtime.files import check_free
-from dualsmooth.runtime.noise.streams import Seed, add_noise
+from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.statistics.bounds import lower_bound, upper_bound
-from dualsmooth.runtime.statistics.votes import Stream
 
 CLAIMS = ("route", "label", "decision")
 INSIDE = 0.999
@@ -49,104 +43,6 @@ LEVEL = 1e-6
 """Failure probability of the bounds that prove a break, of one attack together."""
 SUSPECT, PROOF = 500, 20_000
 """Votes that raise a suspicion, and those that then prove it (fresh ones)."""
-FLOOR = 1e-4
-
-Image = npt.NDArray[np.float32]
-Gain = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Networks:
-    """A smoother, and the differentiable twins of its base models."""
-
-    smoother: ds.Smoother
-    estimator: Twin
-    classifiers: tuple[Twin, ...]
-
-    @classmethod
-    def of(cls, smoother: ds.Smoother) -> Networks:
-        bundle = smoother.bundle
-        twins = {m: checked_twin(smoother, m, len(bundle.classes)) for m in dict.fromkeys(bundle.classifiers)}
-        estimator = checked_twin(smoother, bundle.estimator, len(bundle.sigmas))
-        return cls(smoother, estimator, tuple(twins[m] for m in bundle.classifiers))
-
-    def shares(self, level: int | None, noisy: torch.Tensor) -> torch.Tensor:
-        """Mean softmax [width] of a classifier (or of the estimator) over noisy copies: what votes are a step of."""
-        twin = self.estimator if level is None else self.classifiers[level]
-        return torch.softmax(twin(noisy), 1).mean(0)
-
-    def votes(self, level: int | None, image: Image, count: int, seed: Seed) -> npt.NDArray[np.int64]:
-        """Votes [width] of the deployed network on `count` noisy copies of `image`."""
-        b = self.smoother.bundle
-        model: BaseModel = b.estimator if level is None else b.classifiers[level]
-        sigma, width = (b.sigma_e, len(b.sigmas)) if level is None else (b.sigmas[level], len(b.classes))
-        generator = seed.generator(Stream("estimator" if level is None else "classifier", level or 0, "prediction"))
-        counts = np.zeros(width, np.int64)
-        for start in range(0, count, 250):
-            batch = np.empty((min(250, count - start), *image.shape), np.float32)
-            add_noise(generator, image, sigma, batch)
-            counts += np.bincount(self.smoother.engine.votes(model, batch, sigma, width), minlength=width)
-        return counts
-
-
-@dataclass(frozen=True)
-class Attack:
-    """Steps of normalised gradient ascent, and noisy copies of which each gradient is the average."""
-
-    steps: int = 12
-    samples: int = 20
-
-    def run(
-        self, networks: Networks, image: Image, radius: float, gains: list[tuple[int | None, Gain]], seed: int
-    ) -> Image:
-        """An input within `radius` (L2) of `image` that makes the sum of the gains large. Each gain is a function of
-        the soft vote shares of one network: level, or None for the estimator."""
-        bundle = networks.smoother.bundle
-        generator = torch.Generator().manual_seed(seed)
-        clean = torch.from_numpy(image)
-        change = torch.randn(image.shape, generator=generator)
-        change *= 0.05 * radius / change.norm()
-        velocity = torch.zeros_like(clean)
-        for _ in range(self.steps):
-            change.requires_grad_(True)
-            total = torch.zeros(())
-            for level, gain in gains:
-                sigma = bundle.sigma_e if level is None else bundle.sigmas[level]
-                noise = sigma * torch.randn((self.samples, *image.shape), generator=generator)
-                total = total + gain(networks.shares(level, clean + change + noise))
-            (gradient,) = torch.autograd.grad(total, change)
-            velocity = 0.5 * velocity + gradient / gradient.norm().clamp_min(1e-12)
-            with torch.no_grad():
-                change = change + 2.5 * radius / self.steps * velocity / velocity.norm().clamp_min(1e-12)
-                change = change * (radius / change.norm().clamp_min(radius))
-        return inside(image, np.asarray(change.detach().numpy(), np.float64), radius)
-
-
-def inside(image: Image, change: npt.NDArray[np.float64], radius: float) -> Image:
-    """image + change, after rounding to float32 still within `radius`."""
-    for shrink in (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4):
-        moved = (image + shrink * change).astype(np.float32)
-        if float(np.linalg.norm(moved.astype(np.float64) - image)) <= radius:
-            return moved
-    raise AssertionError("rounding moved the attack out of the ball")
-
-
-def towards(level: int, count: int) -> Gain:
-    """Reward for the median route `level` of `count`: F_(level-1) below and F_level above 1/2."""
-
-    def gain(shares: torch.Tensor) -> torch.Tensor:
-        total = torch.zeros(())
-        if level > 0:
-            total = total + shares[level:].sum().clamp_min(FLOOR).log()
-        if level < count - 1:
-            total = total + shares[: level + 1].sum().clamp_min(FLOOR).log()
-        return total
-
-    return gain
-
-
-def away_from(label: int) -> Gain:
-    return lambda shares: (1 - shares[label]).clamp_min(FLOOR).log()
 
 
 def proven_route(votes: npt.NDArray[np.int64], alpha: float) -> int | None:
@@ -231,15 +127,6 @@ def attack_image(networks: Networks, index: int, pixels: Image, attack: Attack, 
     return row
 
 
-def read_rows(path: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Rows of an earlier run with the same settings, by image."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    if any(row["settings"] != settings for row in rows):
-        raise ds.InputError(f"{path} holds attacks with other settings; choose another --results")
-    return {row["index"]: row for row in rows}
-
-
 def counts(rows: list[dict[str, Any]], claim: str, factor: float) -> Iterator[int]:
     """Attacked, lost half, changed."""
     found = [row["claims"][claim][f"{factor:g}"] for row in rows if claim in row["claims"]]
@@ -305,44 +192,35 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("build/attacks.jsonl"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20261124)
-    parser.add_argument("--out", type=Path, help="write the table here (default: standard output)")
-    parser.add_argument("--force", action="store_true", help="write over --out")
-    args = parser.parse_args()
-    if args.out:
-        check_free(args.out, args.force)
+    add_page(parser)
+    args = parsed(parser)
     torch.set_num_threads(args.threads)
     smoother = ds.load(args.bundle, threads=args.threads)
     dataset, attack = load_dataset("fashion-mnist"), Attack(args.steps, args.samples)
     settings = {"bundle": smoother.bundle.manifest_sha256, "passes": args.passes, "seed": args.seed, **vars(attack)}
-    args.results.parent.mkdir(parents=True, exist_ok=True)
-    done, networks = read_rows(args.results, settings), Networks.of(smoother)
-    indices = range(0, 8000, args.step)[: args.images]
-    with open(args.results, "a", encoding="utf-8") as file:
-        for index in indices:
-            if index in done:
-                continue
+    done, networks = Measurements(args.results, "index", settings), Networks.of(smoother)
+    indices = range(0, USABLE, args.step)[: args.images]
+    for index in indices:
+        if index not in done:
             pixels = smoother.check_image(dataset.images[index])
-            row = {**attack_image(networks, index, pixels, attack, args.passes, args.seed), "settings": settings}
-            done[index] = row
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            inside = [c[f"{INSIDE:g}"] for c in row["claims"].values()]
-            print(
-                f"{len(done)}/{len(indices)}: {sum(f['changed'] for f in inside)} broken", file=sys.stderr, flush=True
-            )
-    rows = [done[index] for index in indices]
+            done.add(attack_image(networks, index, pixels, attack, args.passes, args.seed))
+            broken = sum(claim[f"{INSIDE:g}"]["changed"] for claim in done.rows[index]["claims"].values())
+            say(f"{len(done)}/{len(indices)}: {broken} broken")
+    rows = [done.rows[index] for index in indices]
+    publish(page(rows, attack, args), args.page)
+
+
+def page(rows: list[dict[str, Any]], attack: Attack, args: argparse.Namespace) -> str:
+    """The document, from the rows of all images."""
     radii = [row["radius"] for row in rows if row["radius"] > 0]
-    text = TEXT.format(
-        command=f"python scripts/attack_certificates.py --images {args.images}", machine=f"{platform.machine()} CPU.",
+    return TEXT.format(
+        command=f"python scripts/attack_certificates.py --images {args.images}",
+        machine=f"{machine('onnxruntime', 'torch')}.",
         count=len(rows), step=args.step, n=args.passes, certified=len(radii), median=float(np.median(radii or [0])),
         steps=attack.steps, samples=attack.samples, level=LEVEL, suspect=SUSPECT, proof=PROOF, control=2 * SUSPECT,
         table="\n".join(table(rows)), broken=sum(list(counts(rows, c, INSIDE))[2] for c in CLAIMS),
         toys="\n".join(toy_lines(args.toys, args.seed)),
     )  # fmt: skip
-    if args.out:
-        args.out.write_text(text)
-    else:
-        print(text)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ quadrants.
 
 from __future__ import annotations
 
-import importlib
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -19,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from frame import helper
 from scipy import special
 
 import dualsmooth as ds
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
-toys = importlib.import_module("toys")
+toys = helper("toys")
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -9,20 +9,19 @@ asks for, so that all budgets see the same votes and only their decisions differ
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from frame import USABLE, add_page, machine, parsed, publish
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.forecast import plan
 from dualsmooth.runtime.evaluation.results import Result
-from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.noise.streams import Seed, add_noise
 from dualsmooth.runtime.report import markdown_table
 from dualsmooth.runtime.statistics.certification import certification, settle
@@ -155,15 +154,12 @@ def main() -> None:
     parser.add_argument("--votes", type=Path, required=True, help="folder for the votes")
     parser.add_argument("--step", type=int, default=80, help="every STEP-th of the first 8000 test images")
     parser.add_argument("--sizes", default="10000,100000")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--force", action="store_true", help="write over --out")
-    args = parser.parse_args()
-    if args.out:
-        check_free(args.out, args.force)
+    add_page(parser)
+    args = parsed(parser)
     args.votes.mkdir(parents=True, exist_ok=True)
     smoother = ds.load(args.bundle)
     dataset = load_dataset("fashion-mnist")
-    indices = range(0, 8000, args.step)
+    indices = range(0, USABLE, args.step)
     labels = [int(dataset.labels[i]) for i in indices]
     sizes = [int(n) for n in args.sizes.split(",")]
     banks = []
@@ -182,7 +178,7 @@ def main() -> None:
         "",
         f"Made by `scripts/budget_table.py --step {args.step} --sizes {args.sizes}`: {len(banks)} Fashion-MNIST test "
         f"images (every {args.step}th of the first 8,000), manifest {smoother.bundle.manifest_sha256[:16]}…, "
-        f"rule interval, alpha {ALPHA:g}, {platform.machine()} CPU, the same votes for every budget. An estimator pass "
+        f"rule interval, alpha {ALPHA:g}, {machine('onnxruntime')}, the same votes for every budget. An estimator pass "
         f"costs {ratio:.2f} of a classifier pass (measured in the same run).",
     ]
     for n in sizes:
@@ -191,10 +187,7 @@ def main() -> None:
     lines += plan_table(smoother, banks, labels, sizes)
     for bank in banks:
         bank.save()
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if args.out:
-        write_atomically(args.out, text)
+    publish("\n".join(lines) + "\n", args.page)
 
 
 def adaptive_table(smoother: ds.Smoother, banks: list[VoteBank], labels: list[int], n: int, ratio: float) -> list[str]:

@@ -9,11 +9,11 @@ full, and compares the rules offline. Resumable; about 20 million passes.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from frame import USABLE, every, publish
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
@@ -140,17 +140,12 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--page", type=Path, help="write the tables there, as Markdown")
     args = parser.parse_args()
-    indices = range(0, 8000, args.step)
+    indices = range(0, USABLE, args.step)
     known = {result.index: result for result in read_results(args.rivals)}
     if missing := set(indices) - set(known):
         raise InputError(f"{args.rivals} lacks image {min(missing)}; pass a --step that it covers, or other --rivals")
     rivals = [known[index] for index in indices]
     sigmas = ds.read_bundle(args.bundle).sigmas
-
-    def progress(result: Result, done: int, total: int) -> None:
-        if done % 10 == 0:
-            print(f"{done}/{total}", file=sys.stderr, flush=True)
-
     results = read_results(args.results) if args.results.exists() else []
     if not set(indices) <= {r.index for r in results}:
         evaluate(
@@ -161,7 +156,7 @@ def main() -> None:
             budget=ds.Fixed(args.passes),
             seed=args.seed,
             all_levels=True,
-            progress=progress,
+            progress=every(10),
         )
         results = read_results(args.results)
     curves = {rule: certified_radii(results, rule=rule) for rule in expand_rules(RULES, sigmas)}
@@ -185,9 +180,7 @@ def main() -> None:
         frontier=markdown_table(frontier),
         limits=what_limits(results),
     )
-    print(page)
-    if args.page:
-        args.page.write_text(page, "utf-8")
+    publish(page, args.page)
     if args.plot:
         plot_curves(curves, args.plot, title=f"Fashion-MNIST, {len(results)} test images, N = {args.passes:,}")
 

@@ -11,7 +11,6 @@ and compares. Then times both on the same images, in turns. Resumable: run the s
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -19,17 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from frame import add_page, cores, every, parsed, publish
 
 import dualsmooth as ds
 from dualsmooth.export import Pictures
 from dualsmooth.export.sources import export_source
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
+from dualsmooth.runtime.engine.instruction_set import has_int8
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii
 from dualsmooth.runtime.evaluation.evaluate import evaluate
-from dualsmooth.runtime.evaluation.results import Result, read_results
-from dualsmooth.runtime.files import check_free, write_atomically
+from dualsmooth.runtime.evaluation.results import read_results
 from dualsmooth.runtime.report import markdown_table
 
 VOTES = Path(__file__).parent.parent / "docs" / "results" / "fashion-mnist-all-levels.jsonl"
@@ -50,23 +50,14 @@ def ratio_of_speeds(fp32: ds.Smoother, int8: ds.Smoother, images: npt.NDArray[np
     return statistics.median(ratios)
 
 
-def cores() -> str:
-    """What int8 speed depends on most."""
-    flags = Path("/proc/cpuinfo").read_text("utf-8", "replace").split()
-    return f"{os.cpu_count()} CPU cores, {'with' if 'avx512_vnni' in flags else 'without'} int8 dot products"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True, help="folder for the int8 bundle and its results")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=20261122, help="as of the votes: the same noise")
-    parser.add_argument("--out", type=Path, help="write the table here as well")
-    parser.add_argument("--force", action="store_true", help="write over --out")
-    args = parser.parse_args()
-    if args.out:
-        check_free(args.out, args.force)
+    add_page(parser)
+    args = parsed(parser)
     args.work.mkdir(parents=True, exist_ok=True)
     quantised = args.work / "int8"
     if not quantised.exists():
@@ -80,12 +71,7 @@ def main() -> None:
     votes = [votes[i] for i in np.arange(args.images) * len(votes) // args.images]
     budget, indices = votes[0].certificate.terms.budget, [r.index for r in votes]
     dataset, out = load_dataset("fashion-mnist"), args.work / "int8.jsonl"
-
-    def progress(result: Result, done: int, total: int) -> None:
-        if done % 10 == 0:
-            print(f"{done}/{total}", file=sys.stderr, flush=True)
-
-    evaluate(int8, dataset, out, indices=indices, budget=budget, seed=args.seed, progress=progress)
+    evaluate(int8, dataset, out, indices=indices, budget=budget, seed=args.seed, progress=every(10))
     quick = {r.index: r for r in read_results(out)}
     curves = {
         "fp32": certified_radii(votes, rule="interval"),
@@ -94,6 +80,7 @@ def main() -> None:
     gaps = 100 * (certified_accuracy(curves["int8"]) - certified_accuracy(curves["fp32"]))
     worst = int(np.argmin(gaps))
     speed = ratio_of_speeds(fp32, int8, dataset.images[indices[:8]])
+    cpu = f"{cores()} CPU cores, {'with' if has_int8() else 'without'} int8 dot products"
     text = f"""# Certified accuracy in int8
 
 {args.images} Fashion-MNIST test images, the shipped bundle and its int8 version (calibrated on noisy training images),
@@ -102,11 +89,9 @@ def main() -> None:
 {markdown_table(curves)}
 
 int8 against fp32: {gaps[worst]:+.1f} points at r = {RADII[worst]:g}, where it loses most. It does {speed:.2f} times
-as many passes a second (whole loop, noise included; median of {ROUNDS} rounds that time both; {cores()}).
+as many passes a second (whole loop, noise included; median of {ROUNDS} rounds that time both; {cpu}).
 """
-    print(text)
-    if args.out:
-        write_atomically(args.out, text)
+    publish(text, args.page)
 
 
 if __name__ == "__main__":

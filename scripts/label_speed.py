@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from frame import publish
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import LabelConfig
@@ -120,9 +121,7 @@ def main() -> None:
         reference=f"{REFERENCE:,}",
         rows="\n".join(lines),
     )
-    print(page)
-    if args.page:
-        args.page.write_text(page, "utf-8")
+    publish(page, args.page)
 
 
 if __name__ == "__main__":

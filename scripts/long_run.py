@@ -29,13 +29,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from frame import add_page, parsed
+
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import read_results
-from dualsmooth.runtime.files import check_free, write_atomically
+from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.replies import Collected
 from dualsmooth.runtime.serving.service import Service
@@ -206,19 +208,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
     parser.add_argument("--checks", type=int, default=20, help="rounds that a new process makes again (default 20)")
-    parser.add_argument("--out", type=Path, help="JSON file with every sample")
-    parser.add_argument("--force", action="store_true", help="write over --out")
+    add_page(parser, "--out", "JSON file with every sample")
     parser.add_argument("--digest", type=int, metavar="ROUND", help="only print the digest of one round's certificates")
-    args = parser.parse_args()
-    if args.out:
-        check_free(args.out, args.force)
+    args = parsed(parser)
     if args.digest is not None:
         print(digest(streamed(args.digest, load_dataset(f"npz:{SHIPPED_IMAGES}"), args.threads)))
         return 0
     show()
     found = long_run(args.seconds, threads=args.threads, checks=args.checks)
-    if args.out:
-        write_atomically(args.out, json.dumps(found, indent=1) + "\n")
+    if args.page:
+        write_atomically(args.page, json.dumps(found, indent=1) + "\n")
     changes = ", ".join(f"{name} {value:+g}" for name, value in found["growth"].items())
     print(f"last quarter less second: {changes}; {found['new_processes']} rounds made again by new processes")
     print("flat, and identical" if found["good"] else f"NOT GOOD: {found['flat']}, differ: {found['differ'][:5]}")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from frame import joined, sections
 from onnx import helper, numpy_helper
 
 from dualsmooth.export.onnx.files import load_onnx
@@ -29,7 +30,7 @@ from dualsmooth.export.onnx.sessions import opened, run
 from dualsmooth.runtime.errors import DualSmoothError
 from dualsmooth.runtime.files import write_atomically
 
-HEADING = "## Operators of ONNX's own tests"
+TITLE = "Operators of ONNX's own tests"
 KINDS = ("node", "pytorch-converted", "pytorch-operator")
 Arrays = list[npt.NDArray[Any]]
 
@@ -147,10 +148,9 @@ def one(made: onnx.ModelProto, array: npt.NDArray[Any], path: Path) -> str:
 
 
 def section(outcomes: dict[str, Counter[str]]) -> str:
-    """The table, with its heading."""
+    """The table, and what it says."""
     total = sum(outcomes.values(), Counter[str]())
     lines = [
-        f"{HEADING}\n",
         f"Made by `scripts/operator_sweep.py` with onnx {onnx.__version__}: {sum(total.values())} files of "
         f"{len(outcomes)} operators, at their own operator set and at older ones from 7 on, with a dynamic and with a "
         "fixed batch. Same: import gives what the untouched file gives, on images that import never saw. Refused: one "
@@ -162,7 +162,7 @@ def section(outcomes: dict[str, Counter[str]]) -> str:
     keys = ("same", "refused", "not run", "WRONG")
     for op, found in [*sorted(outcomes.items()), ("all", total)]:
         lines.append(f"| {op} | " + " | ".join(str(found[key]) for key in keys) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -173,8 +173,8 @@ def main() -> None:
     text = section(outcomes)
     print(text, *wrong, sep="\n")
     if args.out:
-        before = args.out.read_text().partition(HEADING)[0].rstrip()
-        write_atomically(args.out, f"{before}\n\n{text}")
+        page = args.out.read_text()
+        write_atomically(args.out, joined(page.partition("\n## ")[0], sections(page) | {TITLE: text}))
 
 
 if __name__ == "__main__":

@@ -9,21 +9,19 @@ real networks the time of the passes is far larger.
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from frame import helper
 
 import dualsmooth as ds
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.evaluation.evaluate import Local, Settings, Workers
 from dualsmooth.runtime.evaluation.ray_workers import RayWorkers
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
-toys = importlib.import_module("toys")
+toys = helper("toys")
 
 
 def seconds(workers: Workers, dataset: Dataset, settings: Settings) -> float:

@@ -15,7 +15,8 @@ import pytest
 import shipped
 import torch
 import torch_twin
-from attack_certificates import Attack, Networks, attack_image, away_from, changed, inside, lost_half, proven_route
+from attack_certificates import attack_image, changed, lost_half, proven_route
+from gradient_attack import Attack, Networks, away_from, inside
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES

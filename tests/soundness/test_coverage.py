@@ -9,7 +9,8 @@ from pathlib import Path
 
 import coverage_statistics
 import pytest
-from coverage_statistics import DISTANCE, ENGINES, Mode, count_errors, modes, page, remembered, scenes, total
+from coverage_statistics import count_errors, page, remembered, total
+from coverage_toys import DISTANCE, ENGINES, Mode, modes, scenes
 from scipy import stats
 
 import dualsmooth as ds
