@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,13 @@ class Original:
 
         `step` is what was done last; `normalised` says whether the model takes what the file takes.
         """
-        refuse_beyond(self._distance(model, size, self.given if normalised else self.x), self.limit, step, self.name)
+        worst = self._distance(model, [size], self.given if normalised else self.x)
+        refuse_beyond(worst, self.limit, step, self.name)
 
     def check_freed(self, model: onnx.ModelProto) -> None:
         """Raises `BundleError` where `model` does not give each image what the file gives it, in any batch."""
         try:
-            worst = max(self._distance(model, size, self.given) for size in (0, 1))
+            worst = self._distance(model, [0, 1], self.given)
         except BundleError:
             worst = float("inf")
         if not worst <= self.limit:
@@ -144,8 +146,12 @@ class Original:
                 "dynamic batch"
             )
 
-    def _distance(self, model: onnx.ModelProto, size: int, x: npt.NDArray[np.float32]) -> float:
-        size = size or len(x)
+    def _distance(self, model: onnx.ModelProto, sizes: Sequence[int], x: npt.NDArray[np.float32]) -> float:
+        """How far the logits of `x` are from the file's, in batches of each of `sizes` (0: all at once), at worst."""
         with opened(model, self.name) as session:
-            parts = [run(session, x[start : start + size], LEVELS[1], self.name) for start in range(0, len(x), size)]
-        return distance(self.expected, np.concatenate(parts))
+
+            def logits(size: int) -> Logits:
+                parts = [x[start : start + size] for start in range(0, len(x), size)]
+                return np.concatenate([run(session, part, LEVELS[1], self.name) for part in parts])
+
+            return max(distance(self.expected, logits(size or len(x))) for size in sizes)

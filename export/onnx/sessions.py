@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +17,49 @@ from dualsmooth.runtime.errors import BundleError, ProviderError, one_line
 from dualsmooth.runtime.files import sha256_of
 
 
-class opened:
-    """An ONNX Runtime session on the CPU for a graph in memory, however large, or for the file at a path. One of which
-    the engine crashes is a `BundleError`, or opened at a lower level of graph optimisation."""
+@contextmanager
+def opened(model: onnx.ModelProto | Path, name: str) -> Iterator[Any]:
+    """An ONNX Runtime session on the CPU for a graph in memory, however large, or for the file at a path.
 
-    def __init__(self, model: onnx.ModelProto | Path, name: str) -> None:
-        self._model, self._name = model, name
-        self._folder = tempfile.TemporaryDirectory(prefix="dualsmooth-export-")
-
-    def __enter__(self) -> Any:
+    One of which the engine crashes is a `BundleError`, or opened at a lower level of graph optimisation. `name` is for
+    messages.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ProviderError(
+            "export compares with ONNX Runtime, which is not installed; pip install 'dualsmooth[export,cpu]'"
+        ) from error
+    with tempfile.TemporaryDirectory(prefix="dualsmooth-export-") as folder:
+        source = model if isinstance(model, Path) else Path(folder) / "model.onnx"
         try:
-            import onnxruntime
-        except ImportError as error:
-            raise ProviderError(
-                "export compares with ONNX Runtime, which is not installed; pip install 'dualsmooth[export,cpu]'"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        source = Path(self._folder.name) / "model.onnx"
-        try:
-            if isinstance(self._model, Path):
-                source, graph = self._model, onnx.load(self._model, load_external_data=False).graph
-                files = [source, *(source.parent / name for name in _beside(graph))]
-            else:
-                graph = self._model.graph
-                onnx.save(self._model, source, save_as_external_data=self._model.ByteSize() > 1 << 30)
-                files = sorted(source.parent.iterdir())
-            images = [value.type.tensor_type.shape.dim for value in graph.input]
-            shape = next(([d.dim_value or 1 for d in dims[1:]] for dims in images if len(dims) == 4), [])
-            level = safe_level(source, " ".join(map(sha256_of, files)), shape, name=self._name)
-            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
-            return onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+            session = _session(model, source, name)
         except BundleError:
-            self.__exit__()
             raise
         except Exception as error:
-            self.__exit__()
-            said = one_line(error).replace(str(source), self._name)
-            raise BundleError(f"{self._name}: ONNX Runtime cannot load it ({said}); update onnxruntime") from error
+            said = one_line(error).replace(str(source), name)
+            raise BundleError(f"{name}: ONNX Runtime cannot load it ({said}); update onnxruntime") from error
+        yield session
 
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+
+def _session(model: onnx.ModelProto | Path, source: Path, name: str) -> Any:
+    """A session for the file `source`, which is `model`, or is written here."""
+    import onnxruntime
+
+    if isinstance(model, Path):
+        graph = onnx.load(model, load_external_data=False).graph
+        files = [source, *(source.parent / place for place in _beside(graph))]
+    else:
+        graph = model.graph
+        onnx.save(model, source, save_as_external_data=model.ByteSize() > 1 << 30)
+        files = sorted(source.parent.iterdir())
+    images = [value.type.tensor_type.shape.dim for value in graph.input]
+    shape = next(([d.dim_value or 1 for d in dims[1:]] for dims in images if len(dims) == 4), [])
+    level = safe_level(source, " ".join(map(sha256_of, files)), shape, name=name)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
+    return onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
 def _beside(graph: onnx.GraphProto) -> list[str]:
