@@ -64,7 +64,7 @@ def real(folder: Path) -> Any:
     from dualsmooth.runtime.commands import COMMANDS, command, demo, doctor, report
     from dualsmooth.runtime.datasets import fashion_mnist
     from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
-    from dualsmooth.runtime.serving import wire
+    from dualsmooth.runtime.serving import address
 
     make_work(folder / "work")
     Real.work = folder / "work"
@@ -82,8 +82,8 @@ def real(folder: Path) -> Any:
     patch.setattr(dualsmooth.runtime.evaluation.ray_workers, "RayWorkers", refusing(InputError))
     patch.setattr(dualsmooth.training.stages.train, "train", lambda *_, **__: {})
     patch.setattr(dualsmooth.export.sources, "export_source", refusing(InputError))
-    for name in ("GrpcWire", "HttpWire"):
-        patch.setattr(wire, name, refusing(ServerError))
+    for scheme in address.WIRES:
+        patch.setitem(address.WIRES, scheme, refusing(ServerError))
     yield
     patch.undo()
 
