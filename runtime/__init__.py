@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dualsmooth.runtime.evaluation.columns import read_results
     from dualsmooth.runtime.noise.streams import Noise, parse_noise
     from dualsmooth.runtime.serving.client import RemoteSmoother, connect
-    from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
+    from dualsmooth.runtime.smoothing.certificate import Certificate
+    from dualsmooth.runtime.smoothing.prediction import Prediction
     from dualsmooth.runtime.smoothing.smoother import Smoother, load
     from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadii, AtRadius, Budget, Fixed, parse_budget
 
@@ -64,7 +65,7 @@ _HOME = {
     "Fixed": "statistics.budgets",
     "InputError": "errors",
     "Noise": "noise.streams",
-    "Prediction": "smoothing.certificate",
+    "Prediction": "smoothing.prediction",
     "ProviderError": "errors",
     "RemoteSmoother": "serving.client",
     "ServerError": "errors",

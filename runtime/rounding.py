@@ -1,10 +1,30 @@
-"""Figures as text: what is shown to people says no more than what was proved, whatever the number of digits."""
+"""Figures rounded so that they say no more than what was proved, as numbers and as text."""
 
 from __future__ import annotations
 
 import math
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
+
+from dualsmooth.runtime.errors import InputError
+
+RADIUS_STEP = 1e-6
+"""Radii are multiples of this, rounded down."""
+
+
+def round_down(radius: float) -> float:
+    """The largest multiple of `RADIUS_STEP` that is safely not above `radius` (a relative 1e-9 is given up first).
+
+    The allowance is larger than the error of the quantile functions, so a printed radius never exceeds the exact one.
+    """
+    if not math.isfinite(radius):
+        raise InputError(f"radius is {radius}; expected a finite number")
+    return max(0.0, math.floor(radius * (1 - 1e-9) * 1e6) / 1e6)
+
+
+def stated(radius: float) -> float:
+    """A radius as certificates state it: rounded down, or infinite."""
+    return radius if math.isinf(radius) else round_down(radius)
 
 
 def shown(radius: float, digits: int) -> str:

@@ -20,14 +20,15 @@ import numpy.typing as npt
 from frame import add_page, parsed
 
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.runtime.statistics.rules.plan import MEDIAN
-from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
+from dualsmooth.runtime.statistics.accuracy import RADII
+from dualsmooth.runtime.statistics.routes import MEDIAN
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stage, Stream, Tally
 from dualsmooth.training import Config, config_from, read_toml, train
 from dualsmooth.training.data import load_training_data
 from dualsmooth.training.networks.models import Network
 from dualsmooth.training.run.record import load_run
 from dualsmooth.training.stages.labels import voter_of
-from dualsmooth.training.stages.metrics import RADII, SELECTED, summary
+from dualsmooth.training.stages.metrics import SELECTED, summary
 
 CONFIG = Path(__file__).parent.parent / "configs" / "fashion-mnist.toml"
 SHORT = {
@@ -95,7 +96,7 @@ def measured(run: Path, config: Config, folder: Path) -> dict[str, Any]:
     it, and kept in `folder`."""
     data, networks = load_training_data(config), load_run(run)
     images, labels = np.asarray(data.validation_images[:IMAGES]), data.validation_labels[:IMAGES]
-    sources: list[tuple[Network | Path, float, str, int]] = [(networks.estimator, config.sigma_e, ESTIMATOR, 0)]
+    sources: list[tuple[Network | Path, float, Stage, int]] = [(networks.estimator, config.sigma_e, ESTIMATOR, 0)]
     sources += [(n, s, CLASSIFIER, k) for k, (n, s) in enumerate(zip(networks.classifiers, config.sigmas, strict=True))]
     tallies = [Tally(len(data.classes), len(config.sigmas)) for _ in images]
     for network, sigma, stage, level in sources:

@@ -21,10 +21,11 @@ import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.commands.evaluate import DECIDED_ON
 from dualsmooth.runtime.datasets.formats import load_dataset
-from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.curves import certified_radii
 from dualsmooth.runtime.evaluation.evaluate import evaluate
-from dualsmooth.runtime.evaluation.results import Result, read_results
+from dualsmooth.runtime.evaluation.results import Result, load_results
 from dualsmooth.runtime.noise.streams import parse_noise
+from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
             progress=every(5, f"{name}: "),
         )  # fmt: skip
         wanted = set(indices)
-        runs[name] = [r for r in read_results(out) if r.index in wanted]
+        runs[name] = [r for r in load_results(out) if r.index in wanted]
     passes = {name: np.mean([r.certificate.passes for r in results]) for name, results in runs.items()}
     accuracy = {name: certified_accuracy(certified_radii(results), RADII) for name, results in runs.items()}
     gaps = 100 * (accuracy["decisions"] - accuracy["full"])

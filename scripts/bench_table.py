@@ -35,8 +35,7 @@ from dualsmooth.runtime.engine.batch_size import CANDIDATES
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
-from dualsmooth.runtime.statistics.certification import Requests
-from dualsmooth.runtime.statistics.votes import Request, Stream, Tally
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, Request, Requests, Stream, Tally
 
 DECISION = "at-radius:0.5:10000"
 BUDGETS = ("fixed:10000", "adaptive:10000:0", DECISION)
@@ -107,7 +106,7 @@ def in_turns(loops: dict[str, Loop], args: argparse.Namespace) -> dict[str, list
 
 def usable(noise: Noise) -> bool:
     try:
-        Seed(0, noise=noise).generator(Stream("classifier", 0, "estimation"))
+        Seed(0, noise=noise).generator(Stream(CLASSIFIER, 0, ESTIMATION))
     except ds.InputError:
         return False
     return True

@@ -24,6 +24,7 @@ from dualsmooth.runtime.evaluation.forecast import plan
 from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.noise.streams import Seed, add_noise
 from dualsmooth.runtime.report import markdown_table
+from dualsmooth.runtime.smoothing.settings import Settings
 from dualsmooth.runtime.statistics.certification import certification, settle
 from dualsmooth.runtime.statistics.votes import ESTIMATOR, Stream, Tally
 
@@ -103,7 +104,7 @@ def spend(
     smoother: ds.Smoother, banks: list[VoteBank], labels: list[int], budget: ds.Budget, rule: str = "interval"
 ) -> Spent:
     """Run one budget over all images."""
-    terms = smoother.terms(alpha=ALPHA, budget=budget, rule=rule, route=None)
+    terms = Settings(ALPHA, budget, rule).terms(smoother.bundle)
     radii, passes, results = [], [], []
     for bank, label in zip(banks, labels, strict=True):
         tally: Tally = terms.tally()
@@ -111,7 +112,7 @@ def spend(
             for stream, until in requests:
                 tally.record(stream, bank.counts(stream, until, tally.width(stream)))
         outcome = settle(terms, tally)
-        radii.append(outcome.radius if outcome.label == label else -1.0)
+        radii.append(outcome.correct_radius(label))
         estimator = sum(tally.passes(s) for s in tally.looks if s.stage == ESTIMATOR)
         passes.append((estimator, tally.total() - estimator))
         seed = Seed(SEED, bank.index, fixed=True)

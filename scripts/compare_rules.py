@@ -9,7 +9,7 @@ full, and compares the rules offline. Resumable; about 20 million passes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.curves import RADII, certified_radii, expand_rules
+from dualsmooth.runtime.evaluation.curves import ORACLE, certified_radii, expand_rules, recomputed
 from dualsmooth.runtime.evaluation.evaluate import evaluate
-from dualsmooth.runtime.evaluation.results import Result, read_results
-from dualsmooth.runtime.report import markdown_table, plot_curves
+from dualsmooth.runtime.evaluation.results import Result, load_results
+from dualsmooth.runtime.report import Curve, markdown_table, plot_curves
+from dualsmooth.runtime.statistics.accuracy import RADII
 
 PAGE = """# Rules on the same votes
 
@@ -128,6 +129,12 @@ def _row(name: str, cells: Iterable[object]) -> str:
     return f"| {name} | " + " | ".join(map(str, cells)) + " |"
 
 
+def curve_of(results: Sequence[Result], rule: str) -> Curve:
+    if rule == ORACLE:
+        return Curve.of(results, name=rule, source="", rule=rule)
+    return Curve.of(recomputed(results, rule=rule), name=rule, source="")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--bundle", type=Path, default=SHIPPED_BUNDLE)
@@ -141,12 +148,12 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="write the tables there, as Markdown")
     args = parser.parse_args()
     indices = range(0, USABLE, args.step)
-    known = {result.index: result for result in read_results(args.rivals)}
+    known = {result.index: result for result in load_results(args.rivals)}
     if missing := set(indices) - set(known):
         raise InputError(f"{args.rivals} lacks image {min(missing)}; pass a --step that it covers, or other --rivals")
     rivals = [known[index] for index in indices]
     sigmas = ds.read_bundle(args.bundle).sigmas
-    results = read_results(args.results) if args.results.exists() else []
+    results = load_results(args.results) if args.results.exists() else []
     if not set(indices) <= {r.index for r in results}:
         evaluate(
             ds.load(args.bundle, threads=args.threads),
@@ -158,17 +165,19 @@ def main() -> None:
             all_levels=True,
             progress=every(10),
         )
-        results = read_results(args.results)
-    curves = {rule: certified_radii(results, rule=rule) for rule in expand_rules(RULES, sigmas)}
-    curves["interval, mode route"] = certified_radii(results, rule="interval", route="mode")
+        results = load_results(args.results)
+    curves = [curve_of(results, rule) for rule in expand_rules(RULES, sigmas)]
+    source = str(args.results)
+    by_mode = recomputed(results, rule="interval", route="mode")
+    curves.append(Curve.of(by_mode, name="interval, mode route", source=source))
     if {r.certificate.terms.edition for r in results} == {1}:
-        curves["interval, as version 1 shared alpha"] = certified_radii(results)
+        curves.append(Curve.of(results, name="interval, as version 1 shared alpha", source=source))
     frontier = {name: certified_radii(results, rule=name) for name in expand_rules(["frontier"], sigmas)}
     page = PAGE.format(
         images=len(results),
         step=args.step,
         passes=args.passes,
-        table=markdown_table(curves),
+        table=markdown_table({curve.name: curve.radii for curve in curves}),
         levels=levels_used(results),
         head=_row("at r =", map("{:g}".format, RADII)),
         line="| --- |" + " ---: |" * len(RADII),

@@ -38,9 +38,19 @@ import dualsmooth as ds
 from dualsmooth.runtime.noise import streams as noise_module
 from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler, VotingEngine
-from dualsmooth.runtime.statistics import budgets as budgets_module
+from dualsmooth.runtime.smoothing.settings import Settings
 from dualsmooth.runtime.statistics.bounds import Array
-from dualsmooth.runtime.statistics.certification import Terms, certification, settle
+from dualsmooth.runtime.statistics.budgets import adaptive, budget, decisions, fixed
+from dualsmooth.runtime.statistics.certification import certification, settle
+from dualsmooth.runtime.statistics.rules.rule import Terms
+
+BOUNDS = [
+    (module, name)
+    for module in (budget, fixed, adaptive, decisions)
+    for name in ("lower_bound", "upper_bound", "kt_lower")
+    if hasattr(module, name)
+]
+"""Where budgets take their bounds from: modules and names."""
 
 LARGER = 1.1
 """Control: radii that are so much larger than certified."""
@@ -59,7 +69,7 @@ def count_errors(mode: Mode, alpha: float, count: int, seed: int) -> Counter[str
             smoother = ds.load(bundle, threads=1)
             voter: VotingEngine = smoother.engine if mode.engine == ENGINES[1] else ClosedForm(scene, smoother.bundle)
             rule = f"single:{scene.sigmas[0]!r}" if mode.rule == "single" else mode.rule
-            terms = smoother.terms(alpha=alpha, budget=BUDGETS[mode.budget], rule=rule, route=mode.route)
+            terms = Settings(alpha, BUDGETS[mode.budget], rule, mode.route).terms(smoother.bundle)
             truths = [scene.truth(label, mode) for label in (0, 1)]
             pixels = smoother.check_image(np.array([[[scene.t, scene.u]]], np.uint8))
             entropy = zlib.crc32(f"{mode} {scene.name}".encode()) << 64 | seed << 32
@@ -193,8 +203,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("build/coverage.jsonl"))
     add_page(parser)
     args = parsed(parser)
-    for name in ("lower_bound", "upper_bound", "kt_lower"):
-        setattr(budgets_module, name, remembered(getattr(budgets_module, name)))
+    for module, name in BOUNDS:
+        setattr(module, name, remembered(getattr(module, name)))
     noise_module._BLOCK = 1 << 12  # small blocks of shared noise: each certificate makes its own
     settings = {"count": args.count, "alpha": args.alpha, "seed": args.seed}
     done, ways = Measurements(args.results, "mode", settings), modes()

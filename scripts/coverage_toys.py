@@ -17,7 +17,8 @@ from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
 from dualsmooth.runtime.engine.lanes import Lanes, Started
 from dualsmooth.runtime.noise.streams import GENERATORS, Noise
 from dualsmooth.runtime.statistics.bounds import lower_bound
-from dualsmooth.runtime.statistics.rules.plan import EXCLUSION_SHARE, RIVAL_SHARE
+from dualsmooth.runtime.statistics.rules.interval import EXCLUSION_SHARE
+from dualsmooth.runtime.statistics.rules.plan import RIVAL_SHARE
 
 toys = helper("toys")
 

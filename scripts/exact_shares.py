@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,11 @@ from scipy import special, stats
 
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.statistics.bounds import lower_bound
-from dualsmooth.runtime.statistics.rules import edition_1
-from dualsmooth.runtime.statistics.rules.plan import Claim, Plan, make_plan
+from dualsmooth.runtime.statistics.budgets import Fixed
+from dualsmooth.runtime.statistics.rules import edition_1, rule_named
+from dualsmooth.runtime.statistics.rules.plan import Claim, Plan
+from dualsmooth.runtime.statistics.rules.planned import PlannedRule
+from dualsmooth.runtime.statistics.rules.rule import Terms
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR
 
 Floats = npt.NDArray[np.float64]
@@ -32,7 +35,7 @@ N, ALPHA = 14, 0.1
 FAR = 100.0
 """Noise level of the classifiers that must not bound the radius."""
 JUST_BELOW = 1 - 1e-9
-Planner = Callable[..., Plan]
+Planner = Callable[[PlannedRule, Terms, int, int], Plan]
 
 
 class World(NamedTuple):
@@ -45,26 +48,32 @@ class World(NamedTuple):
     guess: int
 
     def plan(self, planner: Planner, rule: str, kind: str) -> Plan:
-        classes = self.labels.shape[1]
-        return planner(
-            rule, kind, sigmas=self.sigmas, sigma_e=1.0, classes=classes, route=self.guess, label=0, alpha=ALPHA
-        )
+        found = rule_named(rule, self.sigmas)
+        assert isinstance(found, PlannedRule)
+        terms = Terms(self.sigmas, 1.0, self.labels.shape[1], ALPHA, found, kind, Fixed(N))
+        return planner(found, terms, self.guess, 0)
 
 
-def union_bound(rule: str, kind: str, *, classes: int, **fixed: Any) -> Plan:
+def as_it_is(rule: PlannedRule, terms: Terms, route: int, label: int) -> Plan:
+    return rule.plan(terms, route, label)
+
+
+def union_bound(rule: PlannedRule, terms: Terms, route: int, label: int) -> Plan:
     """The shares of version 1: all claims hold together."""
-    return edition_1.make_plan(rule, kind, **fixed)
+    old = edition_1.rule_of(rule)
+    assert isinstance(old, PlannedRule)
+    return old.plan(terms, route, label)
 
 
-def all_of_alpha_for_each_claim(rule: str, kind: str, **fixed: Any) -> Plan:
+def all_of_alpha_for_each_claim(rule: PlannedRule, terms: Terms, route: int, label: int) -> Plan:
     """Wrong: a level's claims share its alpha, since any of them can be the false one."""
-    plan = make_plan(rule, kind, **fixed)
+    plan = rule.plan(terms, route, label)
     return replace(plan, claims=tuple(replace(claim, alpha=ALPHA) for claim in plan.claims))
 
 
 PLANNERS: dict[str, Planner] = {
     "version 1 (union bound)": union_bound,
-    "version 2": make_plan,
+    "version 2": as_it_is,
     "wrong: alpha for each claim": all_of_alpha_for_each_claim,
 }
 
@@ -97,14 +106,14 @@ def error(plan: Plan, world: World, n: int = N) -> float:
         bounds = [_bounds(plan, stage, level, row) for row in counts]
         if stage == ESTIMATOR:
             chances = np.asarray(weights, np.float64)
-            reaches = np.array([plan.exclusion(b) for b in bounds])
+            reaches = np.array([plan.reaches(b) for b in bounds])
     above = reaches > truth
     for s in range(len(world.sigmas)):
         passed = 0.0
         if (CLASSIFIER, s) in streams:
             counts = compositions(n, world.labels.shape[1])
             weights = stats.multinomial.pmf(counts, n, world.labels[s])
-            radii = np.array([plan.class_radii(_bounds(plan, CLASSIFIER, s, row))[s] for row in counts])
+            radii = np.array([plan.reaches(_bounds(plan, CLASSIFIER, s, row))[s] for row in counts])
             passed = float(weights[radii > truth].sum())
         unrouted = not plan.routed and s != plan.route
         chances = chances * np.where(above[:, s] | unrouted, 1.0, passed)

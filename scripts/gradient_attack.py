@@ -13,7 +13,7 @@ from torch_twin import Twin, checked_twin
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.reading import BaseModel
 from dualsmooth.runtime.noise.streams import Seed, add_noise
-from dualsmooth.runtime.statistics.votes import Stream
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, PREDICTION, Stream
 
 FLOOR = 1e-4
 
@@ -46,7 +46,7 @@ class Networks:
         b = self.smoother.bundle
         model: BaseModel = b.estimator if level is None else b.classifiers[level]
         sigma, width = (b.sigma_e, len(b.sigmas)) if level is None else (b.sigmas[level], len(b.classes))
-        generator = seed.generator(Stream("estimator" if level is None else "classifier", level or 0, "prediction"))
+        generator = seed.generator(Stream(ESTIMATOR if level is None else CLASSIFIER, level or 0, PREDICTION))
         counts = np.zeros(width, np.int64)
         for start in range(0, count, 250):
             batch = np.empty((min(250, count - start), *image.shape), np.float32)

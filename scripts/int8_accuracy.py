@@ -27,10 +27,11 @@ from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.engine.instruction_set import has_int8
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.curves import certified_radii
 from dualsmooth.runtime.evaluation.evaluate import evaluate
-from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.evaluation.results import load_results
 from dualsmooth.runtime.report import markdown_table
+from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 
 VOTES = Path(__file__).parent.parent / "docs" / "results" / "fashion-mnist-all-levels.jsonl"
 ROUNDS = 9
@@ -65,14 +66,14 @@ def main() -> None:
         pictures = Pictures.choose("fashion-mnist (training images)", images)
         export_source(SHIPPED_BUNDLE, quantised, command=" ".join(sys.argv), precision="int8", pictures=pictures)
     fp32, int8 = (ds.load(path, threads=args.threads) for path in (SHIPPED_BUNDLE, quantised))
-    votes = read_results(VOTES)
+    votes = load_results(VOTES)
     if {r.certificate.artefact.manifest_sha256 for r in votes} != {fp32.bundle.manifest_sha256}:
         raise InputError(f"{VOTES} is about another bundle than the shipped one; run scripts/compare_rules.py again")
     votes = [votes[i] for i in np.arange(args.images) * len(votes) // args.images]
     budget, indices = votes[0].certificate.terms.budget, [r.index for r in votes]
     dataset, out = load_dataset("fashion-mnist"), args.work / "int8.jsonl"
     evaluate(int8, dataset, out, indices=indices, budget=budget, seed=args.seed, progress=every(10))
-    quick = {r.index: r for r in read_results(out)}
+    quick = {r.index: r for r in load_results(out)}
     curves = {
         "fp32": certified_radii(votes, rule="interval"),
         "int8": certified_radii([quick[index] for index in indices]),

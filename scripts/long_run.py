@@ -36,7 +36,7 @@ from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
-from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.evaluation.results import load_results
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.replies import Collected
@@ -109,7 +109,7 @@ def evaluated(number: int, dataset: Dataset, threads: int, folder: Path) -> list
     smoother = ds.load(SHIPPED_BUNDLE, threads=threads)
     for part in (indices[: len(indices) // 2], indices):
         evaluate(smoother, dataset, out, indices=part, seed=number, budget=budget)
-    return [result.certificate for result in read_results(out)]
+    return [result.certificate for result in load_results(out)]
 
 
 def served(number: int, dataset: Dataset, service: Service) -> list[Certificate]:

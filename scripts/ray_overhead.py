@@ -18,8 +18,9 @@ from frame import helper
 
 import dualsmooth as ds
 from dualsmooth.runtime.datasets.dataset import Dataset
-from dualsmooth.runtime.evaluation.evaluate import Local, Settings, Workers
+from dualsmooth.runtime.evaluation.evaluate import Local, Workers
 from dualsmooth.runtime.evaluation.ray_workers import RayWorkers
+from dualsmooth.runtime.smoothing.settings import Settings
 
 toys = helper("toys")
 
@@ -41,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     images = np.random.default_rng(0).integers(0, 256, (args.images, 1, 1, 2), np.uint8)
     dataset = Dataset("toy", images, np.zeros(args.images, np.int64))
-    settings = Settings(1e-3, ds.Fixed(args.passes), "interval", None, 1, ds.Noise(), False)
+    settings = Settings(budget=ds.Fixed(args.passes), seed=1)
     with tempfile.TemporaryDirectory() as folder:
         bundle = toys.write_bundle(
             Path(folder) / "bundle", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[0.5], classifier_cuts=[0.3, 0.4]

@@ -56,4 +56,4 @@ def certified(path: Path, sample: Sample, passes: int, alpha: float) -> npt.NDAr
     """Certified radii [M] of the correct label; -1 where it is not certified."""
     certificates = load(path).certify_many(sample.images, alpha=alpha, budget=Fixed(passes))
     pairs = zip(certificates, sample.labels, strict=True)
-    return np.array([c.radius if c.label == label else -1.0 for c, label in pairs])
+    return np.array([c.correct_radius(int(label)) for c, label in pairs])

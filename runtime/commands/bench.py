@@ -31,8 +31,8 @@ from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
 from dualsmooth.runtime.smoothing.smoother import Smoother, load
 from dualsmooth.runtime.statistics.budgets import Fixed
-from dualsmooth.runtime.statistics.certification import Terms, certification
-from dualsmooth.runtime.statistics.rules.plan import MODE
+from dualsmooth.runtime.statistics.certification import certification, checked_terms
+from dualsmooth.runtime.statistics.rules.single import Single
 
 Loop = Callable[[int], int]
 """Runs about so many passes and says how many it ran."""
@@ -96,14 +96,14 @@ def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
     `ahead`: noise is made on a worker thread while the engine runs."""
     bundle = smoother.bundle
     image = np.random.default_rng(0).integers(0, 256, bundle.input_shape).astype(np.float32) / np.float32(255)
-    rule = f"single:{bundle.sigmas[len(bundle.sigmas) // 2]!r}"
+    rule = Single.all_named(bundle.sigmas)[len(bundle.sigmas) // 2]
 
     def loop(passes: int) -> int:
         selection = max(1, min(100, passes // 4))
         budget = Fixed(max(1, passes - selection), n0=selection)
-        terms = Terms(
-            bundle.sigmas, bundle.sigma_e, len(bundle.classes), 1e-3, rule, MODE, budget
-        )  # however few passes
+        terms = checked_terms(  # however few passes
+            bundle.sigmas, bundle.sigma_e, len(bundle.classes), alpha=1e-3, rule=rule, route=None, budget=budget
+        )
         tally = terms.tally()
         job = Job(image, Seed.make(None, noise), tally, certification(terms, tally))
         (done,) = Sampler(bundle, smoother.engine, batch_size=smoother.batch_size, ahead=ahead).run([job])

@@ -15,8 +15,9 @@ from dualsmooth.runtime.commands.options import (
 from dualsmooth.runtime.datasets.single_images import read_image
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.settings import BUDGET, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
-from dualsmooth.runtime.statistics.budgets import AtRadius, Fixed
+from dualsmooth.runtime.statistics.budgets import AtRadius
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="image", type=Path)
     parser.add_argument("--json", action="store_true", help="one certificate a line, as JSON")
     engine_options(parser)
-    sampling_options(parser, Fixed(10_000))
+    sampling_options(parser, BUDGET)
 
 
 def run(args: argparse.Namespace) -> int:
-    sampling = sampling_of(args)
+    settings = Settings.of(**sampling_of(args))
     smoother = open_smoother(args)
-    smoother.terms(**{k: v for k, v in sampling.items() if k not in ("seed", "noise")})
+    settings.terms(smoother.bundle)
     images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
-    for path, certificate in zip(args.images, smoother.certify_many(images, **sampling), strict=True):
+    for path, certificate in zip(args.images, smoother.certify_with(images, settings), strict=True):
         print(certificate.to_json() if args.json else _sentence(path, smoother, certificate), flush=True)
     return 0
 

@@ -15,7 +15,7 @@ from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.files import check_free, write_atomically
-from dualsmooth.runtime.report import Run, conditions, html_report, plot_curves
+from dualsmooth.runtime.report import Curve, conditions, html_report, plot_curves
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.smoother import load
 from dualsmooth.runtime.statistics.budgets import Adaptive
@@ -81,9 +81,9 @@ def run_demo(out: Path, *, force: bool, count: int, engine: dict[str, Any], samp
         results.append(Result(index, int(truth), "fashion-mnist", max(0.0, now - last), c))
         last = now
     seconds = time.perf_counter() - start
-    run = Run.of(results, name=sampling["rule"], source="the demo's images, shipped with the package")
+    run = Curve.of(results, name=sampling["rule"], source="the demo's images, shipped with the package")
     plot = plot_curves(
-        {run.name: run.radii},
+        [run],
         plot_file,
         title=f"Fashion-MNIST, {count} test images",
         note=conditions([run]),

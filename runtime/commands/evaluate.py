@@ -25,11 +25,12 @@ from dualsmooth.runtime.commands.options import (
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.evaluate import Local, Workers, choose_indices, evaluate
 from dualsmooth.runtime.evaluation.progress import SHOWN_AT, Progress, RunningAccuracy
-from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
+from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.evaluation.writer import ResultsWriter
 from dualsmooth.runtime.serving.address import is_url
-from dualsmooth.runtime.statistics.budgets import AtRadii, AtRadius, Budget, Fixed, parse_budget
+from dualsmooth.runtime.smoothing.settings import BUDGET
+from dualsmooth.runtime.statistics.budgets import AtRadii, Budget, parse_budget
 
-DEFAULT = Fixed(10_000)
 DECIDED_ON = 200
 """Selection votes under --at-radii: fewer would miss the label of images that are certified at r = 0 only just."""
 RAY_DEFAULTS: dict[str, Any] = {
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus-per-worker", type=float, help="GPUs of a Ray actor, fractions share one")
     parser.add_argument("--block", type=int, help="images a Ray task (default 8)")
     engine_options(parser)
-    sampling_options(parser, DEFAULT)
+    sampling_options(parser, BUDGET)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -144,7 +145,7 @@ def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:
 def _budget(args: argparse.Namespace) -> Budget:
     if args.at_radii is None:
         return parse_budget(args.budget)
-    if args.budget != str(DEFAULT):
+    if args.budget != str(BUDGET):
         raise InputError(f"--at-radii with --budget {args.budget}; give one, e.g. --budget at-radii:0.5,1:20000")
     if args.all_levels:
         raise InputError("--at-radii with --all-levels; sampling every level in full is what --at-radii saves")
@@ -153,9 +154,7 @@ def _budget(args: argparse.Namespace) -> Budget:
 
 def _shown(budget: Budget) -> Sequence[float]:
     """Radii of the running certified accuracy: those that the budget decides, at most four of them."""
-    if isinstance(budget, AtRadii):
-        return budget.radii[:: -(-len(budget.radii) // 4)]
-    return (budget.r,) if isinstance(budget, AtRadius) else SHOWN_AT
+    return SHOWN_AT if budget.decides is None else budget.decides[:: -(-len(budget.decides) // 4)]
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

@@ -15,9 +15,9 @@ from dualsmooth.runtime.errors import InputError, one_of
 from dualsmooth.runtime.noise.streams import NOISE_FORMS, Noise, parse_noise
 from dualsmooth.runtime.serving.address import is_url
 from dualsmooth.runtime.serving.client import connect
+from dualsmooth.runtime.smoothing.settings import ALPHA, RULE
 from dualsmooth.runtime.smoothing.smoother import Smoother, load
-from dualsmooth.runtime.statistics import budgets
-from dualsmooth.runtime.statistics.rules.plan import ROUTES, RULES
+from dualsmooth.runtime.statistics import budgets, routes, rules
 
 N = TypeVar("N", int, float)
 ENGINE_DEFAULTS: dict[str, Any] = {"provider": "cpu", "threads": 0, "batch_size": 256}
@@ -76,11 +76,13 @@ def open_smoother(args: argparse.Namespace) -> Smoother:
 def sampling_options(parser: argparse.ArgumentParser, budget: budgets.Budget) -> None:
     """Options of every command that issues certificates; `sampling_of` reads them."""
     parser.add_argument(
-        "--alpha", type=float, default=1e-3, help="failure probability of a certificate (default 0.001)"
+        "--alpha", type=float, default=ALPHA, help=f"failure probability of a certificate (default {ALPHA:g})"
     )
     parser.add_argument("--budget", default=str(budget), help=f"{budgets.FORMS} (default {budget})")
-    parser.add_argument("--rule", default="interval", help=f"{RULES} (default interval)")
-    parser.add_argument("--route", help=f"{ROUTES}; quantiles move between small and large radii (default: the rule's)")
+    parser.add_argument("--rule", default=RULE, help=f"{rules.FORMS} (default {RULE})")
+    parser.add_argument(
+        "--route", help=f"{routes.FORMS}; quantiles move between small and large radii (default: the rule's)"
+    )
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
     noise_option(parser)
 

@@ -8,10 +8,10 @@ import math
 from pathlib import Path
 
 from dualsmooth.runtime.commands.options import numbers
-from dualsmooth.runtime.evaluation.curves import RADII, average_certified_radius, certified_accuracy
 from dualsmooth.runtime.evaluation.forecast import plan
-from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.evaluation.results import load_results
 from dualsmooth.runtime.report import markdown_table
+from dualsmooth.runtime.statistics.accuracy import RADII, average_certified_radius, certified_accuracy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     passes = numbers("--passes", args.passes, int)
-    forecasts = plan(read_results(args.results), passes)
+    forecasts = plan(load_results(args.results), passes)
     curves = {f"N = {f.n:,} (approximate)": f.radii for f in forecasts}
     if args.json:
         rows = [

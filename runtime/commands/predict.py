@@ -8,16 +8,21 @@ from pathlib import Path
 from dualsmooth.runtime.commands.options import engine_options, noise_option, open_smoother, source_argument
 from dualsmooth.runtime.datasets.single_images import read_image
 from dualsmooth.runtime.noise.streams import parse_noise
-from dualsmooth.runtime.statistics.rules.plan import PREDICTING, ROUTES
+from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE
+from dualsmooth.runtime.statistics import routes, rules
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     source_argument(parser)
     parser.add_argument("images", nargs="+", metavar="image", type=Path)
-    parser.add_argument("-n", type=int, default=1_000, help="passes a stage and level (default 1000)")
-    parser.add_argument("--rule", default="interval", help=f"{PREDICTING} (default interval)")
-    parser.add_argument("--route", help=f"{ROUTES} (default: the rule's)")
-    parser.add_argument("--alpha", type=float, default=1e-3, help="failure probability of a label (default 0.001)")
+    parser.add_argument(
+        "-n", type=int, default=PREDICTION_PASSES, help=f"passes a stage and level (default {PREDICTION_PASSES})"
+    )
+    parser.add_argument("--rule", default=RULE, help=f"{rules.PREDICTING} (default {RULE})")
+    parser.add_argument("--route", help=f"{routes.FORMS} (default: the rule's)")
+    parser.add_argument(
+        "--alpha", type=float, default=ALPHA, help=f"failure probability of a label (default {ALPHA:g})"
+    )
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
     noise_option(parser)
     parser.add_argument("--json", action="store_true", help="one prediction a line, as JSON")

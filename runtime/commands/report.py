@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dualsmooth.runtime.commands.options import dataset_of, dataset_options, force_option, numbers
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.curves import RADII, certified_accuracy
 from dualsmooth.runtime.evaluation.field_log import write_log
 from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.report import (
-    Curves,
-    Run,
+    Curve,
     conditions,
     csv_table,
     html_report,
     latex_table,
-    load_runs,
+    load_curves,
     markdown_table,
     plot_curves,
 )
-from dualsmooth.runtime.statistics.rules.plan import ROUTES, RULES
+from dualsmooth.runtime.statistics import routes, rules
+from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 
 FORMATS = (".html", ".png", ".svg", ".csv", ".tex", ".tsv")
 
@@ -35,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rule",
         action="append",
-        help=f"recompute from the votes: {RULES}, or RULE@ROUTE; single: each sigma alone; oracle: the best of "
+        help=f"recompute from the votes: {rules.FORMS}, or RULE@ROUTE; single: each sigma alone; oracle: the best of "
         "these, which no one can issue; frontier: the interval rule at nine quantiles",
     )
-    parser.add_argument("--route", help=f"{ROUTES}, for recomputing")
+    parser.add_argument("--route", help=f"{routes.FORMS}, for recomputing")
     parser.add_argument("--alpha", type=float, help="recompute at another alpha")
     parser.add_argument("--radii", default=",".join(f"{r:g}" for r in RADII), help="comma-separated")
     parser.add_argument(
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--out {out}; expected a file that ends in {', '.join(FORMATS)}")
         check_free(out, args.force)
     dataset = dataset_of(args) if args.dataset else None
-    runs = load_runs(args.results, rules=args.rule or (), route=args.route, alpha=args.alpha)
+    runs = load_curves(args.results, rules=args.rule or (), route=args.route, alpha=args.alpha)
     if any(out.suffix == ".tsv" for out in outs) and (len(runs) != 1 or not runs[0].results):
         raise InputError("a .tsv log holds one run of certificates; pass one results file and at most one --rule")
     curves = {run.name: run.radii for run in runs}
@@ -75,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
         shares = {name: list(certified_accuracy(r, table_at)) for name, r in curves.items()}
         print(json.dumps({"radii": table_at, "curves": shares}))
     else:
-        _print(runs, curves, decided, table_at)
+        _print(runs, table_at)
     title = args.title or _title(runs)
     for out in outs:
         if out.suffix in (".png", ".svg"):
-            plot_curves(curves, out, title=title, note=conditions(runs), decided=decided)
+            plot_curves(runs, out, title=title, note=conditions(runs))
         elif out.suffix == ".html":
             write_atomically(out, html_report(runs, radii, title=title, dataset=dataset))
         elif out.suffix == ".tsv":
@@ -89,20 +88,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print(runs: Sequence[Run], curves: Curves, decided: Mapping[str, Sequence[float]], at: Sequence[float]) -> None:
+def _print(runs: Sequence[Curve], at: Sequence[float]) -> None:
     sources = dict.fromkeys(run.source for run in runs)
     print("\n".join(f"{path}: {_facts([run for run in runs if run.source == path])}" for path in sources), end="\n\n")
-    print(markdown_table(curves, at))
-    for name, points in decided.items():
-        print(f"\n{name} is decided at r = {', '.join(f'{r:g}' for r in points)} only; its ACR is a lower end")
+    print(markdown_table({run.name: run.radii for run in runs}, at))
+    for run in runs:
+        if run.decided:
+            radii = ", ".join(f"{r:g}" for r in run.decided)
+            print(f"\n{run.name} is decided at r = {radii} only; its ACR is a lower end")
 
 
-def _facts(runs: Sequence[Run]) -> str:
+def _facts(runs: Sequence[Curve]) -> str:
     """What holds for all runs of one file; where it is shown under several rules, none of them is the file's own."""
     first = runs[0].facts.items()
     return ", ".join(f"{name} {value}" for name, value in first if all(r.facts.get(name) == value for r in runs))
 
 
-def _title(runs: Sequence[Run]) -> str:
+def _title(runs: Sequence[Curve]) -> str:
     names = {run.results[0].dataset for run in runs if run.results}
     return f"Certified accuracy on {names.pop()}" if len(names) == 1 else "Certified accuracy"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.evaluation import field_log as tsv
-from dualsmooth.runtime.evaluation import results
+from dualsmooth.runtime.evaluation.results import load_results
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -27,7 +27,7 @@ def read_results(path: str | Path) -> Columns:
         return _common(
             [(r.index, r.true_label, -1 if r.label is None else r.label, r.correct, r.radius, r.seconds) for r in log]
         )
-    found = results.read_results(path)
+    found = load_results(path)
     certificates = [r.certificate for r in found]
     columns = _common(
         [
@@ -37,7 +37,7 @@ def read_results(path: str | Path) -> Columns:
     )
     for name in ("sigma", "route_radius", "class_radius", "passes", "alpha"):
         columns[name] = np.array([getattr(c, name) for c in certificates])
-    columns["rule"] = np.array([c.terms.rule for c in certificates])
+    columns["rule"] = np.array([str(c.terms.rule) for c in certificates])
     columns["budget"] = np.array([str(c.terms.budget) for c in certificates])
     columns["dataset"] = np.array([r.dataset for r in found])
     return columns

@@ -1,18 +1,30 @@
-"""Certified accuracy from results: under the rule they were made with, or recomputed from the same votes."""
+"""Certified radii from results: under the rule they were made with, or recomputed from the same votes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.evaluation.results import Result
-from dualsmooth.runtime.statistics.rules.plan import single_rule
+from dualsmooth.runtime.statistics.rules import RULES
+from dualsmooth.runtime.statistics.rules.interval import Interval
+from dualsmooth.runtime.statistics.rules.rule import Legend
+from dualsmooth.runtime.statistics.rules.single import Single
 
-FRONTIER = tuple(f"interval@quantile:0.{q}" for q in range(1, 10))
-RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
+ORACLE, FRONTIER = "oracle", "frontier"
+"""Not rules: a curve that no one can certify, and a family of curves of one rule."""
+ORACLE_LEGEND = Legend(
+    ORACLE,
+    "the best single noise level of each image, picked with the true label at hand: the limit of routing, no "
+    "certificate",
+    colour=7,
+    dashed=True,
+)
+_QUANTILES = tuple(f"{Interval.kind}@quantile:0.{q}" for q in range(1, 10))
 
 
 def certified_radii(
@@ -24,38 +36,37 @@ def certified_radii(
     each image, with the true label known: not a certificate that anyone could issue, but the limit of routing. Raises
     `InputError` where the votes that a rule needs were not drawn.
     """
-    if rule == "oracle":
+    if rule == ORACLE:
         sigmas = results[0].certificate.terms.sigmas
-        single = [certified_radii(results, rule=single_rule(s), alpha=alpha) for s in sigmas]
+        single = [certified_radii(results, rule=name, alpha=alpha) for name in Single.all_named(sigmas)]
         return np.asarray(np.stack(single).max(axis=0))
     if rule is not None and route is None:
         rule, route = split_route(rule)
-    radii = []
+    return np.array([r.correct_radius for r in recomputed(results, rule=rule, route=route, alpha=alpha)])
+
+
+def recomputed(
+    results: Sequence[Result], *, rule: str | None = None, route: str | None = None, alpha: float | None = None
+) -> Sequence[Result]:
+    """The results that the same votes prove under another rule, route or alpha. Raises `InputError` where votes that
+    are needed were not drawn."""
+    if rule is None and route is None and alpha is None:
+        return results
+    made = []
     for result in results:
-        certificate = result.certificate
-        if rule is not None or route is not None or alpha is not None:
-            try:
-                certificate = certificate.recompute(alpha=alpha, rule=rule, route=route)
-            except CertificateError as error:
-                raise InputError(f"image {result.index} has {error}") from error
-        radii.append(certificate.radius if certificate.label == result.true_label else -1.0)
-    return np.array(radii)
-
-
-def certified_accuracy(radii: npt.NDArray[np.float64], at: Sequence[float] = RADII) -> npt.NDArray[np.float64]:
-    """Share of images [len(at)] that are correct with a certified radius of at least r (and above 0)."""
-    return np.array([np.mean((radii >= r) & (radii > 0)) for r in at])
-
-
-def average_certified_radius(radii: npt.NDArray[np.float64]) -> float:
-    """Mean radius with wrong and abstained images as 0. A footnote: it rewards few large radii."""
-    return float(np.mean(np.maximum(radii, 0.0)))
+        try:
+            certificate = result.certificate.recompute(alpha=alpha, rule=rule, route=route)
+        except CertificateError as error:
+            raise InputError(f"image {result.index} has {error}") from error
+        made.append(replace(result, certificate=certificate))
+    return made
 
 
 def expand_rules(rules: Sequence[str], sigmas: Sequence[float]) -> list[str]:
-    """`single` stands for every `single:SIGMA`, `frontier` for the interval rule at nine quantiles of the route: the
-    points between small and large radii that one bundle can serve without training."""
-    groups = {"single": [single_rule(s) for s in sigmas], "frontier": list(FRONTIER)}
+    """The curves that names stand for. The word of a kind of rules stands for all of them, as `single` for every
+    `single:SIGMA`; `frontier` for the interval rule at nine quantiles of the route: the points between small and large
+    radii that one bundle can serve without training."""
+    groups = {kind: rule.all_named(tuple(sigmas)) for kind, rule in RULES.items()} | {FRONTIER: list(_QUANTILES)}
     return [name for rule in rules for name in groups.get(rule, [rule])]
 
 

@@ -11,26 +11,13 @@ from typing import Any, NamedTuple, Protocol
 from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.results import Result, ResultsWriter, sampled_levels
+from dualsmooth.runtime.evaluation.results import Result, sampled_levels
+from dualsmooth.runtime.evaluation.writer import ResultsWriter
 from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
-from dualsmooth.runtime.statistics.budgets import Budget, Fixed
-from dualsmooth.runtime.statistics.certification import Terms
-from dualsmooth.runtime.statistics.foresight import require_possible
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How every image of an evaluation is certified; the arguments of `Smoother.certify_many`."""
-
-    alpha: float
-    budget: Budget
-    rule: str
-    route: str | None
-    seed: int | Seed | None
-    noise: Noise
-    all_levels: bool
+from dualsmooth.runtime.statistics.budgets import Budget
 
 
 class Finished(NamedTuple):
@@ -70,7 +57,7 @@ class Local:
     def certify(self, dataset: Dataset, indices: Sequence[int], settings: Settings) -> Iterator[Finished]:
         last = time.perf_counter()
         images = (dataset.images[i] for i in indices)
-        stream = self.smoother.certify_many(images, indices=indices, **vars(settings))
+        stream = self.smoother.certify_with(images, settings, indices=indices)
         for index, certificate in zip(indices, stream, strict=True):
             now = time.perf_counter()
             yield Finished(index, certificate, max(0.0, round(now - last, 6)))
@@ -83,9 +70,9 @@ def evaluate(
     out: str | Path,
     *,
     indices: Sequence[int],
-    alpha: float = 1e-3,
+    alpha: float = ALPHA,
     budget: Budget | None = None,
-    rule: str = "interval",
+    rule: str = RULE,
     route: str | None = None,
     seed: int | None = None,
     noise: Noise | None = None,
@@ -108,7 +95,9 @@ def evaluate(
     if outside:
         raise InputError(f"index {outside[0]} is outside of {dataset.name}; expected 0 to {len(dataset) - 1}")
     dataset = dataset.fitted(bundle.classes, bundle.input_shape)
-    settings = Settings(alpha, budget or Fixed(10_000), rule, route, seed, noise or Noise(), all_levels)
+    settings = Settings.of(
+        alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, all_levels=all_levels
+    )
     writer = ResultsWriter(out, _configuration(workers, dataset, settings), Seed.make(seed, noise))
     settings = replace(settings, seed=writer.seed)  # which the file holds: what is done again draws the same votes
     try:
@@ -136,28 +125,18 @@ def evaluate(
 def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """What must be the same for all rows of a file; see `results.configuration_of`."""
     bundle = workers.bundle
-    terms = Terms.checked(
-        bundle.sigmas,
-        bundle.sigma_e,
-        len(bundle.classes),
-        alpha=settings.alpha,
-        rule=settings.rule,
-        route=settings.route,
-        budget=settings.budget,
-    )
-    require_possible(terms)
-    seed = settings.seed
+    terms, seed = settings.terms(bundle), settings.seed
     return {
         "version": terms.edition,
         "dataset": dataset.name,
         "alpha": terms.alpha,
-        "rule": terms.rule,
+        "rule": str(terms.rule),
         "route": terms.route_kind,
         "budget": str(terms.budget),
         "manifest": bundle.manifest_sha256,
         "provider": workers.provider,
         "seed": f"{seed:032x}" if isinstance(seed, int) else None,
-        "noise": str(settings.noise),
+        "noise": str(settings.noise or Noise()),
         "levels": sampled_levels(len(bundle.sigmas), None if settings.all_levels else ()),
     }
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.curves import average_certified_radius
 from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.statistics.accuracy import average_certified_radius
 from dualsmooth.runtime.statistics.bounds import normal_quantile
 from dualsmooth.runtime.statistics.budgets import Fixed
 from dualsmooth.runtime.statistics.certification import settle
@@ -43,7 +43,7 @@ def plan(results: Sequence[Result], passes: Sequence[int]) -> list[Forecast]:
     pilot = budgets.pop()
     if budgets or not isinstance(pilot, Fixed):
         raise InputError(f"the pilot has budget {pilot}; expected results of one Fixed budget")
-    own = np.array([r.certificate.radius if r.certificate.label == r.true_label else 0.0 for r in results])
+    own = np.array([r.correct_radius for r in results])
     alpha = results[0].certificate.alpha
     known = _share(pilot.n, alpha)
     limit = average_certified_radius(own) / known if known > 0 else math.nan
@@ -54,7 +54,7 @@ def plan(results: Sequence[Result], passes: Sequence[int]) -> list[Forecast]:
         for result in results:
             certificate = result.certificate
             outcome = settle(replace(certificate.terms, budget=budget), _scaled(certificate.tally, n))
-            radii.append(outcome.radius if outcome.label == result.true_label else -1.0)
+            radii.append(outcome.correct_radius(result.true_label))
         share = _share(n, alpha)
         forecasts.append(Forecast(n, np.array(radii), limit * share if share > 0 else math.nan))
     return forecasts

@@ -23,8 +23,9 @@ import numpy.typing as npt
 from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, one_line
-from dualsmooth.runtime.evaluation.evaluate import Finished, Settings
+from dualsmooth.runtime.evaluation.evaluate import Finished
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.settings import Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother, load
 
 DEATHS = 3
@@ -171,7 +172,7 @@ class _Worker:
                 self._smoother = load(folder, **self._engine)
         rows = []
         last = time.perf_counter()
-        stream = self._smoother.certify_many(images, indices=indices, **vars(settings))
+        stream = self._smoother.certify_with(images, settings, indices=indices)
         for index, certificate in zip(indices, stream, strict=True):
             now = time.perf_counter()
             rows.append((index, certificate.to_json(), max(0.0, round(now - last, 6))))

@@ -14,12 +14,15 @@ from scipy import special
 
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.curves import RADII
+from dualsmooth.runtime.evaluation.curves import ORACLE_LEGEND
 from dualsmooth.runtime.report.bands import LEVEL, all_bands
+from dualsmooth.runtime.report.curves import Curve, colours
 from dualsmooth.runtime.report.pictures import picture_data
-from dualsmooth.runtime.report.runs import Run
 from dualsmooth.runtime.smoothing.certificate import Certificate
-from dualsmooth.runtime.statistics.votes import ESTIMATION, SELECTION
+from dualsmooth.runtime.statistics.accuracy import RADII
+from dualsmooth.runtime.statistics.rules import DEFAULT, RULES
+from dualsmooth.runtime.statistics.rules.rule import Legend
+from dualsmooth.runtime.statistics.votes import ESTIMATION, ESTIMATOR, SELECTION
 
 SCRIPTS = ("base.js", "curves.js", "inside.js", "images.js", "detail.js", "start.js")
 TOP = 5
@@ -27,14 +30,14 @@ TOP = 5
 
 
 def html_report(
-    runs: Sequence[Run],
+    curves: Sequence[Curve],
     at: Sequence[float] = RADII,
     *,
     title: str = "Certified accuracy",
     dataset: Dataset | None = None,
     classes: Sequence[str] = (),
 ) -> str:
-    """The page about `runs`, with tables at the radii `at`. With `dataset` it shows the images, each checked against
+    """The page about `curves`, with tables at the radii `at`. With `dataset` it shows the images, each checked against
     its certificate; `classes` are the names of the classes (default: the data set's). Raises `InputError`.
 
     Whatever comes from a file is data, never markup: it is embedded as JSON that cannot end its element, and a content
@@ -44,10 +47,12 @@ def html_report(
         "title": title,
         "at": list(at),
         "level": LEVEL,
-        "classes": list(classes or (_class_names(dataset, runs) if dataset else ())),
-        "runs": [_run(run) for run in runs],
-        "votes": {run.source: _all_votes(run) for run in reversed(runs) if run.results},
-        "pictures": picture_data(dataset, [r for run in runs for r in run.results]) if dataset else None,
+        "classes": list(classes or (_class_names(dataset, curves) if dataset else ())),
+        "legends": [{"name": x.name, "meaning": x.meaning, "dashed": x.dashed} for x in _legends(curves)],
+        "lead": _lead(curves),
+        "runs": [_run(curve, colour) for curve, colour in zip(curves, colours(curves), strict=True)],
+        "votes": {curve.source: _all_votes(curve) for curve in reversed(curves) if curve.results},
+        "pictures": picture_data(dataset, [r for curve in curves for r in curve.results]) if dataset else None,
     }
     style, script = _part("report.css"), "".join(map(_part, SCRIPTS))
     policy = (
@@ -61,7 +66,19 @@ def html_report(
     return page
 
 
-def _class_names(dataset: Dataset, runs: Sequence[Run]) -> list[str]:
+def _legends(curves: Sequence[Curve]) -> list[Legend]:
+    """The legends of all curves, each once, in the order of the table of rules."""
+    shown = {curve.legend for curve in curves if curve.legend}
+    return [legend for legend in (*(rule.legend for rule in RULES.values()), ORACLE_LEGEND) if legend in shown]
+
+
+def _lead(curves: Sequence[Curve]) -> int:
+    """Which curve the key figures are about: the first of the default rule, else the first that is no mere limit."""
+    best = [i for i, curve in enumerate(curves) if curve.results and curve.legend == RULES[DEFAULT].legend]
+    return next(iter([*best, *(i for i, curve in enumerate(curves) if curve.results or curve.log), 0]))
+
+
+def _class_names(dataset: Dataset, curves: Sequence[Curve]) -> list[str]:
     """The names of the classes by their numbers in the results, which count the bundle's classes, not the data set's.
 
     Raises `InputError` where the data set is not that of the evaluation.
@@ -69,13 +86,13 @@ def _class_names(dataset: Dataset, runs: Sequence[Run]) -> list[str]:
     if not dataset.classes:
         return []
     named: dict[int, str] = {}
-    for run in [run for run in runs if run.results] or runs:
-        for index, truth in zip(run.index.tolist(), run.truth.tolist(), strict=True):
+    for curve in [curve for curve in curves if curve.results] or curves:
+        for index, truth in zip(curve.index.tolist(), curve.truth.tolist(), strict=True):
             if index < len(dataset):
                 name = dataset.classes[dataset.labels[index]]
                 if named.setdefault(truth, name) != name:
                     raise InputError(
-                        f"{run.source}: image {index} is of class {truth}, as others that are {named[truth]!r}, and "
+                        f"{curve.source}: image {index} is of class {truth}, as others that are {named[truth]!r}, and "
                         f"{name!r} in {dataset.name}; pass the data set and split of the evaluation"
                     )
     if all(truth < len(dataset.classes) and dataset.classes[truth] == name for truth, name in named.items()):
@@ -99,34 +116,38 @@ def _inert_json(data: Any) -> str:
     return text
 
 
-def _run(run: Run) -> dict[str, Any]:
-    low, high = all_bands(len(run.radii))
-    certificates = [r.certificate for r in run.results]
+def _run(curve: Curve, colour: int) -> dict[str, Any]:
+    low, high = all_bands(len(curve.radii))
+    certificates = [r.certificate for r in curve.results]
     data: dict[str, Any] = {
-        "name": run.name,
-        "source": run.source,
-        "facts": list(run.facts.items()),
-        "decided": None if run.decided is None else list(run.decided),
-        "index": run.index.tolist(),
-        "truth": run.truth.tolist(),
-        "good": [r if r > 1e-6 else (1e-9 if r > 0 else -1) for r in run.radii.tolist()],
+        "name": curve.name,
+        "source": curve.source,
+        "colour": colour,
+        "dashed": curve.dashed,
+        "legend": curve.legend is not None,
+        "facts": list(curve.facts.items()),
+        "decided": None if curve.decided is None else list(curve.decided),
+        "index": curve.index.tolist(),
+        "truth": curve.truth.tolist(),
+        "good": [r if r > 1e-6 else (1e-9 if r > 0 else -1) for r in curve.radii.tolist()],
         "low": [round(float(v), 5) for v in low],
         "high": [round(float(v), 5) for v in high],
     }
-    if run.log:
-        data["label"] = [-1 if row.label is None else row.label for row in run.log]
-        data["radius"] = [row.radius for row in run.log]
-        data["seconds"] = [_finite(row.seconds) for row in run.log]
+    if curve.log:
+        data["label"] = [-1 if row.label is None else row.label for row in curve.log]
+        data["radius"] = [row.radius for row in curve.log]
+        data["seconds"] = [_finite(row.seconds) for row in curve.log]
     if certificates:
         first = certificates[0]
         data |= {
             "sigmas": list(first.terms.sigmas),
             "alpha": first.alpha,
-            "rule": first.terms.rule,
+            "oneLevel": first.terms.rule.only_level(first.terms),
+            "reading": first.terms.rule.legend.reading,
             "label": [-1 if c.label is None else c.label for c in certificates],
             "guess": [c.outcome.guess for c in certificates],
             "radius": [c.radius for c in certificates],
-            "seconds": [r.seconds for r in run.results],
+            "seconds": [r.seconds for r in curve.results],
             "route": [c.outcome.route for c in certificates],
             "routeRadius": [_finite(c.route_radius) for c in certificates],
             "classRadius": [c.class_radius for c in certificates],
@@ -150,15 +171,15 @@ def _spent(certificate: Certificate) -> list[int]:
     """Passes of the estimator, then of the classifier at each level."""
     spent = [0] * (1 + len(certificate.terms.sigmas))
     for stream in certificate.tally.looks:
-        spent[0 if stream.stage == "estimator" else 1 + stream.level] += certificate.tally.passes(stream)
+        spent[0 if stream.stage == ESTIMATOR else 1 + stream.level] += certificate.tally.passes(stream)
     return spent
 
 
-def _all_votes(run: Run) -> dict[str, dict[str, Any]]:
+def _all_votes(curve: Curve) -> dict[str, dict[str, Any]]:
     """Image to stream to `[passes, [[class, votes], ...]]`, the most voted classes only; bounded votes where there are
     any, else those of the selection."""
     votes: dict[str, dict[str, Any]] = {}
-    for result in run.results:
+    for result in curve.results:
         tally = result.certificate.tally
         mine: dict[str, Any] = {}
         for purpose in (SELECTION, ESTIMATION):
@@ -166,7 +187,7 @@ def _all_votes(run: Run) -> dict[str, dict[str, Any]]:
                 if stream.purpose == purpose:
                     counts = tally.counts(stream)
                     top = sorted(range(len(counts)), key=lambda c: -counts[c])[:TOP]
-                    name = "route" if stream.stage == "estimator" else str(stream.level)
+                    name = "route" if stream.stage == ESTIMATOR else str(stream.level)
                     mine[name] = [int(counts.sum()), [[c, int(counts[c])] for c in top if counts[c]], purpose]
         votes[str(result.index)] = mine
     return votes

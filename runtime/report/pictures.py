@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import struct
 import zlib
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.smoothing.artefact import image_sha256
 
 MAX_BYTES = 12_000_000
 """Room for pictures in one page; what does not fit is left out, and the page says so."""
@@ -35,7 +35,7 @@ def picture_data(dataset: Dataset, results: Iterable[Result]) -> dict[str, Any]:
         image = dataset.images[result.index]
         stated = result.certificate.artefact.image_sha256
         pixels = image.astype(np.float32) / np.float32(255)
-        if hashlib.sha256(pixels.astype("<f4").tobytes()).hexdigest() != stated:
+        if image_sha256(pixels) != stated:
             raise InputError(
                 f"image {result.index} of {dataset.name} is not the one that its certificate is about; pass the data "
                 "set and split of the evaluation"

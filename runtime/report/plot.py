@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.curves import certified_accuracy
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.report.bands import LEVEL, accuracy_band
-from dualsmooth.runtime.report.tables import Curves
+from dualsmooth.runtime.report.curves import Curve, colours
+from dualsmooth.runtime.statistics.accuracy import certified_accuracy
 
 NOTE_WIDTH = 110
 """Characters in a line under the axis."""
 
 
 def plot_curves(
-    curves: Curves,
+    curves: Sequence[Curve],
     path: str | Path | None = None,
     *,
     title: str = "",
     note: str = "",
-    decided: Mapping[str, Sequence[float]] | None = None,
 ) -> str:
     """Draw certified accuracy against radius, each with its band; write a PNG or SVG to `path` (by its suffix), or
     return the SVG's text where it is None. `note` says under the axis what the figures rest on (images, N, alpha).
-    Curves named in `decided` are known at those radii only.
+    Curves that were decided at some radii are shown at those only.
     """
     try:
         import matplotlib
@@ -40,22 +39,22 @@ def plot_curves(
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    limit = max([0.25, *(float(radii.max()) for radii in curves.values())]) * 1.05
-    for name, radii in curves.items():
-        single = name.split(": ")[-1].startswith(("single", "oracle"))
-        points = (decided or {}).get(name)
-        label = f" {name}" if name.startswith("_") else name  # Matplotlib leaves labels with an underscore out
+    limit = max([0.25, *(float(curve.radii.max()) for curve in curves)]) * 1.05
+    for curve, place in zip(curves, colours(curves), strict=True):
+        radii, points, colour = curve.radii, curve.decided, f"C{place}"
+        label = f" {curve.name}" if curve.name.startswith("_") else curve.name  # Matplotlib leaves out what begins so
         grid = np.concatenate([[0.0], np.linspace(1e-6, limit, 600)]) if points is None else np.array(points)
         shares = certified_accuracy(radii, list(grid))
         low, high = accuracy_band(np.round(shares * len(radii)), len(radii))
         if points is not None:
             ends = 100 * np.maximum(np.stack([shares - low, high - shares]), 0.0)
-            axes.errorbar(grid, 100 * shares, ends, fmt="o:", capsize=3, label=f"{label} (decided at the dots)")
+            axes.errorbar(
+                grid, 100 * shares, ends, fmt="o:", color=colour, capsize=3, label=f"{label} (decided at the dots)"
+            )
             continue
-        (line,) = axes.step(grid, 100 * shares, "--" if single else "-", where="post", label=label)
-        if not single:
-            color = line.get_color()
-            axes.fill_between(grid, 100 * low, 100 * high, step="post", color=color, alpha=0.12, linewidth=0)
+        axes.step(grid, 100 * shares, "--" if curve.dashed else "-", color=colour, where="post", label=label)
+        if not curve.dashed:
+            axes.fill_between(grid, 100 * low, 100 * high, step="post", color=colour, alpha=0.12, linewidth=0)
     axes.set(ylabel="certified accuracy (%)")
     axes.set_xlabel("L2 radius (pixels in [0, 1])")
     if note:

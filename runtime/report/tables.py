@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.evaluation.curves import RADII, average_certified_radius, certified_accuracy
 from dualsmooth.runtime.report.bands import LEVEL, accuracy_band
+from dualsmooth.runtime.statistics.accuracy import RADII, average_certified_radius, certified_accuracy
 
-Curves = Mapping[str, npt.NDArray[np.float64]]
-"""Name of a rule (or file) to the certified radii [N] of `curves.certified_radii`."""
+Radii = Mapping[str, npt.NDArray[np.float64]]
+"""Name of a curve to the certified radii [N] of `curves.certified_radii`."""
 
 _LATEX = str.maketrans(
     {
@@ -32,7 +32,7 @@ _LATEX = str.maketrans(
 )
 
 
-def markdown_table(curves: Curves, at: Sequence[float] = RADII) -> str:
+def markdown_table(curves: Radii, at: Sequence[float] = RADII) -> str:
     """Certified accuracy in percent at each radius, one row a curve."""
     lines = ["| certified accuracy (%) at r = | " + " | ".join(f"{r:g}" for r in at) + " | ACR |"]
     lines.append("| --- |" + " ---: |" * (len(at) + 1))
@@ -42,7 +42,7 @@ def markdown_table(curves: Curves, at: Sequence[float] = RADII) -> str:
     return "\n".join(lines)
 
 
-def csv_table(curves: Curves, at: Sequence[float] = RADII) -> str:
+def csv_table(curves: Radii, at: Sequence[float] = RADII) -> str:
     """One line a curve and radius: curve, radius, images, certified, accuracy, and the ends of its band."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -57,7 +57,7 @@ def csv_table(curves: Curves, at: Sequence[float] = RADII) -> str:
     return text.getvalue()
 
 
-def latex_table(curves: Curves, at: Sequence[float] = RADII) -> str:
+def latex_table(curves: Radii, at: Sequence[float] = RADII) -> str:
     """A booktabs table: certified accuracy in percent at each radius, the best of each radius in bold."""
     shares = {name: 100 * certified_accuracy(radii, at) for name, radii in curves.items()}
     best = np.max([s.round(1) for s in shares.values()], axis=0)

@@ -23,10 +23,14 @@ from dualsmooth.runtime.serving.address import open_wire
 from dualsmooth.runtime.serving.protocol import BLS, LABEL, MANIFEST, MODEL, PLACEMENT, PREDICT, RADIUS, TRITON
 from dualsmooth.runtime.serving.tensors import Tensors, number_in, text_of
 from dualsmooth.runtime.serving.wire import Pixels, Wire
-from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
-from dualsmooth.runtime.smoothing.smoother import Seeds, Smoother, image_sha256, numbered
+from dualsmooth.runtime.smoothing.artefact import image_sha256
+from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.prediction import Prediction
+from dualsmooth.runtime.smoothing.seeds import Seeds, numbered
+from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, Settings
+from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.budgets import Budget
-from dualsmooth.runtime.statistics.certification import Terms
+from dualsmooth.runtime.statistics.rules.rule import Terms
 
 
 def connect(
@@ -92,26 +96,19 @@ class RemoteSmoother(Smoother):
         super().__init__(bundle, RemoteEngine(provider, wire.url))
         self.wire = wire
 
-    def certify_many(
+    def certify_with(
         self,
         images: Iterable[npt.ArrayLike],
+        settings: Settings,
         *,
-        alpha: float = 1e-3,
-        budget: Budget | None = None,
-        rule: str = "interval",
-        route: str | None = None,
-        seed: int | Seed | None = None,
-        noise: Noise | None = None,
         indices: Iterable[int] | None = None,
-        all_levels: bool = False,
         in_flight: int = 16,
     ) -> Iterator[Certificate]:
         """As for a local smoother, in order; `in_flight` requests are at the server at a time. Requests still there
         when the caller stops are cancelled (over gRPC). Raises `ServerError` as well."""
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
-        terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        seeds = _asked(seed, noise)
+        terms, seeds = settings.terms(self.bundle), _asked(settings)
         source, waiting = numbered(images, indices), deque[Any]()
         failure: Exception | None = None
         more = True
@@ -120,7 +117,7 @@ class RemoteSmoother(Smoother):
                 while more and len(waiting) < in_flight:
                     try:
                         image, index = next(source)
-                        waiting.append(self._ask(image, terms, seeds.at(index), all_levels))
+                        waiting.append(self._ask(image, terms, seeds.at(index), settings.all_levels))
                     except StopIteration:
                         more = False
                     except Exception as error:
@@ -139,9 +136,9 @@ class RemoteSmoother(Smoother):
         self,
         image: npt.ArrayLike,
         *,
-        alpha: float = 1e-3,
+        alpha: float = ALPHA,
         budget: Budget | None = None,
-        rule: str = "interval",
+        rule: str = RULE,
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
@@ -151,26 +148,17 @@ class RemoteSmoother(Smoother):
         The bounds of all looks hold together, so with probability at least 1 - alpha *every* one that is yielded is
         true. Stopping early cancels the request.
         """
-        terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        asked = _asked(seed, noise).at(0)
+        settings = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
+        terms, asked = settings.terms(self.bundle), _asked(settings).at(0)
         pixels = self.check_image(image, asked.noise)
         for tensors in self.wire.stream(pixels, _parameters(terms, asked, False)):
             yield self._checked(tensors, pixels, terms, asked)
 
-    def predict(
-        self,
-        image: npt.ArrayLike,
-        *,
-        alpha: float = 1e-3,
-        n: int = 1_000,
-        rule: str = "interval",
-        route: str | None = None,
-        seed: int | None = None,
-        noise: Noise | None = None,
-    ) -> Prediction:
+    def predict_with(self, image: npt.ArrayLike, settings: Settings) -> Prediction:
         """As for a local smoother. Raises `ServerError` as well."""
-        asked = _asked(seed, noise).at(0)
-        job, terms = self.prediction_job(image, alpha=alpha, n=n, rule=rule, route=route, seed=asked)
+        asked = _asked(settings).at(0)
+        job, terms = self.prediction_job(image, settings, asked)
+        n, rule = terms.budget.looks[-1], str(terms.rule)
         parameters = {"mode": PREDICT, "alpha": terms.alpha, "n": int(n), "rule": rule, "route": terms.route_kind}
         sent = self.wire.send(job.image, parameters | _randomness(asked))
         found = Prediction.from_json(text_of(sent.result()))
@@ -232,9 +220,9 @@ class RemoteSmoother(Smoother):
                 raise CertificateError(f"{self.wire.url} answered about another {what} than was asked")
 
 
-def _asked(seed: int | Seed | None, noise: Noise | None) -> Seeds:
+def _asked(settings: Settings) -> Seeds:
     """The randomness to ask for; a server chooses the entropy itself unless the seed is fixed. Raises `InputError`."""
-    seeds = Seeds(seed, noise)
+    seeds = settings.seeds()
     if seeds.noise.shared:
         raise InputError("shared noise is for one evaluation on this machine; a server draws each request's own")
     return seeds
@@ -245,7 +233,7 @@ def _same_seed(stated: Seed, asked: Seed) -> bool:
 
 
 def _parameters(terms: Terms, asked: Seed, all_levels: bool) -> dict[str, Any]:
-    made = {"alpha": terms.alpha, "budget": str(terms.budget), "rule": terms.rule, "route": terms.route_kind}
+    made = {"alpha": terms.alpha, "budget": str(terms.budget), "rule": str(terms.rule), "route": terms.route_kind}
     return made | {"index": asked.index} | _randomness(asked) | ({"all_levels": True} if all_levels else {})
 
 

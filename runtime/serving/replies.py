@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dualsmooth.runtime.errors import DualSmoothError
-from dualsmooth.runtime.smoothing.certificate import Certificate, Prediction
+from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.prediction import Prediction
 
 Answer = Certificate | Prediction
 

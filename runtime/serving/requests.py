@@ -16,9 +16,10 @@ from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.protocol import CERTIFY, PARAMETERS, PREDICT
 from dualsmooth.runtime.serving.replies import Answer, Reply
 from dualsmooth.runtime.smoothing.sampler import Job
+from dualsmooth.runtime.smoothing.settings import PREDICTION_PASSES, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.budgets import Fixed, parse_budget, whole
-from dualsmooth.runtime.statistics.certification import Terms
+from dualsmooth.runtime.statistics.rules.rule import Terms
 
 
 @dataclass(eq=False)
@@ -57,33 +58,32 @@ def accept(
     Raises `InputError` with the same line as `certify` or `predict`."""
     mode = _mode(parameters)
     parameters = {name: _read(name, value) for name, value in parameters.items()}
-    alpha, rule = parameters.get("alpha", 1e-3), parameters.get("rule", "interval")
-    if mode == CERTIFY:
-        budget = parameters.get("budget", "fixed:10000")
-        budget = parse_budget(budget) if isinstance(budget, str) else budget
-        checked = smoother.terms(alpha=alpha, budget=budget, rule=rule, route=parameters.get("route"))
-        terms: Terms | None = checked
-        budget = checked.budget
-    else:
-        terms, budget = None, Fixed(parameters.get("n", 1_000))
-        smoother.prediction_terms(alpha=alpha, n=budget.n, rule=rule, route=parameters.get("route"))
+    settings, certifies = _settings(mode, parameters), mode == CERTIFY
+    terms = (settings.terms if certifies else settings.prediction_terms)(smoother.bundle)
+    budget = terms.budget
     seed = _seed(parameters, limits, secret)
     seed.require_generator()
-    all_levels = parameters.get("all_levels", False)
-    if type(all_levels) is not bool:
-        raise InputError(f"all_levels is {str(all_levels)[:40]!r}; expected true or false")
-    passes = (budget.looks[-1] + (budget.selection if terms else 0)) * (len(smoother.bundle.sigmas) + 1)
+    if type(settings.all_levels) is not bool:
+        raise InputError(f"all_levels is {str(settings.all_levels)[:40]!r}; expected true or false")
+    passes = (budget.looks[-1] + (budget.selection if certifies else 0)) * (len(smoother.bundle.sigmas) + 1)
     limits.check(budget, passes, np.size(image))
     image = np.array(image)  # the caller's memory may be reused as soon as this returns
     started = time.monotonic()
     deadline = started + limits.max_seconds
-    if terms is None:
-        work, said = smoother.prediction_job(
-            image, alpha=alpha, n=budget.looks[-1], rule=rule, route=parameters.get("route"), seed=seed
-        )
+    if not certifies:
+        work, said = smoother.prediction_job(image, settings, seed)
         return Ticket(work, lambda: smoother.prediction(work, said), reply, deadline, started)
-    agreed, job = terms, smoother.job(image, terms, seed, all_levels=all_levels)
-    return Ticket(job, lambda: smoother.certificate(agreed, job), reply, deadline, started, terms)
+    job = smoother.job(image, terms, seed, all_levels=settings.all_levels)
+    return Ticket(job, lambda: smoother.certificate(terms, job), reply, deadline, started, terms)
+
+
+def _settings(mode: str, parameters: Mapping[str, Any]) -> Settings:
+    """What a request asks for; what it leaves out is as for a local call. Raises `InputError`."""
+    given = {name: parameters[name] for name in ("alpha", "rule", "route", "all_levels") if name in parameters}
+    if mode == PREDICT:
+        return Settings(budget=Fixed(parameters.get("n", PREDICTION_PASSES)), **given)
+    budget = parameters.get("budget")
+    return Settings.of(budget=parse_budget(budget) if isinstance(budget, str) else budget, **given)
 
 
 def _mode(parameters: Mapping[str, Any]) -> str:

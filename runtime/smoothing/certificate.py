@@ -6,45 +6,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.noise.streams import Seed
-from dualsmooth.runtime.statistics.bounds import RADIUS_STEP
+from dualsmooth.runtime.smoothing.artefact import Artefact, bound
+from dualsmooth.runtime.smoothing.stated import VERSIONS, drawn_terms, require_same, stated_terms
 from dualsmooth.runtime.statistics.budgets import parse_budget
-from dualsmooth.runtime.statistics.certification import Outcome, Terms, check_looks, settle
+from dualsmooth.runtime.statistics.certification import check_looks, checked_terms, settle
+from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
 from dualsmooth.runtime.statistics.votes import Tally
 
 FORMAT = "dualsmooth-certificate"
-VERSION = 2
-"""What is issued; version 1 is read as well (`edition_1`)."""
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """What was sampled: the deployed files, and how they were run."""
-
-    manifest_sha256: str
-    files: Mapping[str, str]
-    precision: str
-    provider: str
-    engine: str
-    image_sha256: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "files": dict(self.files)}
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Artefact:
-        """Inverse of `to_dict`. Raises `CertificateError`."""
-        names = set(cls.__dataclass_fields__)
-        if isinstance(data, Mapping) and set(data) == names and isinstance(data["files"], Mapping):
-            texts = [*(data[name] for name in names - {"files"}), *data["files"].values()]
-            if all(isinstance(text, str) for text in texts):
-                return cls(**data)
-        raise CertificateError(f"artefact must hold {', '.join(sorted(names))}, all of them texts")
 
 
 @dataclass(frozen=True)
@@ -73,6 +47,10 @@ class Certificate:
     def radius(self) -> float:
         """Certified L2 radius, rounded down to 1e-6."""
         return self.outcome.radius
+
+    def correct_radius(self, truth: int) -> float:
+        """The certified radius where the label is `truth`; -1 where it is wrong or abstained."""
+        return self.outcome.correct_radius(truth)
 
     @property
     def sigma(self) -> float:
@@ -136,12 +114,12 @@ class Certificate:
         rule needs votes that were not drawn.
         """
         old, drawn = self.terms, self.drawn or self.terms
-        terms = Terms.checked(
+        terms = checked_terms(
             old.sigmas,
             old.sigma_e,
             old.classes,
             alpha=old.alpha if alpha is None else alpha,
-            rule=rule or old.rule,
+            rule=rule or str(old.rule),
             route=route or (None if rule else old.route_kind),
             budget=parse_budget(str(old.budget)),
         )
@@ -175,7 +153,7 @@ class Certificate:
             "exclusion": [_finite(e) for e in outcome.exclusion],
             "class_radii": list(outcome.class_radii),
             "terms": {
-                "rule": terms.rule,
+                "rule": str(terms.rule),
                 "route": terms.route_kind,
                 "budget": str(terms.budget),
                 "sigmas": list(terms.sigmas),
@@ -200,35 +178,16 @@ class Certificate:
         Raises `CertificateError` unless every stated figure follows from the stated votes. What is returned holds the
         recomputed figures, which count: stated radii may differ by one in the last digit.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT or data.get("version") not in (1, VERSION):
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT or data.get("version") not in VERSIONS:
             raise CertificateError(
-                f"not a certificate; expected a JSON object with format {FORMAT!r}, version {VERSION} (or 1)"
+                f"not a certificate; expected a JSON object with format {FORMAT!r}, version {VERSIONS[-1]} (or 1)"
             )
         try:
-            stated = data["terms"]
-            sigmas = tuple(_number(s) for s in stated["sigmas"])
-            if not 1 <= len(sigmas) <= 64 or sigmas[0] <= 0 or any(a >= b for a, b in pairwise(sigmas)):
-                raise CertificateError("terms.sigmas must be positive and ascending")
-            if (
-                type(stated["classes"]) is not int
-                or not 2 <= stated["classes"] <= 100_000
-                or _number(stated["sigma_e"]) <= 0
-            ):
-                raise CertificateError("terms.classes must be an integer from 2 and terms.sigma_e positive")
-            terms = Terms.checked(
-                sigmas,
-                _number(stated["sigma_e"]),
-                stated["classes"],
-                alpha=_number(data["alpha"]),
-                rule=str(stated["rule"]),
-                route=str(stated["route"]),
-                budget=parse_budget(str(stated["budget"])),
-            )
-            terms = terms.of_edition_1() if data["version"] == 1 else terms
-            tally = Tally.from_dict(data["votes"], classes=terms.classes, levels=len(sigmas))
+            terms = stated_terms(data)
+            tally = Tally.from_dict(data["votes"], classes=terms.classes, levels=len(terms.sigmas))
             check_looks(terms, tally)
             artefact, seed = Artefact.from_dict(data["artefact"]), Seed.from_dict(data["seed"])
-            drawn = _drawn(terms, data.get("recomputed_from"))
+            drawn = drawn_terms(terms, data.get("recomputed_from"))
             made = cls(settle(terms, tally), terms, tally, seed, artefact, str(data["dualsmooth"]), drawn)
             fresh = made.to_dict()
         except InputError as error:
@@ -237,16 +196,7 @@ class Certificate:
             raise CertificateError(
                 f"certificate is incomplete or damaged ({type(error).__name__}: {str(error)[:80]})"
             ) from error
-        odd = sorted((set(data) ^ set(fresh)) | (set(data["seed"]) - set(fresh["seed"])), key=str)
-        if odd:
-            raise CertificateError(f"the field {str(odd[0])[:60]!r} is missing, or is not known here and not checked")
-        fresh["seed"] = {name: fresh["seed"][name] for name in data["seed"]}  # older ones state less
-        for name, value in fresh.items():
-            radii = name not in ("sigma", "alpha")
-            if not (_same(data[name], value) if radii else type(data[name]) in (int, float) and data[name] == value):
-                raise CertificateError(
-                    f"{name} is stated as {str(data.get(name))[:60]}, but the votes give {str(value)[:60]}"
-                )
+        require_same(data, fresh)
         return made
 
     @classmethod
@@ -259,95 +209,9 @@ class Certificate:
         return cls.from_dict(data)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """With probability at least 1 - `alpha`: `label` is what the dual classifier, by this route, returns for the input,
-    or None (abstention). No radius is claimed. `seed`, and the hashes of manifest and image: what was sampled."""
-
-    label: int | None
-    sigma: float
-    levels: tuple[float, ...]
-    alpha: float
-    route: str
-    passes: int
-    seed: Seed
-    manifest_sha256: str
-    image_sha256: str
-
-    @property
-    def abstained(self) -> bool:
-        return self.label is None
-
-    def to_json(self) -> str:
-        stated = {**vars(self), "levels": list(self.levels), "seed": self.seed.to_dict()}
-        return json.dumps({**stated, "abstained": self.abstained})
-
-    @classmethod
-    def from_json(cls, text: str) -> Prediction:
-        """Inverse of `to_json`. Raises `CertificateError`."""
-        try:
-            data = strict_json.loads(text)
-            label = data["label"]
-            if not (label is None or (type(label) is int and label >= 0)) or type(data["passes"]) is not int:
-                raise TypeError("label or passes")
-            names = ("route", "manifest_sha256", "image_sha256")
-            if not all(isinstance(data[name], str) for name in names):
-                raise TypeError(", ".join(names))
-            return cls(
-                label=label,
-                sigma=_number(data["sigma"]),
-                levels=tuple(_number(s) for s in data["levels"]),
-                alpha=_number(data["alpha"]),
-                passes=data["passes"],
-                seed=Seed.from_dict(data["seed"]),
-                **{name: data[name] for name in names},
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CertificateError(f"prediction is incomplete or damaged ({type(error).__name__})") from error
-
-
-def bound(seed: Seed, image_sha256: str, manifest_sha256: str, words: str) -> Seed:
-    """The seed for these votes alone. Where noise is shared by the images of a run, it is not bound to one of them."""
-    return seed.bound("" if seed.noise.shared else image_sha256, manifest_sha256, words)
-
-
-def _drawn(terms: Terms, stated: Any) -> Terms | None:
-    """The terms that the votes of a recomputed certificate were drawn for. Raises `InputError`, `KeyError`."""
-    if stated is None:
-        return None
-    drawn = Terms.checked(
-        terms.sigmas,
-        terms.sigma_e,
-        terms.classes,
-        alpha=_number(stated["alpha"]),
-        rule=str(stated["rule"]),
-        route=str(stated["route"]),
-        budget=parse_budget(str(stated["budget"])),
-    )
-    if str(drawn.budget) != str(terms.budget) or type(stated["version"]) is not int or stated["version"] not in (1, 2):
-        raise InputError("recomputed_from must state version 1 or 2, and the budget of the terms")
-    return drawn.of_edition_1() if stated["version"] == 1 else drawn
-
-
 def _stated(terms: Terms) -> str:
     return f"{terms.rule}, route {terms.route_kind}, alpha {terms.alpha:g}, version {terms.edition}"
 
 
 def _finite(value: float) -> float | None:
     return None if math.isinf(value) else value
-
-
-def _same(stated: Any, fresh: Any) -> bool:
-    """Equal, or radii as they are printed, off by one in the last digit (another SciPy may round the other way)."""
-    if isinstance(fresh, list):
-        return isinstance(stated, list) and len(stated) == len(fresh) and all(map(_same, stated, fresh))
-    if type(fresh) is float:
-        near = type(stated) in (int, float) and fresh - 1.5 * RADIUS_STEP <= stated <= fresh + 1.5 * RADIUS_STEP
-        return near and stated == round(stated * 1e6) / 1e6
-    return type(stated) is type(fresh) and bool(stated == fresh)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{str(value)[:40]} is not a finite number")
-    return float(value)

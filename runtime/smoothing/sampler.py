@@ -22,8 +22,7 @@ from dualsmooth.runtime.engine.lanes import Started
 from dualsmooth.runtime.noise.forks import forks, require_same_process
 from dualsmooth.runtime.noise.streams import Normals, Seed, add_noise
 from dualsmooth.runtime.noise.watch import sound_stream
-from dualsmooth.runtime.statistics.certification import Requests
-from dualsmooth.runtime.statistics.votes import ESTIMATOR, Counts, Stream, Tally
+from dualsmooth.runtime.statistics.votes import ESTIMATOR, Counts, Requests, Stream, Tally
 
 PATIENCE = 3
 """How many batches a group may be passed over where jobs take turns."""

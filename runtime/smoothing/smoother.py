@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +18,17 @@ from dualsmooth.runtime.engine.opening import check_batch_size, open_engine
 from dualsmooth.runtime.engine.providers import provider_of
 from dualsmooth.runtime.errors import BundleError, CertificateError, InputError
 from dualsmooth.runtime.noise.streams import LATTICE, Noise, Seed, require_lattice
-from dualsmooth.runtime.smoothing.certificate import Artefact, Certificate, Prediction, bound
+from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
+from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.prediction import Prediction
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
+from dualsmooth.runtime.smoothing.seeds import numbered
+from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE, Settings
 from dualsmooth.runtime.statistics.budgets import Budget, Fixed
-from dualsmooth.runtime.statistics.certification import Requests, Terms, certification, settle
-from dualsmooth.runtime.statistics.foresight import require_possible, require_possible_prediction
+from dualsmooth.runtime.statistics.certification import certification, settle
 from dualsmooth.runtime.statistics.prediction import predicted, prediction
-from dualsmooth.runtime.statistics.rules.plan import PREDICTING
-from dualsmooth.runtime.statistics.votes import Request, Tally
-
-T = TypeVar("T")
+from dualsmooth.runtime.statistics.rules.rule import Terms
+from dualsmooth.runtime.statistics.votes import Request, Requests, Tally
 
 
 def load(
@@ -100,9 +99,9 @@ class Smoother:
         self,
         image: npt.ArrayLike,
         *,
-        alpha: float = 1e-3,
+        alpha: float = ALPHA,
         budget: Budget | None = None,
-        rule: str = "interval",
+        rule: str = RULE,
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
@@ -110,20 +109,20 @@ class Smoother:
         """With probability at least 1 - alpha, the dual classifier is constant within the returned radius (L2).
 
         `image`: float32 in [0, 1] or uint8, [C,H,W]. `budget`: `Fixed(10_000)` by default. `rule`: `interval`
-        (DESIGN 3.3), `paper` (Sun et al. 2026), `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`:
+        (docs/mathematics.md), `paper` (Sun et al. 2026), `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`:
         `median` or `mode`. `seed`: from the operating system unless given. `noise`: float32 normals by SFC64 unless
         given. Raises `InputError`, `EngineError`.
         """
-        terms: dict[str, Any] = {"alpha": alpha, "budget": budget, "rule": rule, "route": route}
-        return next(self.certify_many([image], seed=seed, noise=noise, **terms))
+        settings = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
+        return next(self.certify_with([image], settings))
 
     def certify_many(
         self,
         images: Iterable[npt.ArrayLike],
         *,
-        alpha: float = 1e-3,
+        alpha: float = ALPHA,
         budget: Budget | None = None,
-        rule: str = "interval",
+        rule: str = RULE,
         route: str | None = None,
         seed: int | Seed | None = None,
         noise: Noise | None = None,
@@ -139,14 +138,25 @@ class Smoother:
         draws the same noise in any run. `all_levels` samples every level in full, so that rules can be compared
         offline. Arguments and errors otherwise as for `certify`.
         """
+        given = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
+        return self.certify_with(images, replace(given, all_levels=all_levels), indices=indices, in_flight=in_flight)
+
+    def certify_with(
+        self,
+        images: Iterable[npt.ArrayLike],
+        settings: Settings,
+        *,
+        indices: Iterable[int] | None = None,
+        in_flight: int = 16,
+    ) -> Iterator[Certificate]:
+        """`certify_many`, with all that is asked of an image in one piece."""
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
-        terms = self.terms(alpha=alpha, budget=budget, rule=rule, route=route)
-        seeds = Seeds(seed, noise)
+        terms, seeds = settings.terms(self.bundle), settings.seeds()
 
         def jobs() -> Iterator[Job]:
             for image, index in numbered(images, indices):
-                yield self.job(image, terms, seeds.at(index), all_levels=all_levels)
+                yield self.job(image, terms, seeds.at(index), all_levels=settings.all_levels)
 
         sampler = Sampler(
             self.bundle,
@@ -162,9 +172,9 @@ class Smoother:
         self,
         image: npt.ArrayLike,
         *,
-        alpha: float = 1e-3,
-        n: int = 1_000,
-        rule: str = "interval",
+        alpha: float = ALPHA,
+        n: int = PREDICTION_PASSES,
+        rule: str = RULE,
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
@@ -175,7 +185,11 @@ class Smoother:
         `paper`; it decides only which route is the default. `route`: as for `certify`. Raises `InputError`,
         `EngineError`.
         """
-        job, terms = self.prediction_job(image, alpha=alpha, n=n, rule=rule, route=route, seed=Seeds(seed, noise).at(0))
+        return self.predict_with(image, Settings(alpha, Fixed(n), rule, route, seed, noise))
+
+    def predict_with(self, image: npt.ArrayLike, settings: Settings) -> Prediction:
+        """`predict`, with all that is asked in one piece; the budget is a `Fixed(n)`."""
+        job, terms = self.prediction_job(image, settings, settings.seeds().at(0))
         next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
         return self.prediction(job, terms)
 
@@ -190,12 +204,10 @@ class Smoother:
         artefact, seed = self.artefact(job.image), replace(job.seed, binding=b"")
         return Certificate(settle(terms, job.tally), terms, job.tally, seed, artefact, version("dualsmooth"))
 
-    def prediction_job(
-        self, image: npt.ArrayLike, *, alpha: float, n: int, rule: str, route: str | None, seed: Seed
-    ) -> tuple[Job, Terms]:
+    def prediction_job(self, image: npt.ArrayLike, settings: Settings, seed: Seed) -> tuple[Job, Terms]:
         """The work of one prediction, and its terms. Raises `InputError`."""
-        terms = self.prediction_terms(alpha=alpha, n=n, rule=rule, route=route)
-        pixels, tally = self.check_image(image, seed.noise), terms.tally()
+        terms = settings.prediction_terms(self.bundle)
+        pixels, tally, n = self.check_image(image, seed.noise), terms.tally(), terms.budget.looks[-1]
         process = prediction(tally, levels=len(terms.sigmas), alpha=terms.alpha, n=n, route=terms.route_kind)
         bound_seed = bound(seed, image_sha256(pixels), self.bundle.manifest_sha256, f"predict {terms.words()}")
         return Job(pixels, bound_seed, tally, process), terms
@@ -253,25 +265,6 @@ class Smoother:
             why = "" if (issuer.provider, issuer.engine) == here else why
             raise CertificateError(f"replay on {', '.join(here)} drew other votes than the certificate states{why}")
 
-    def terms(self, *, alpha: float, budget: Budget | None, rule: str, route: str | None) -> Terms:
-        """Checked terms of a certificate under this bundle. Raises `InputError`, also where no votes could satisfy
-        them."""
-        terms = self._terms(alpha=alpha, budget=Fixed(10_000) if budget is None else budget, rule=rule, route=route)
-        require_possible(terms)
-        return terms
-
-    def prediction_terms(self, *, alpha: float, n: int, rule: str, route: str | None) -> Terms:
-        """Checked terms of a prediction. Raises `InputError`, also where n passes could only abstain."""
-        terms = self._terms(alpha=alpha, budget=Fixed(n), rule=rule, route=route)
-        if rule not in ("interval", "paper"):
-            raise InputError(f"rule {rule!r} does not predict; expected {PREDICTING}")
-        require_possible_prediction(terms, n)
-        return terms
-
-    def _terms(self, *, alpha: float, budget: Budget, rule: str, route: str | None) -> Terms:
-        b = self.bundle
-        return Terms.checked(b.sigmas, b.sigma_e, len(b.classes), alpha=alpha, rule=rule, route=route, budget=budget)
-
     def check_image(self, image: npt.ArrayLike, noise: Noise | None = None) -> npt.NDArray[np.float32]:
         """float32 [C,H,W] in [0, 1] from float32 or uint8, on the lattice if `noise` is; raises `InputError`."""
         pixels = checked_image(image, self.bundle.input_shape)
@@ -285,46 +278,8 @@ class Smoother:
         return Artefact(b.manifest_sha256, b.files, b.precision, engine.provider, engine.name, image_sha256(pixels))
 
 
-class Seeds:
-    """The seeds of the images of one call: of one fixed entropy, of a run's `Seed`, or (the default) each drawn afresh
-    when its turn comes. Raises `InputError` where this machine cannot make such noise."""
-
-    def __init__(self, seed: int | Seed | None, noise: Noise | None) -> None:
-        fresh = seed is None and not getattr(noise, "shared", False)
-        base = seed if isinstance(seed, Seed) else Seed.make(0 if fresh else seed, noise)
-        base.require_generator()
-        self.noise, self._base = base.noise, None if fresh else base
-
-    def at(self, index: int) -> Seed:
-        return (self._base or Seed.make(None, self.noise)).at(index)
-
-
-def numbered(images: Iterable[T], indices: Iterable[int] | None) -> Iterator[tuple[T, int]]:
-    """Each image with its index: 0, 1, 2, … unless given. Raises `InputError` where the indices run out first, or one
-    comes twice: two certificates would share their noise."""
-    if indices is None:
-        yield from zip(images, count())
-        return
-    numbers, used = iter(indices), set[int]()
-    for image in images:
-        index = next(numbers, None)
-        if index is None:
-            raise InputError("there are fewer indices than images; expected one for each")
-        if index in used:
-            raise InputError(
-                f"index {index} is given twice; expected another one for each image, with noise of its own"
-            )
-        used.add(index)
-        yield image, index
-
-
 def _replaying(stated: Tally) -> Requests:
     """Ask for exactly the looks that another tally holds."""
     for stream, looks in stated.looks.items():
         for look in looks:
             yield [Request(stream, int(look.sum()))]
-
-
-def image_sha256(pixels: npt.NDArray[np.float32]) -> str:
-    """SHA-256 of an image [C,H,W] as little-endian float32."""
-    return hashlib.sha256(pixels.astype("<f4").tobytes()).hexdigest()

@@ -23,9 +23,6 @@ KT_ALPHA_MAX = 0.1
 TAIL_ERROR = 1e-10
 """How far the computed chance that a bound fails may be above its alpha, relatively."""
 
-RADIUS_STEP = 1e-6
-"""Radii are multiples of this, rounded down."""
-
 
 def lower_bound(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
     """With probability at least 1 - alpha, p >= the returned value. Exact one-sided Clopper–Pearson.
@@ -123,16 +120,6 @@ def kt_lower(successes: npt.ArrayLike, trials: npt.ArrayLike, alpha: npt.ArrayLi
 def normal_quantile(p: Array | float) -> Array:
     """Phi^-1, the standard normal quantile; -inf at 0 and +inf at 1."""
     return np.asarray(special.ndtri(p), np.float64)
-
-
-def round_down(radius: float) -> float:
-    """The largest multiple of `RADIUS_STEP` that is safely not above `radius` (a relative 1e-9 is given up first).
-
-    The allowance is larger than the error of the quantile functions, so a printed radius never exceeds the exact one.
-    """
-    if not math.isfinite(radius):
-        raise InputError(f"radius is {radius}; expected a finite number")
-    return max(0.0, math.floor(radius * (1 - 1e-9) * 1e6) / 1e6)
 
 
 def require_alpha(alpha: Any, least: float) -> None:

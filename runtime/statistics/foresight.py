@@ -7,20 +7,18 @@ from dataclasses import replace
 from functools import lru_cache
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.statistics.bounds import RADIUS_STEP, normal_quantile
-from dualsmooth.runtime.statistics.budgets import MAX_PASSES, AtRadii, AtRadius, Budget, Fixed
-from dualsmooth.runtime.statistics.certification import Evidence, Terms
-from dualsmooth.runtime.statistics.rules.multiscale import cascade_shares
-from dualsmooth.runtime.statistics.rules.plan import make_plan, single_level
+from dualsmooth.runtime.rounding import RADIUS_STEP
+from dualsmooth.runtime.statistics.budgets import MAX_PASSES
+from dualsmooth.runtime.statistics.rules import PREDICTING
+from dualsmooth.runtime.statistics.rules.rule import Terms
 
 
 def require_possible(terms: Terms) -> None:
     """Raises `InputError` where the budget could not certify what it is asked for, though all votes agreed."""
-    budget, asked = terms.budget, _asked(terms.budget)
+    budget, asked = terms.budget, terms.budget.asked
     best = best_radius(terms)
     if best >= asked:
         return
-    name = "n" if isinstance(budget, Fixed) else "max_passes"
     what = "anything" if asked == RADIUS_STEP else f"radius {asked:g}"
     why = (
         f"budget {budget} can never certify {what} at alpha {terms.alpha:g} (rule {terms.rule}): if all votes agreed, "
@@ -28,28 +26,15 @@ def require_possible(terms: Terms) -> None:
     why += f"the radius would be {best:.4g}"
     least = _least(terms, asked)
     if least is None:
-        limit = best_radius(replace(terms, budget=_sized(budget, MAX_PASSES)))
-        raise InputError(f"{why}, and at most {limit:.4g} with any {name}; ask for a smaller radius")
-    raise InputError(f"{why}; expected {name} of at least {least}")
+        limit = best_radius(replace(terms, budget=budget.sized(MAX_PASSES)))
+        raise InputError(f"{why}, and at most {limit:.4g} with any {budget.most}; ask for a smaller radius")
+    raise InputError(f"{why}; expected {budget.most} of at least {least}")
 
 
 @lru_cache(maxsize=64)
 def best_radius(terms: Terms) -> float:
     """The radius if every vote were for the label and for one route, the best one."""
-    budget, sigmas = terms.budget, terms.sigmas
-    if terms.rule == "multiscale":
-        lower = budget.lower(budget.looks[-1], 0, cascade_shares(len(sigmas), terms.alpha)[0])
-        return max(sigmas) * max(0.0, float(normal_quantile(lower)))
-    single = terms.rule.startswith("single:")
-    routes = [single_level(terms.rule, sigmas)] if single else range(len(sigmas))
-    plans = (
-        make_plan(
-            terms.rule, terms.route_kind, sigmas=sigmas, sigma_e=terms.sigma_e, classes=terms.classes, route=route,
-            label=0, alpha=terms.alpha,
-        )
-        for route in routes
-    )  # fmt: skip
-    return max(plan.radius(Evidence(plan, budget).reachable) for plan in plans)
+    return terms.rule.best_radius(terms)
 
 
 def least_prediction(levels: int, alpha: float) -> int:
@@ -59,7 +44,9 @@ def least_prediction(levels: int, alpha: float) -> int:
 
 
 def require_possible_prediction(terms: Terms, n: int) -> None:
-    """Raises `InputError` where n passes that agree would abstain."""
+    """Raises `InputError` where the rule does not predict, or n passes that agree would abstain."""
+    if not terms.rule.predicts:
+        raise InputError(f"rule {str(terms.rule)!r} does not predict; expected {PREDICTING}")
     least = least_prediction(len(terms.sigmas), terms.alpha)
     if n < least:
         raise InputError(
@@ -67,24 +54,13 @@ def require_possible_prediction(terms: Terms, n: int) -> None:
         )
 
 
-def _asked(budget: Budget) -> float:
-    """The least radius that is worth a pass."""
-    if isinstance(budget, AtRadius):
-        return budget.r
-    return max(min(budget.radii), RADIUS_STEP) if isinstance(budget, AtRadii) else RADIUS_STEP
-
-
-def _sized(budget: Budget, passes: int) -> Budget:
-    return replace(budget, **{"n" if isinstance(budget, Fixed) else "max_passes": passes})
-
-
 def _least(terms: Terms, asked: float) -> int | None:
     """Fewest passes that could reach the radius, by bisection; None where no number does."""
     low, high = terms.budget.looks[-1], MAX_PASSES
-    if best_radius(replace(terms, budget=_sized(terms.budget, high))) < asked:
+    if best_radius(replace(terms, budget=terms.budget.sized(high))) < asked:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        enough = best_radius(replace(terms, budget=_sized(terms.budget, middle))) >= asked
+        enough = best_radius(replace(terms, budget=terms.budget.sized(middle))) >= asked
         low, high = (low, middle) if enough else (middle, high)
     return high

@@ -1,15 +1,21 @@
-"""Prediction without a radius (Cohen et al. 2019, PREDICT; DESIGN 3.5), for both stages."""
+"""Prediction without a radius (Cohen et al. 2019, PREDICT; docs/mathematics.md, theorem 6), for both stages."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dualsmooth.runtime.statistics.binomial import at_least, at_most
-from dualsmooth.runtime.statistics.certification import Requests
-from dualsmooth.runtime.statistics.rules.plan import MODE, quantile_of
-from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, Counts, Request, Stream, Tally
-
-PREDICTION = "prediction"
+from dualsmooth.runtime.statistics.routes import MODE, quantile_of
+from dualsmooth.runtime.statistics.votes import (
+    CLASSIFIER,
+    ESTIMATOR,
+    PREDICTION,
+    Counts,
+    Request,
+    Requests,
+    Stream,
+    Tally,
+)
 
 
 def prediction(tally: Tally, *, levels: int, alpha: float, n: int, route: str) -> Requests:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,8 +15,24 @@ from dualsmooth.runtime.errors import CertificateError
 
 Counts = npt.NDArray[np.int64]
 
-ESTIMATOR, CLASSIFIER = "estimator", "classifier"
-SELECTION, ESTIMATION = "selection", "estimation"
+
+class Stage(StrEnum):
+    """Which base model votes."""
+
+    ESTIMATOR = "estimator"
+    CLASSIFIER = "classifier"
+
+
+class Purpose(StrEnum):
+    """What votes are for: to guess the route or the label, to be bounded, or to predict without a radius."""
+
+    SELECTION = "selection"
+    ESTIMATION = "estimation"
+    PREDICTION = "prediction"
+
+
+ESTIMATOR, CLASSIFIER = Stage
+SELECTION, ESTIMATION, PREDICTION = Purpose
 MAX_LOOKS = 200
 MAX_COUNTS = 1 << 25
 """Looks, and counts of all looks (256 MiB): more than budgets take; keeps a hostile file from filling the memory."""
@@ -29,9 +46,9 @@ class Stream(NamedTuple):
     Selection votes guess the route or the label, estimation votes are bounded; no vote is ever used for both.
     """
 
-    stage: str
+    stage: Stage
     level: int
-    purpose: str
+    purpose: Purpose
 
 
 class Request(NamedTuple):
@@ -39,6 +56,10 @@ class Request(NamedTuple):
 
     stream: Stream
     until: int
+
+
+Requests = Generator[list[Request], None, None]
+"""A process that asks for passes: each list must stand in the tally before it goes on."""
 
 
 @dataclass(eq=False)
@@ -99,7 +120,7 @@ class Tally:
                 raise CertificateError(f"votes: {str(name)[:60]!r} is not a stream; expected stage/level/purpose")
             if not isinstance(looks, list) or not 1 <= len(looks) <= MAX_LOOKS:
                 raise CertificateError(f"votes: {name} must list 1 to {MAX_LOOKS} looks")
-            stream = Stream(stage, int(level), purpose)
+            stream = Stream(Stage(stage), int(level), Purpose(purpose))
             room -= len(looks) * tally.width(stream)
             if room < 0:
                 raise CertificateError(f"votes: more than {MAX_COUNTS} counts, zeros included; expected fewer looks")

@@ -18,7 +18,7 @@ from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.field_log import read_log, write_log
 from dualsmooth.runtime.evaluation.progress import Progress
-from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.evaluation.results import load_results
 from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.protocol import Stopped
 from dualsmooth.runtime.serving.replies import Collected
@@ -58,7 +58,7 @@ def test_seconds_of_results_are_never_negative(
     with monkeypatch.context() as patch:
         set_clocks(patch, jumps, "time", "perf_counter")
         evaluate(smoother, dataset, tmp_path / "wild.jsonl", **options)
-    calm, wild = (read_results(tmp_path / f"{name}.jsonl") for name in ("calm", "wild"))
+    calm, wild = (load_results(tmp_path / f"{name}.jsonl") for name in ("calm", "wild"))
     assert [r.certificate.to_json() for r in wild] == [r.certificate.to_json() for r in calm]
     assert min(r.seconds for r in wild) >= 0
     write_log(wild, tmp_path / "log.tsv")

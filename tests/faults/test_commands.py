@@ -14,7 +14,7 @@ from faults.injector import KINDS
 from faults.nursery import Outcome, enumerate_faults
 
 from dualsmooth.runtime.bundle.reading import read_bundle
-from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.evaluation.results import load_results
 
 pytestmark = pytest.mark.slow
 STATUS = {"kill": 137, "int": 130, "term": 143}
@@ -66,7 +66,7 @@ def test_evaluate(source: Path, tmp_path: Path) -> None:
         found, wanted = rows(folder / "o.jsonl"), rows(whole / "o.jsonl")
         assert found == wanted[: len(found)]
         if len(found) == len(wanted):
-            read_results(folder / "o.jsonl")
+            load_results(folder / "o.jsonl")
         return len(found) == len(wanted)
 
     trace, whole, outcomes = enumerate_faults(command.split(), source, tmp_path / "w", strides=EVERY)

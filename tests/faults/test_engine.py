@@ -15,7 +15,7 @@ import dualsmooth as ds
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.evaluate import evaluate
-from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.evaluation.results import load_results
 from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.replies import Collected
 from dualsmooth.runtime.serving.service import Service
@@ -141,7 +141,7 @@ def test_an_evaluation_keeps_the_rows_before_and_goes_on(
         kept = [json.dumps(json.loads(line)["certificate"]) for line in out.read_text().splitlines()[1:]]
         assert kept == wanted[: len(kept)]
         evaluate(smoother, dataset, out, indices=range(6), seed=SEED, budget=BUDGET)
-        assert [result.certificate.to_json() for result in read_results(out)] == wanted
+        assert [result.certificate.to_json() for result in load_results(out)] == wanted
 
 
 @pytest.mark.parametrize("way", WAYS)

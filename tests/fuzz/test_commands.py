@@ -116,9 +116,9 @@ def make_work(work: Path) -> None:
         ]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             assert cli.main([*command, "--all-levels"]) == 0
-        from dualsmooth.runtime.evaluation.results import read_results
+        from dualsmooth.runtime.evaluation.results import load_results
 
-        write_log(read_results("results.jsonl"), "log.tsv")
+        write_log(load_results("results.jsonl"), "log.tsv")
         Path("run.toml").write_text('dataset = "npz:data.npz"\n')
         Path("odd.bin").write_bytes(b"\xff\0\n[")
         Path("empty").touch()

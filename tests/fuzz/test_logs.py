@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import dualsmooth as ds
 from dualsmooth.runtime.evaluation.field_log import COLUMNS, is_log, read_log
-from dualsmooth.runtime.report import load_runs
+from dualsmooth.runtime.report import load_curves
 
 LOG = (
     b"idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
@@ -66,5 +66,5 @@ def test_accepted_logs_are_numbers(raw: bytes, folder: Path) -> None:
     if is_log(path):
         columns = ds.read_results(path)
         assert columns["index"].tolist() == [r.index for r in rows]
-        run = load_runs([path])[0]
+        run = load_curves([path])[0]
         assert run.radii.shape == (len(rows),)

@@ -20,7 +20,7 @@ from dualsmooth.runtime.noise.streams import Seed, parse_noise
 from dualsmooth.runtime.serving.address import open_wire
 from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.triton_model import ServerOptions
-from dualsmooth.runtime.statistics.certification import Terms
+from dualsmooth.runtime.statistics.certification import checked_terms
 
 PARTS = st.one_of(
     st.integers(-2, 400).map(str),
@@ -74,7 +74,7 @@ def test_budgets_read_back_from_their_text(text: str) -> None:
     share=0.2,
 )
 def test_terms(alpha: Any, rule: Any, route: Any, budget: Any) -> None:
-    made = attempt(Terms.checked, (0.25, 0.5), 0.5, 3, alpha=alpha, rule=rule, route=route, budget=budget)
+    made = attempt(checked_terms, (0.25, 0.5), 0.5, 3, alpha=alpha, rule=rule, route=route, budget=budget)
     assert type(made.alpha) is float
     assert 0 < made.alpha <= 0.1
     assert made.route_kind in ("median", "mode")

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 import dualsmooth as ds
 from dualsmooth.runtime.evaluation.field_log import read_log, write_log
-from dualsmooth.runtime.evaluation.results import Result, ResultsWriter, configuration_of, merge_results, read_results
-from dualsmooth.runtime.report import load_runs
+from dualsmooth.runtime.evaluation.results import Result, configuration_of, load_results, merge_results
+from dualsmooth.runtime.evaluation.writer import ResultsWriter
+from dualsmooth.runtime.report import load_curves
 
 
 class Real:
@@ -68,18 +69,18 @@ def write(name: str, raw: bytes) -> Path:
 @fuzz("results files", share=0.4, raw=files())
 def test_accepted_results_are_whole(raw: bytes) -> None:
     path = write("r.jsonl", raw)
-    rows = attempt(read_results, path)
+    rows = attempt(load_results, path)
     assert len({r.index for r in rows}) == len(rows) > 0
     text = "".join(r.to_json() + "\n" for r in rows)  # which read back are the same
-    assert read_results(write("again.jsonl", text.encode())) == rows
+    assert load_results(write("again.jsonl", text.encode())) == rows
     columns = attempt(ds.read_results, path)
     assert [r.index for r in rows] == columns["index"].tolist()
     assert all(np.isfinite(columns[name]).all() for name in ("radius", "seconds", "alpha"))
     write_log(rows, Real.folder / "log.tsv")
     assert len(read_log(Real.folder / "log.tsv")) == len(rows)
-    for run, result in zip(load_runs([path])[0].radii, rows, strict=True):
+    for run, result in zip(load_curves([path])[0].radii, rows, strict=True):
         assert run == result.correct_radius
-    attempt(load_runs, [path], rules=["oracle"], alpha=0.01)
+    attempt(load_curves, [path], rules=["oracle"], alpha=0.01)
 
 
 @fuzz("results files", share=0.3, one=files(), two=files())
@@ -91,7 +92,7 @@ def test_merged_results_are_of_one_configuration(one: bytes, two: bytes) -> None
         count, _ = attempt(merge_results, paths, out)
     finally:
         assert paths[0].read_bytes() == one
-    rows = read_results(out)
+    rows = load_results(out)
     assert len(rows) == count
     assert len({json.dumps(configuration_of(json.loads(r.to_json()))) for r in rows}) == 1
     assert sorted({r.index for p in paths if p.read_bytes().strip() for r in _lenient(p)}) == [r.index for r in rows]
@@ -100,7 +101,7 @@ def test_merged_results_are_of_one_configuration(one: bytes, two: bytes) -> None
 def _lenient(path: Path) -> list[Result]:
     """The rows of a file in which one may be there twice."""
     lines = [line for line in re.split("[\r\n]", path.read_bytes().decode()) if line.strip()]
-    return [read_results(write("one.jsonl", line.encode()))[0] for line in lines]
+    return [load_results(write("one.jsonl", line.encode()))[0] for line in lines]
 
 
 @fuzz("results files", share=0.3, raw=files())
@@ -127,4 +128,4 @@ def test_resuming_loses_a_torn_line_and_nothing_else(raw: bytes) -> None:
 def test_the_real_rows_are_good() -> None:
     """Otherwise the targets above show nothing."""
     text = "".join(json.dumps(row) + "\n" for row in Real.rows[:4])
-    assert len(read_results(write("good.jsonl", text.encode()))) == 4
+    assert len(load_results(write("good.jsonl", text.encode()))) == 4

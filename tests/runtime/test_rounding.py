@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import dualsmooth as ds
 from dualsmooth.cli import main
 from dualsmooth.runtime.evaluation.results import Result
-from dualsmooth.runtime.report import Run, html_report
+from dualsmooth.runtime.report import Curve, html_report
 from dualsmooth.runtime.rounding import confidence, shown
 
 
@@ -77,6 +77,6 @@ def test_report_keeps_all_digits(certificate) -> None:
     """1.2499996 is not certified at 1.25, and six digits of it are."""
     _, made = certificate
     result = Result(0, made.label, "toy", 0.0, made)
-    run = Run.of([result], name="a", source="b")
+    run = Curve.of([result], name="a", source="b")
     run.radii[0] = 1.2499996
     assert '"good":[1.2499996]' in html_report([run], title="t")

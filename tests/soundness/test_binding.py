@@ -18,7 +18,7 @@ from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.replies import Collected
 from dualsmooth.runtime.serving.service import Service
-from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.certification import checked_terms, settle
 from dualsmooth.runtime.statistics.votes import Stream
 
 IMAGE = toys.image(0.6, 0.1)
@@ -148,7 +148,7 @@ def test_terms_are_words_that_differ() -> None:
     """The text in the key tells apart all that a person can choose."""
     fixed = {"sigmas": (0.25, 0.5), "sigma_e": 0.5, "classes": 3}
     texts = {
-        Terms.checked(**fixed, alpha=alpha, rule=rule, route=route, budget=budget).words()  # type: ignore[arg-type]
+        checked_terms(**fixed, alpha=alpha, rule=rule, route=route, budget=budget).words()  # type: ignore[arg-type]
         for alpha in (0.001, 0.0010000001)
         for rule, route in (("interval", None), ("interval", "mode"), ("paper", "mode"), ("single:0.5", None))
         for budget in (ds.Fixed(100), ds.Fixed(100, n0=50), ds.Adaptive(100), ds.AtRadius(0.5, 100))

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import coverage_statistics
 import pytest
-from coverage_statistics import count_errors, page, remembered, total
+from coverage_statistics import BOUNDS, count_errors, page, remembered, total
 from coverage_toys import DISTANCE, ENGINES, Mode, modes, scenes
 from scipy import stats
 
 import dualsmooth as ds
 from dualsmooth.runtime.noise import streams as noise_module
 from dualsmooth.runtime.noise.streams import Noise
-from dualsmooth.runtime.statistics import budgets as budgets_module
 from dualsmooth.runtime.statistics.bounds import lower_bound
 
 ALPHA = 0.05
@@ -25,8 +24,12 @@ ALPHA = 0.05
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise_module, "_BLOCK", 1 << 12)
-    for name in ("lower_bound", "upper_bound", "kt_lower"):  # the script wraps them; put them back afterwards
-        monkeypatch.setattr(budgets_module, name, remembered(getattr(budgets_module, name)))
+    for module, name in BOUNDS:  # the script wraps them; put them back afterwards
+        monkeypatch.setattr(module, name, remembered(getattr(module, name)))
+
+
+def test_all_bounds_are_remembered() -> None:
+    assert {name for _, name in BOUNDS} == {"lower_bound", "upper_bound", "kt_lower"}
 
 
 def test_every_mode_is_there() -> None:

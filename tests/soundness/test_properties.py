@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from dualsmooth.runtime.statistics.bounds import kt_lower, lower_bound, round_down
+from dualsmooth.runtime.rounding import round_down
+from dualsmooth.runtime.statistics.bounds import kt_lower, lower_bound
 from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Budget, Fixed
-from dualsmooth.runtime.statistics.certification import Outcome, Terms, settle
+from dualsmooth.runtime.statistics.certification import checked_terms, settle
+from dualsmooth.runtime.statistics.rules.rule import Outcome
 from dualsmooth.runtime.statistics.votes import Stream
 
 SIGMAS, SIGMA_E = (0.25, 0.5, 1.0), 0.8
@@ -30,7 +32,7 @@ def outcome(
     budget: Budget, alpha: float, rule: tuple[str, str], router: np.ndarray, label: list[int], route: int = 0
 ) -> Outcome:
     """A certificate of three levels and two classes: votes of the router, and votes for class 1 at each level."""
-    terms = Terms.checked(SIGMAS, SIGMA_E, 2, alpha=alpha, rule=rule[0], route=rule[1], budget=budget)
+    terms = checked_terms(SIGMAS, SIGMA_E, 2, alpha=alpha, rule=rule[0], route=rule[1], budget=budget)
     n, tally = budget.looks[0], terms.tally()
     tally.record(Stream("estimator", 0, "selection"), np.eye(3, dtype=np.int64)[route] * 9)
     tally.record(Stream("estimator", 0, "estimation"), router)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from exact_shares import ALPHA, PLANNERS, World, all_of_alpha_for_each_claim, error, union_bound, worst
-
-from dualsmooth.runtime.statistics.rules.plan import make_plan
+from exact_shares import ALPHA, PLANNERS, World, all_of_alpha_for_each_claim, as_it_is, error, union_bound, worst
 
 WAYS = [("interval", "median"), ("interval", "mode"), ("paper", "median"), ("paper", "mode")]
 
@@ -15,7 +13,7 @@ WAYS = [("interval", "median"), ("interval", "mode"), ("paper", "median"), ("pap
 @pytest.mark.parametrize("count", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_each_level_may_spend_all_of_alpha(rule: str, kind: str, count: int) -> None:
     """Sound, and tight: the worst case uses most of alpha, where the union bound leaves half of it."""
-    assert 0.09 < worst(make_plan, count, rule, kind) <= ALPHA
+    assert 0.09 < worst(as_it_is, count, rule, kind) <= ALPHA
     if count > 1:
         assert worst(union_bound, count, rule, kind) < 0.06
 
@@ -28,7 +26,7 @@ def test_alpha_for_each_claim_of_a_level_is_too_much(count: int) -> None:
 
 def test_the_top_class_and_its_rival() -> None:
     """The bound on the top class and the one on the class that comes closest share alpha; the others cost nothing."""
-    assert 0 < worst(make_plan, 1, "single:1.0", "mode") <= ALPHA
+    assert 0 < worst(as_it_is, 1, "single:1.0", "mode") <= ALPHA
 
 
 @pytest.mark.parametrize(("rule", "kind"), [*WAYS, ("interval", "quantile:0.3")])
@@ -40,8 +38,8 @@ def test_random_worlds(rule: str, kind: str) -> None:
         router, labels = rng.dirichlet(np.full(count, 0.5)), rng.dirichlet([3.0, 1.0, 0.5], count)
         sigmas = tuple(np.sort(rng.uniform(0.2, 2.0, count)).tolist())
         world = World(router, labels, sigmas, int(rng.integers(count)))
-        assert error(world.plan(make_plan, rule, kind), world, n=8) <= ALPHA
+        assert error(world.plan(as_it_is, rule, kind), world, n=8) <= ALPHA
 
 
 def test_every_planner_is_in_the_table() -> None:
-    assert set(PLANNERS.values()) == {union_bound, make_plan, all_of_alpha_for_each_claim}
+    assert set(PLANNERS.values()) == {union_bound, as_it_is, all_of_alpha_for_each_claim}

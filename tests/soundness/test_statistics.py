@@ -11,8 +11,9 @@ from scipy import stats
 
 from dualsmooth.runtime.statistics.bounds import lower_bound
 from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Fixed
-from dualsmooth.runtime.statistics.certification import Outcome, Terms, settle
+from dualsmooth.runtime.statistics.certification import checked_terms, settle
 from dualsmooth.runtime.statistics.prediction import predicted
+from dualsmooth.runtime.statistics.rules.rule import Outcome
 from dualsmooth.runtime.statistics.votes import Stream, Tally
 
 N, ALPHA = 60, 0.05
@@ -39,7 +40,7 @@ def test_bounding_the_votes_that_chose_the_label() -> None:
 
 
 def certify_half_space(selection: list[int], estimation: list[int]) -> Outcome:
-    terms = Terms.checked((0.5,), 1.0, 2, alpha=ALPHA, rule="interval", route=None, budget=Fixed(N, n0=9))
+    terms = checked_terms((0.5,), 1.0, 2, alpha=ALPHA, rule="interval", route=None, budget=Fixed(N, n0=9))
     tally = terms.tally()
     tally.record(Stream("classifier", 0, "selection"), np.array(selection))
     tally.record(Stream("classifier", 0, "estimation"), np.array(estimation))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from dualsmooth.runtime.statistics.rules.plan import quantile_of
+from dualsmooth.runtime.statistics.routes import quantile_of
 
 
 @dataclass

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from dualsmooth.runtime.evaluation.progress import Progress
+from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 from dualsmooth.runtime.statistics.budgets import Fixed
-from dualsmooth.runtime.statistics.certification import Terms, settle
-from dualsmooth.runtime.statistics.rules.plan import MEDIAN, MODE, guess_route, single_rule
+from dualsmooth.runtime.statistics.certification import checked_terms, settle
+from dualsmooth.runtime.statistics.routes import MEDIAN, MODE, guess_route
+from dualsmooth.runtime.statistics.rules.single import Single
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training import seeds
 from dualsmooth.training.config import Config
 from dualsmooth.training.data import Labels, TrainingData
 from dualsmooth.training.stages.labels import Voter
 
-RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
 ALPHA = 1e-3
 SELECTED = 100
 
@@ -50,14 +51,14 @@ def summary(tallies: Sequence[Tally], labels: Labels, config: Config) -> dict[st
         guesses = [guess_route(t.counts(Stream(ESTIMATOR, 0, ESTIMATION)), kind) for t in tallies]
         routes[kind] = (np.bincount(guesses, minlength=len(levels)) / len(tallies)).tolist()
     certified = {}
-    for rule in ("interval", "paper", *map(single_rule, config.sigmas)):
-        terms = Terms.checked(
+    for rule in ("interval", "paper", *Single.all_named(config.sigmas)):
+        terms = checked_terms(
             config.sigmas, config.sigma_e, tallies[0].classes, alpha=ALPHA, rule=rule, route=None,
             budget=Fixed(votes, SELECTED),
         )  # fmt: skip
         outcomes = [settle(terms, tally) for tally in tallies]
-        radii = np.array([o.radius if o.label == y else -1.0 for o, y in zip(outcomes, labels, strict=True)])
-        certified[rule] = [round(float(np.mean(radii >= max(r, 1e-9))), 4) for r in RADII]
+        radii = np.array([o.correct_radius(int(y)) for o, y in zip(outcomes, labels, strict=True)])
+        certified[rule] = [round(float(part), 4) for part in certified_accuracy(radii)]
     accuracy = {f"{s:g}": round(share(Stream(CLASSIFIER, k, ESTIMATION)), 4) for k, s in enumerate(config.sigmas)}
     return {
         "images": len(tallies),

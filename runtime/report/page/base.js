@@ -39,19 +39,17 @@ function median(values) {
 }
 const className = (c) => (c < 0 ? "abstained" : DATA.classes[c] !== undefined ? DATA.classes[c] : "class " + c);
 const sigmaName = (s) => "σ = " + plain(s);
-const seriesColor = (i) => `var(--s${i % 8})`;
 function levelColor(level, levels) {
   const share = levels > 1 ? level / (levels - 1) : 0.6;
   return `hsl(214 70% calc(var(--level-from) + (var(--level-to) - var(--level-from)) * ${share.toFixed(3)}))`;
 }
 
 // A run's certified images at r: correct, and proved at least that far.
-DATA.runs.forEach((run, i) => {
-  run.color = seriesColor(i);
+DATA.runs.forEach((run) => {
+  run.color = `var(--s${run.colour})`;
   run.size = run.index.length;
   run.visible = true;
-  run.limit = /(^|: )(single:|oracle)/.test(run.name);
-  run.full = Boolean(run.spent) && run.sigmas.length > 1 && run.rule !== "multiscale" && run.spent.every((row) => row.every((n) => n > 0 && n === row[0]));
+  run.full = Boolean(run.spent) && run.sigmas.length > 1 && run.spent.every((row) => row.every((n) => n > 0 && n === row[0]));
   run.sorted = run.good.filter((r) => r > 0).sort((a, b) => a - b);
 });
 function certified(run, r) {

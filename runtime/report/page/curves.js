@@ -1,6 +1,6 @@
 // Key figures, curves with their bands, the table at the standard radii, and the comparison of two runs.
 function summary() {
-  const run = DATA.runs.find((r) => /interval/.test(r.name) && r.label) || DATA.runs.find((r) => r.label) || DATA.runs[0];
+  const run = DATA.runs[DATA.lead];
   const tile = (value, text, range) => make("div", { class: "tile" }, make("b", {}, value), make("span", {}, text), range ? make("span", { class: "range" }, range) : null);
   const at = [0, 0.25, 0.5, 1].filter((r) => known(run, r) && DATA.at.some((a) => Math.abs(a - r) < 1e-9));
   const radii = at.length ? at : DATA.at.slice(0, 4);
@@ -23,26 +23,18 @@ function legend() {
   }, draw("svg", { width: 26, height: 10, "aria-hidden": "true" }, draw("line", { x1: 1, x2: 25, y1: 5, y2: 5, stroke: run.color, "stroke-width": 3, "stroke-dasharray": dash(run) })), run.name)));
 }
 // What the names in the legend stand for, so that a reader need not know them.
-const MEANINGS = [
-  ["interval", (run) => run.rule === "interval", "certified as far as every noise level that the router might choose there gives the same label"],
-  ["paper", (run) => run.rule === "paper", "certified as far as the chosen noise level and the label at it both stay (Sun et al. 2026)"],
-  ["multiscale", (run) => run.rule === "multiscale", "a cascade of noise levels, the largest first that does not abstain (Jeong & Shin 2023)"],
-  ["single:σ", (run) => run.rule && run.rule.startsWith("single"), "one noise level for all images, no router (Cohen et al. 2019); dashed"],
-  ["oracle", (run) => !run.label, "the best single noise level of each image, picked with the true label at hand: the limit of routing, no certificate; dashed"],
-  [null, (run) => run.label && !run.route, "a log in the field's format, taken as it stands"],
-];
 function meanings() {
-  show("meanings", MEANINGS.flatMap(([name, fits, text]) => {
-    const runs = DATA.runs.filter(fits);
-    return runs.length ? [make("dt", {}, name || runs.map((run) => run.name).join(", ")), make("dd", {}, text)] : [];
-  }));
+  const texts = new Map(DATA.legends.map((legend) => [legend.name, legend.meaning + (legend.dashed ? "; dashed" : "")]));
+  const logs = DATA.runs.filter((run) => !run.legend);
+  if (logs.length) texts.set(logs.map((run) => run.name).join(", "), "a log in the field's format, taken as it stands");
+  show("meanings", [...texts].flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
 }
 function curveKey() {
   const runs = DATA.runs.filter((run) => run.visible), shared = new Set(runs.map(conditions)).size === 1;
   return [[DATA.title], ...(shared ? [[conditions(runs[0])]] : []), ...runs.map((run) => [shared ? run.name : `${run.name} (${conditions(run)})`, { stroke: run.color, "stroke-dasharray": dash(run) }]),
     [`Bands: ${percent(DATA.level, 0)} Clopper–Pearson at each radius`]];
 }
-const dash = (run) => (run.decided ? "2 4" : run.limit ? "6 4" : null);
+const dash = (run) => (run.decided ? "2 4" : run.dashed ? "6 4" : null);
 
 function curves() {
   const runs = DATA.runs.filter((run) => run.visible);
@@ -56,12 +48,12 @@ function curves() {
     const steps = run.decided ? run.decided.map((r) => [r, certified(run, r)]) : stairs(run);
     if (run.decided) {
       for (const [r, k] of steps) bands.append(draw("line", { x1: f.x(r), x2: f.x(r), y1: f.y(100 * run.low[k]), y2: f.y(100 * run.high[k]), stroke: run.color, "stroke-width": 5, opacity: 0.3 }));
-    } else if (!run.limit && steps.length) {
+    } else if (!run.dashed && steps.length) {
       const top = steps.map(([r, k]) => [r, 100 * run.high[k]]), low = steps.map(([r, k]) => [r, 100 * run.low[k]]).reverse();
       bands.append(draw("path", { d: line(top) + line(low).replace("M", "L") + "Z", fill: run.color, "fill-opacity": 0.1, stroke: "none" }));
     }
     const shares = steps.map(([r, k]) => [r, (100 * k) / run.size]);
-    lines.append(draw("path", { d: line(shares), fill: "none", stroke: run.color, "stroke-width": run.limit ? 1.6 : 2.4, "stroke-dasharray": dash(run), "stroke-linejoin": "round" }));
+    lines.append(draw("path", { d: line(shares), fill: "none", stroke: run.color, "stroke-width": run.dashed ? 1.6 : 2.4, "stroke-dasharray": dash(run), "stroke-linejoin": "round" }));
     if (run.decided) for (const [r, v] of shares) lines.append(draw("circle", { cx: f.x(r), cy: f.y(v), r: 4, fill: run.color }));
   }
   const cursor = draw("line", { class: "zero", y1: f.top, y2: f.height - f.bottom, visibility: "hidden" });

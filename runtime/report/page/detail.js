@@ -41,7 +41,7 @@ function certificateChart(run, row) {
   });
   const r = run.radius[row];
   svg.append(draw("line", { x1: x(r), x2: x(r), y1: 20, y2: bottom, stroke: "var(--ink)", "stroke-width": 2 }), draw("text", { class: "strong", x: Math.min(x(r), width - 70), y: 14, "text-anchor": x(r) > width - 90 ? "end" : "middle" }, "R = " + floor(r)));
-  const key = [["never the route within", "s1"], ["same label within", "s0"], ...(run.rule === "interval" ? [["R: the shortest of the longer bars", null]] : [])];
+  const key = [["never the route within", "s1"], ["same label within", "s0"], ...(run.reading ? [[run.reading, null]] : [])];
   key.forEach(([text, color], i) => {
     const kx = small ? 4 : left + [0, 170, 305][i], ky = bottom + 22 + (small ? 18 * i : 0);
     if (color) svg.append(draw("rect", { x: kx, y: ky - 10, width: 11, height: 11, rx: 2, fill: `var(--${color})` }));

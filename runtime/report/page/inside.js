@@ -3,7 +3,7 @@ function inside() {
   const runs = DATA.runs.filter((run) => run.route);
   if (!runs.length) return;
   byId("inside").hidden = false;
-  const chosen = runs.find((run) => /interval/.test(run.name)) || runs[0];
+  const chosen = runs.find((run) => run === DATA.runs[DATA.lead]) || runs[0];
   const select = byId("inside-run");
   select.replaceChildren(...runs.map((run) => make("option", { value: DATA.runs.indexOf(run), selected: run === chosen }, run.name)));
   byId("inside-picker").hidden = runs.length < 2;
@@ -40,7 +40,7 @@ function levels(run) {
   });
   outcomeLegend(svg, left, height - 12);
   show("levels-chart", svg);
-  byId("levels-note").textContent = run.sigmas.length > 1 && !/^single|: single/.test(run.name)
+  byId("levels-note").textContent = run.oneLevel === null
     ? "How many images are served by each noise level. Little noise keeps accuracy, much noise reaches large radii."
     : "This run uses one noise level.";
 }

@@ -1,1 +1,25 @@
-"""Rules: from bounds on vote probabilities to a certified radius."""
+"""Rules: from votes to a certified radius. One file a rule, and this table."""
+
+from __future__ import annotations
+
+from dualsmooth.runtime.errors import InputError, one_of
+from dualsmooth.runtime.statistics.rules.interval import Interval
+from dualsmooth.runtime.statistics.rules.multiscale import Multiscale
+from dualsmooth.runtime.statistics.rules.paper import Paper
+from dualsmooth.runtime.statistics.rules.rule import Rule
+from dualsmooth.runtime.statistics.rules.single import Single
+
+RULES: dict[str, type[Rule]] = {rule.kind: rule for rule in (Interval, Paper, Multiscale, Single)}
+DEFAULT = Interval.kind
+FORMS = one_of([rule.form for rule in RULES.values()])
+"""How rules are written."""
+PREDICTING = one_of([rule.form for rule in RULES.values() if rule.predicts])
+"""The rules that a prediction without a radius may be asked for under."""
+
+
+def rule_named(text: str, sigmas: tuple[float, ...]) -> Rule:
+    """The rule of a text such as `interval` or `single:0.5`. Raises `InputError`."""
+    for kind in RULES.values() if isinstance(text, str) else ():
+        if (found := kind.named(text, sigmas)) is not None:
+            return found
+    raise InputError(f"rule {text!r} is unknown; expected {FORMS}")

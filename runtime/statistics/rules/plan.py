@@ -1,4 +1,4 @@
-"""Rules: from bounds on vote probabilities to a certified radius (DESIGN section 3). Pure functions, no sampling.
+"""Plans: from bounds on vote probabilities to a certified radius (docs/mathematics.md). Pure functions, no sampling.
 
 Everything is said in *claims*: "with probability at least 1 - alpha, a pass of this stage and level votes inside this
 event with probability at least L". The certified radius follows from the claims by geometry alone: Phi^-1 of the
@@ -18,13 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.statistics.bounds import Array, normal_quantile
-from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, Counts
+from dualsmooth.runtime.statistics.routes import MODE, quantile_of
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, Counts, Stage
 
-MEDIAN, MODE, QUANTILE = "median", "mode", "quantile:"
-EXCLUSION_SHARE = 0.8
-"""Interval rule: share of a level's alpha for excluding it as the route; the rest is for its label."""
 RIVAL_SHARE = 0.1
 """Share of a claim's alpha for "each other class is less probable than"; the rest is for the top class."""
 
@@ -35,7 +32,7 @@ class Claim:
     probability at most `alpha`. With `rivals`: the probability that it votes for any class but c, for the class c
     outside of `event` that has most votes; it fails with probability at most `alpha` for each c."""
 
-    stage: str
+    stage: Stage
     level: int
     event: tuple[int, ...]
     alpha: float
@@ -109,106 +106,19 @@ class Plan:
         return np.maximum(self.exclusion(lower), self.class_radii(lower))
 
 
-def quantile_of(route_kind: str) -> float:
-    """1/2 for `median`, q for `quantile:q`: the route is the smallest k with F_k >= q. Raises `InputError`."""
-    if route_kind == MEDIAN:
-        return 0.5
-    try:
-        q = float(route_kind.removeprefix(QUANTILE)) if route_kind.startswith(QUANTILE) else math.nan
-    except ValueError:
-        q = math.nan
-    if not 0.001 <= q <= 0.999:
-        raise InputError(f"route {route_kind[:40]!r} is unknown; expected {ROUTES}")
-    return q
-
-
-RULES = "interval, paper, multiscale or single:SIGMA"
-PREDICTING = "interval or paper"
-"""Of these, the rules that predict a label without a radius."""
-ROUTES = "median, mode or quantile:Q with Q from 0.001 to 0.999"
-
-
-def guess_route(counts: Counts, route_kind: str) -> int:
-    """The route that selection votes [K] suggest: their median, q-quantile or mode."""
-    if route_kind == MODE:
-        return int(np.argmax(counts))
-    return int(np.argmax(np.cumsum(counts) >= quantile_of(route_kind) * counts.sum()))
-
-
-def check_route(rule: str, route: str | None) -> str:
-    """The route in its canonical form; the default is `median` for `interval` and `mode` for the other rules. Raises
-    `InputError`."""
-    if route is not None and not isinstance(route, str):
-        raise InputError(f"route {str(route)[:40]!r} is unknown; expected {ROUTES}")
-    route = route or (MEDIAN if rule == "interval" else MODE)
-    if route == MODE:
-        return route
-    q = quantile_of(route)
-    return MEDIAN if q == 0.5 else f"{QUANTILE}{q!r}"
-
-
-def check_rule(rule: str, route_kind: str | None, sigmas: tuple[float, ...]) -> tuple[str, str]:
-    """Validate a rule and its route; returns both in canonical form. Raises `InputError`."""
-    if isinstance(rule, str) and rule.startswith("single:"):
-        single_level(rule, sigmas)
-    elif rule not in ("interval", "paper", "multiscale"):
-        raise InputError(f"rule {rule!r} is unknown; expected {RULES}")
-    return rule, check_route(rule, route_kind)
-
-
-def single_rule(sigma: float) -> str:
-    """The rule that certifies at one level alone, e.g. `single:0.5`; `single_level` reads the same number back."""
-    return f"single:{sigma:g}" if float(f"{sigma:g}") == sigma else f"single:{sigma!r}"
-
-
-def single_level(rule: str, sigmas: tuple[float, ...]) -> int:
-    """The level of `single:SIGMA`, e.g. 1 for `single:0.5` and sigmas (0.25, 0.5, 1.0)."""
-    text = rule.removeprefix("single:")
-    try:
-        return sigmas.index(float(text))
-    except ValueError:
-        known = ", ".join(single_rule(s).removeprefix("single:") for s in sigmas)
-        raise InputError(f"rule {rule!r} names a sigma that the bundle lacks; expected one of {known}") from None
-
-
-def make_plan(
-    rule: str,
-    route_kind: str,
-    *,
-    sigmas: tuple[float, ...],
-    sigma_e: float,
-    classes: int,
-    route: int,
-    label: int,
-    alpha: float,
-) -> Plan:
-    """The claims of one certificate. With probability at least 1 - alpha, its radius is not above the true one.
-
-    The guessed route's level spends alpha on its label. Every other level spends alpha too: `paper` all of it on being
-    excluded (Sun et al. 2026), `interval` `EXCLUSION_SHARE` on that, by the side that faces the guessed route, and the
-    rest on its label. `single:SIGMA` is one level (Cohen et al. 2019). Route and label come from votes that no claim is
-    about, so the shares are fixed before the votes that are bounded.
-    """
-    count = len(sigmas)
-    claims = _label_claims(route, label, classes, alpha)
-    if rule.startswith("single:") or count == 1:
-        return Plan(sigmas, sigma_e, route_kind, route, label, tuple(claims), routed=False)
-    share = 1.0 if rule == "paper" else EXCLUSION_SHARE
-    exclusions = _mode_claims if route_kind == MODE else _quantile_claims
-    claims = [*exclusions(count, route, share * alpha), *claims]
-    if rule != "paper":
-        for level in (s for s in range(count) if s != route):
-            claims += _label_claims(level, label, classes, (1 - share) * alpha)
-    return Plan(sigmas, sigma_e, route_kind, route, label, tuple(claims))
-
-
-def _label_claims(level: int, label: int, classes: int, alpha: float) -> list[Claim]:
+def label_claims(level: int, label: int, classes: int, alpha: float) -> list[Claim]:
+    """The claims of share `alpha` in all that prove A_s at one level: the top class, and its rivals."""
     if classes == 2:  # "not the other class" is "the label"
         return [Claim(CLASSIFIER, level, (label,), alpha)]
     return [
         Claim(CLASSIFIER, level, (label,), (1 - RIVAL_SHARE) * alpha),
         Claim(CLASSIFIER, level, (label,), RIVAL_SHARE * alpha, rivals=True),
     ]
+
+
+def exclusion_claims(route_kind: str, levels: int, route: int, alpha: float) -> list[Claim]:
+    """The claims that exclude all levels but the guessed `route`, each level with a share of `alpha` in all."""
+    return (_mode_claims if route_kind == MODE else _quantile_claims)(levels, route, alpha)
 
 
 def _quantile_claims(count: int, route: int, alpha: float) -> list[Claim]:

@@ -18,8 +18,7 @@ from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.engine.providers import PROVIDERS
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise.streams import NOISE_FORMS
-from dualsmooth.runtime.statistics import budgets
-from dualsmooth.runtime.statistics.rules.plan import ROUTES, RULES
+from dualsmooth.runtime.statistics import budgets, routes, rules
 
 FOLDER = Path(commands.__file__).parent
 every = pytest.mark.parametrize("name", COMMANDS)
@@ -104,11 +103,11 @@ def help_of(add: object, *given: object, **named: object) -> str:
 
 def test_help_lists_what_the_tables_hold() -> None:
     sampling = help_of(options.sampling_options, budgets.Fixed(10))
-    for text in (budgets.FORMS, RULES, ROUTES, NOISE_FORMS):
+    for text in (budgets.FORMS, rules.FORMS, routes.FORMS, NOISE_FORMS):
         assert text in sampling
     assert NAMES in help_of(options.dataset_options, required=True)
     assert all(name in help_of(options.engine_options) for name in PROVIDERS)
-    assert ROUTES in help_of(import_module("dualsmooth.runtime.commands.report").add_arguments)
+    assert routes.FORMS in help_of(import_module("dualsmooth.runtime.commands.report").add_arguments)
 
 
 def test_the_forms_of_budgets_name_every_budget() -> None:

@@ -16,7 +16,7 @@ from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.evaluate import evaluate
-from dualsmooth.runtime.evaluation.results import read_results
+from dualsmooth.runtime.evaluation.results import load_results
 from dualsmooth.runtime.files import sha256_of
 
 
@@ -213,7 +213,7 @@ def test_a_folder_is_certified_without_being_loaded(tmp_path: Path) -> None:
     (tmp_path / "data" / "val" / "blue" / "0.png").write_bytes(b"not needed")
     budget = ds.Fixed(200, 50)
     evaluate(ds.load(bundle), data, tmp_path / "r.jsonl", indices=[1, 5], budget=budget, seed=1)
-    results = {result.index: result for result in read_results(tmp_path / "r.jsonl")}
+    results = {result.index: result for result in load_results(tmp_path / "r.jsonl")}
     assert [results[i].true_label for i in (1, 5)] == [2, 0]  # counting the bundle's classes, not the folders
     assert [results[i].certificate.label for i in (1, 5)] == [2, 0]
     assert min(result.certificate.radius for result in results.values()) > 0.2

@@ -7,9 +7,10 @@ import pytest
 import toys
 
 import dualsmooth as ds
-from dualsmooth.runtime.evaluation.curves import certified_accuracy, certified_radii, expand_rules
+from dualsmooth.runtime.evaluation.curves import certified_radii, expand_rules
 from dualsmooth.runtime.evaluation.forecast import plan
 from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.statistics.accuracy import certified_accuracy
 
 LEVELS = (0.25, 0.5)
 

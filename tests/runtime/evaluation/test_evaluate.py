@@ -17,9 +17,11 @@ import toys
 import dualsmooth as ds
 from dualsmooth.cli import main
 from dualsmooth.runtime.datasets.formats import load_dataset
-from dualsmooth.runtime.evaluation.curves import certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.curves import certified_radii
 from dualsmooth.runtime.evaluation.evaluate import choose_indices, evaluate
-from dualsmooth.runtime.evaluation.results import ResultsWriter, header_of, merge_results, read_results
+from dualsmooth.runtime.evaluation.results import header_of, load_results, merge_results
+from dualsmooth.runtime.evaluation.writer import ResultsWriter
+from dualsmooth.runtime.statistics.accuracy import certified_accuracy
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_the_command_passes_the_noise_on(setting, tmp_path) -> None:
     out = tmp_path / "o.jsonl"
     command = ["evaluate", str(bundle), "--dataset", f"npz:{data}", "--out", str(out), "--budget", "fixed:100:10"]
     assert main([*command, "--max", "3", "--noise", "lattice:philox", "--shared-noise"]) == 0
-    assert {r.certificate.seed.noise for r in read_results(out)} == {ds.Noise("lattice", "Philox", True)}
+    assert {r.certificate.seed.noise for r in load_results(out)} == {ds.Noise("lattice", "Philox", True)}
     assert main([*command, "--noise", "lattice:philox"]) == 2
 
 
@@ -107,12 +109,12 @@ def test_levels_that_a_rule_needs_are_not_mixed_with_all_of_them(setting, tmp_pa
 def test_reading_recomputes_and_refuses_an_altered_row(setting, tmp_path) -> None:
     out = tmp_path / "o.jsonl"
     run(setting, out)
-    assert [r.index for r in read_results(out)] == list(range(10))
+    assert [r.index for r in load_results(out)] == list(range(10))
     changed = json.loads(lines_of(out)[0])
     changed["certificate"]["radius"] = 9.0
     out.write_text(json.dumps(changed) + "\n")
     with pytest.raises(ds.InputError, match="line 1: radius is stated as"):
-        read_results(out)
+        load_results(out)
 
 
 @pytest.mark.parametrize("noise", [ds.Noise(), ds.Noise(shared=True)], ids=str)
@@ -166,11 +168,11 @@ def test_a_doubled_row_is_refused_everywhere(setting, tmp_path) -> None:
     run(setting, out, indices=range(3))
     out.write_text(out.read_text() + lines_of(out)[1] + "\n")
     with pytest.raises(ds.InputError, match="image 1 twice"):
-        read_results(out)
+        load_results(out)
     with pytest.raises(ds.InputError, match="image 1 twice"):
         run(setting, out)
     assert merge_results([out], tmp_path / "m.jsonl") == (3, 1)
-    assert [r.index for r in read_results(tmp_path / "m.jsonl")] == [0, 1, 2]
+    assert [r.index for r in load_results(tmp_path / "m.jsonl")] == [0, 1, 2]
 
 
 def test_indices_may_be_any_integers_each_counts_once(setting, tmp_path) -> None:
@@ -178,7 +180,7 @@ def test_indices_may_be_any_integers_each_counts_once(setting, tmp_path) -> None
     out = tmp_path / "o.jsonl"
     run(setting, out, indices=[3, 1, 3])
     run(setting, out, indices=np.arange(4))
-    assert [r.index for r in read_results(out)] == [3, 1, 0, 2]
+    assert [r.index for r in load_results(out)] == [3, 1, 0, 2]
 
 
 def test_merging_two_true_labels_of_one_image_is_refused(setting, tmp_path) -> None:
@@ -235,7 +237,7 @@ def test_decisions_agree_with_the_full_run_at_fewer_passes(setting, tmp_path) ->
     at = (0.0, 0.1, 0.2)
     run(setting, tmp_path / "full.jsonl", indices=range(40), budget=ds.Fixed(20_000))
     run(setting, tmp_path / "at.jsonl", indices=range(40), budget=ds.AtRadii(at, 20_000))
-    full, few = read_results(tmp_path / "full.jsonl"), read_results(tmp_path / "at.jsonl")
+    full, few = load_results(tmp_path / "full.jsonl"), load_results(tmp_path / "at.jsonl")
     gap = certified_accuracy(certified_radii(few), at) - certified_accuracy(certified_radii(full), at)
     assert np.abs(gap).max() <= 4.01 / 40
     assert 10 * sum(r.certificate.passes for r in few) < sum(r.certificate.passes for r in full)
@@ -253,8 +255,8 @@ def test_the_command_says_how_far_it_is(setting, tmp_path, capsys) -> None:
     out.write_bytes(out.read_bytes()[:-5])
     assert main([*command, "--max", "6", "--shard", "1/2", "--at-radii", "0.5,0.1"]) == 0
     assert "torn last line was cut off" in capsys.readouterr().err
-    assert [r.index for r in read_results(out)] == [0, 1, 2, 4]
-    assert {str(r.certificate.terms.budget) for r in read_results(out)} == {"at-radii:0.1,0.5:100000:200"}
+    assert [r.index for r in load_results(out)] == [0, 1, 2, 4]
+    assert {str(r.certificate.terms.budget) for r in load_results(out)} == {"at-radii:0.1,0.5:100000:200"}
     assert main([*command, "--at-radii", "0.1", "--budget", "fixed:100"]) == 2
     assert main([*command, "--at-radii", "0.1", "--all-levels"]) == 2
     assert main([*command, "--shard", "3"]) == 2
@@ -302,7 +304,7 @@ def test_rows_that_no_evaluation_writes_are_refused(setting, tmp_path, change) -
     row = json.loads(lines_of(out)[0])
     out.write_text(json.dumps(row | change) + "\n")
     with pytest.raises(ds.InputError, match="line 1"):
-        read_results(out)
+        load_results(out)
     if change.keys() & {"index", "true_label"}:
         with pytest.raises(ds.InputError, match="line 1 is not a result"):
             run(setting, out)
@@ -330,7 +332,7 @@ def test_classes_are_matched_by_name_in_any_order(setting, tmp_path, capsys) -> 
     for name in ("d", "turned"):
         command = ["evaluate", str(bundle), "--dataset", f"npz:{tmp_path / name}.npz", "--out", str(tmp_path / name)]
         assert main([*command, *options]) == 0
-    one, two = ([(r.true_label, r.certificate.label) for r in read_results(tmp_path / n)] for n in ("d", "turned"))
+    one, two = ([(r.true_label, r.certificate.label) for r in load_results(tmp_path / n)] for n in ("d", "turned"))
     assert one == two
     page = tmp_path / "page.html"
     shown = ["--dataset", f"npz:{tmp_path / 'turned.npz'}", "--out", str(page)]
@@ -363,7 +365,7 @@ def test_nothing_is_written_before_the_data_set_fits(setting, tmp_path, capsys) 
         assert not (tmp_path / "o.jsonl").exists()
     np.savez(tmp_path / "wrong.npz", **cases[0][0])
     assert main([*command, "--out", str(tmp_path / "o.jsonl"), "--max", "2", "--classes", "class 1,class 0"]) == 0
-    assert [r.true_label for r in read_results(tmp_path / "o.jsonl")] == (1 - y[:2]).tolist()
+    assert [r.true_label for r in load_results(tmp_path / "o.jsonl")] == (1 - y[:2]).tolist()
 
 
 def test_rows_of_other_true_labels_are_not_gone_on_with(setting, tmp_path) -> None:
@@ -386,7 +388,7 @@ def test_a_file_that_got_no_row_keeps_the_seed_of_its_run(setting, tmp_path, mon
     (header,) = out.read_text().splitlines()
     run(setting, out, seed=None, budget=ds.Fixed(300))
     assert out.read_text().splitlines()[0] == header
-    assert len(read_results(out)) == 10
+    assert len(load_results(out)) == 10
 
 
 def test_merging_never_overwrites_without_force(setting, tmp_path, capsys) -> None:
@@ -399,8 +401,8 @@ def test_merging_never_overwrites_without_force(setting, tmp_path, capsys) -> No
         assert f"{target} exists; choose another --out, or add --force" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in (one, out)} == before
     assert main(["merge", str(one), "--out", str(out), "--force"]) == 0
-    assert len(read_results(out)) == 2
+    assert len(load_results(out)) == 2
     assert main(["merge", str(one), "--out", str(one), "--force"]) == 0
-    assert len(read_results(one)) == 2
+    assert len(load_results(one)) == 2
     assert main(["merge", str(one), "--out", str(tmp_path), "--force"]) == 2
     assert "is no file that can be written over" in capsys.readouterr().err

@@ -12,10 +12,12 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.evaluation.curves import certified_accuracy, certified_radii
+from dualsmooth.runtime.evaluation.curves import certified_radii
 from dualsmooth.runtime.evaluation.field_log import is_log, read_log, write_log
-from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
-from dualsmooth.runtime.report import load_runs
+from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.evaluation.writer import ResultsWriter
+from dualsmooth.runtime.report import load_curves
+from dualsmooth.runtime.statistics.accuracy import certified_accuracy
 
 # As `certify.py` of Cohen et al. 2019 prints it: "{}\\t{}\\t{}\\t{:.3}\\t{}\\t{}" and str(timedelta).
 LOG = """idx\tlabel\tpredict\tradius\tcorrect\ttime
@@ -36,7 +38,7 @@ def log(tmp_path: Path) -> Path:
 
 def test_a_log_gives_the_accuracies_that_its_own_rows_imply(log) -> None:
     table = np.array([[float(line.split("\t")[3]), float(line.split("\t")[4])] for line in LOG.splitlines()[1:]])
-    (run,) = load_runs([log])
+    (run,) = load_curves([log])
     for r in (0.0, 1e-5, 0.25, 0.251, 0.5, 0.871, 1.0, 2.0):
         assert certified_accuracy(run.radii, [r])[0] == np.mean((table[:, 0] >= r) & (table[:, 1] == 1))
 
@@ -192,7 +194,7 @@ def test_written_logs_round_down_and_keep_the_curve(results, tmp_path) -> None:
         assert result.certificate.radius - 1e-3 < row.radius <= result.certificate.radius
         assert row.seconds == 1.5
     at = [0.0, 0.1, 0.25, 0.5, 1.0]
-    (run,) = load_runs([tmp_path / "out.tsv"])
+    (run,) = load_curves([tmp_path / "out.tsv"])
     assert np.array_equal(certified_accuracy(run.radii, at), certified_accuracy(certified_radii(results), at))
 
 

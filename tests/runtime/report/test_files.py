@@ -12,7 +12,8 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
+from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.evaluation.writer import ResultsWriter
 
 COUNT = 6
 ODD = "_$x_{1$"

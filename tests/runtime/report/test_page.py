@@ -17,8 +17,9 @@ from browser import Page, browser, find_browser
 import dualsmooth as ds
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.evaluation.field_log import write_log
-from dualsmooth.runtime.evaluation.results import Result, ResultsWriter
-from dualsmooth.runtime.report import Run, html_report, load_runs
+from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.evaluation.writer import ResultsWriter
+from dualsmooth.runtime.report import Curve, html_report, load_curves
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>@DATA@"
 COUNT = 40
@@ -50,9 +51,9 @@ def shown(setting) -> Iterator[Page]:
         pytest.skip("no Chromium: install one, or `make browser`")
     results, dataset, folder = setting
     runs = [
-        *load_runs([folder / "results.jsonl"], rules=["single", "oracle", "paper", "interval"]),
-        *load_runs([folder / "log.tsv"]),
-        Run.of(results[:20], name=HOSTILE, source=HOSTILE),
+        *load_curves([folder / "results.jsonl"], rules=["single", "oracle", "paper", "interval"]),
+        *load_curves([folder / "log.tsv"]),
+        Curve.of(results[:20], name=HOSTILE, source=HOSTILE),
     ]
     file = folder / "report.html"
     file.write_text(html_report(runs, title=HOSTILE, dataset=dataset))
@@ -70,7 +71,7 @@ def column(page: Page, number: int) -> list[str]:
 def single(setting, shown: Page, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page about one results file, and nothing else."""
     file = tmp_path_factory.mktemp("single") / "single.html"
-    file.write_text(html_report(load_runs([setting[2] / "results.jsonl"]), dataset=setting[1]))
+    file.write_text(html_report(load_curves([setting[2] / "results.jsonl"]), dataset=setting[1]))
     return file
 
 
@@ -188,8 +189,8 @@ class TestInABrowser:
 
     def test_what_all_runs_share_is_said_once(self, setting, tmp_path: Path, shown: Page) -> None:
         page = tmp_path / "rules.html"
-        paper, interval = load_runs([setting[2] / "results.jsonl"], rules=["paper", "interval"])
-        mixed = Run.of(paper.results[::-1], name="paper", source=paper.source)  # as a cluster finishes them
+        paper, interval = load_curves([setting[2] / "results.jsonl"], rules=["paper", "interval"])
+        mixed = Curve.of(paper.results[::-1], name="paper", source=paper.source)  # as a cluster finishes them
         page.write_text(html_report([mixed, interval]))
         shown.open(page)
         terms = shown.run("[...document.querySelectorAll('#facts dt')].map(d => d.textContent)")
@@ -229,7 +230,7 @@ class TestInABrowser:
 
 def test_markup_cannot_end_the_data(setting) -> None:
     results, dataset, _ = setting
-    page = html_report([Run.of(results, name=HOSTILE, source="s")], title=HOSTILE, dataset=dataset)
+    page = html_report([Curve.of(results, name=HOSTILE, source="s")], title=HOSTILE, dataset=dataset)
     assert page.count("</script>") == 2
     assert "hacked=1>" not in page
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
@@ -241,4 +242,4 @@ def test_the_wrong_images_are_refused(setting) -> None:
     results, dataset, _ = setting
     other = Dataset("other", 255 - dataset.images, dataset.labels, dataset.classes)
     with pytest.raises(ds.InputError, match="is not the one that its certificate is about"):
-        html_report([Run.of(results, name="r", source="s")], dataset=other)
+        html_report([Curve.of(results, name="r", source="s")], dataset=other)

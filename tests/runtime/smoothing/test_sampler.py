@@ -17,11 +17,12 @@ from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
 from dualsmooth.runtime.engine.lanes import Lanes, Started
 from dualsmooth.runtime.errors import EngineError
 from dualsmooth.runtime.noise.streams import Noise, Seed, add_noise
-from dualsmooth.runtime.smoothing.certificate import Artefact, Certificate
+from dualsmooth.runtime.smoothing.artefact import Artefact
+from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
 from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Budget, Fixed
-from dualsmooth.runtime.statistics.certification import Requests, Terms, certification, settle
-from dualsmooth.runtime.statistics.votes import Request, Stream, Tally
+from dualsmooth.runtime.statistics.certification import certification, checked_terms, settle
+from dualsmooth.runtime.statistics.votes import Request, Requests, Stream, Tally
 
 BUNDLE = Bundle(
     path=Path("nowhere"),
@@ -63,7 +64,7 @@ def image(i: int) -> np.ndarray:
 
 
 def jobs(count: int, budget: Budget, **options: bool) -> Iterator[Job]:
-    terms = Terms.checked(BUNDLE.sigmas, 0.5, 3, alpha=0.01, rule="interval", route=None, budget=budget)
+    terms = checked_terms(BUNDLE.sigmas, 0.5, 3, alpha=0.01, rule="interval", route=None, budget=budget)
     for i in range(count):
         tally = terms.tally()
         yield Job(image(i), Seed(42).at(i), tally, certification(terms, tally, **options))
@@ -206,7 +207,7 @@ def one_by_one(job: Job) -> None:
 
 
 def text(job: Job, budget: Budget) -> str:
-    terms = Terms.checked(BUNDLE.sigmas, 0.5, 3, alpha=0.01, rule="interval", route=None, budget=budget)
+    terms = checked_terms(BUNDLE.sigmas, 0.5, 3, alpha=0.01, rule="interval", route=None, budget=budget)
     artefact = Artefact("0", {}, "fp32", "cpu", "fake", "0")
     return Certificate(settle(terms, job.tally), terms, job.tally, job.seed, artefact, "0").to_json()
 

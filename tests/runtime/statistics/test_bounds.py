@@ -12,13 +12,13 @@ from exact_budgets import false_probability, fewest_successes
 from scipy import integrate, special, stats
 
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.rounding import round_down
 from dualsmooth.runtime.statistics.bounds import (
     kt_log_evidence,
     kt_lower,
     lower_bound,
     normal_quantile,
     require_alpha,
-    round_down,
     upper_bound,
 )
 

@@ -7,9 +7,14 @@ import pytest
 from exact_budgets import budget_needs, false_probability
 
 from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.rounding import RADIUS_STEP
+from dualsmooth.runtime.statistics import budgets
 from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadius, Budget, Fixed, geometric_looks, parse_budget
 
+TABLE = [parse_budget(kind.example) for kind in budgets.BUDGETS.values()]
+"""Every kind of budget, as its example writes it."""
 BUDGETS = [
+    *(budget.sized(size) for budget in TABLE for size in (31, 300, 2000)),
     Fixed(1),
     Fixed(300),
     Fixed(2000),
@@ -31,7 +36,7 @@ def test_all_looks_together_err_at_most_alpha(budget: Budget, p0: float, alpha: 
     assert false_probability(*budget_needs(budget, alpha, p0), p0) <= alpha
 
 
-@pytest.mark.parametrize("budget", [Fixed(300), Adaptive(300), AtRadius(0.5, 200)], ids=str)
+@pytest.mark.parametrize("budget", [budget.sized(200) for budget in TABLE], ids=str)
 def test_all_looks_together_err_at_most_alpha_where_it_is_hardest(budget: Budget) -> None:
     """The same with p just below a value that the bound takes at some look: one more outcome fails there."""
     alpha = 0.01
@@ -67,7 +72,9 @@ def test_looks_ascend_to_the_last_pass(budget: Budget) -> None:
     looks = budget.looks
     assert list(looks) == sorted(set(looks))
     assert looks[0] >= 1
-    assert looks[-1] == (budget.n if isinstance(budget, Fixed) else budget.max_passes)  # type: ignore[attr-defined]
+    assert looks[-1] == getattr(budget, budget.most)
+    assert budget.sized(77).looks[-1] == 77
+    assert budget.selection >= 1
 
 
 @pytest.mark.parametrize("last", [1, 5, 32, 33, 199, 200, 300, 301, 10_000, 100_000])
@@ -112,6 +119,37 @@ def test_targets_say_when_to_stop() -> None:
 )
 def test_text_round_trip(budget: Budget) -> None:
     assert parse_budget(str(budget)) == budget
+
+
+@pytest.mark.parametrize("budget", TABLE, ids=str)
+def test_what_the_table_says_of_it(budget: Budget) -> None:
+    """Its form and example are texts of its kind, listed where budgets are explained, and so is its call."""
+    assert parse_budget(budget.example) == budget
+    assert budget.example.startswith(f"{budget.kind}:")
+    assert budget.form.startswith(f"{budget.kind}:")
+    assert budgets.BUDGETS[budget.kind] is type(budget)
+    assert budget.form in budgets.FORMS
+    assert budget.call in budgets.CALLS
+    assert budget.call.startswith(type(budget).__name__)
+    assert f"{budget.looks[-1]:,}" in budget.spends
+    asked = budget.decides
+    assert asked is None or list(asked) == sorted(set(asked))
+    assert budget.asked == max(RADIUS_STEP, asked[0] if asked else 0)
+
+
+@pytest.mark.parametrize("budget", TABLE, ids=str)
+@pytest.mark.parametrize("wrong", ["", ":", ":1:1:1:1", ":nan", ":ten", ":1:0:0", ":-1"])
+def test_other_texts_of_its_kind_are_refused(budget: Budget, wrong: str) -> None:
+    with pytest.raises(InputError, match="expected") as caught:
+        parse_budget(budget.kind + wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_are_named_where_none_fits() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_budget("best:10")
+    assert all(budget.form in str(caught.value) for budget in TABLE)
+    assert {budget.kind for budget in TABLE} >= {"fixed", "adaptive", "at-radius", "at-radii"}
 
 
 def test_text_with_defaults() -> None:

@@ -13,7 +13,8 @@ import toys
 from scipy import stats
 
 import dualsmooth as ds
-from dualsmooth.runtime.statistics.certification import Terms, certification, settle
+from dualsmooth.runtime.statistics.certification import certification, checked_terms, settle
+from dualsmooth.runtime.statistics.rules.rule import Terms
 from dualsmooth.runtime.statistics.votes import Stream, Tally
 
 ALPHA = 0.05
@@ -159,7 +160,7 @@ def test_no_vote_is_used_for_both_guess_and_bound(tmp_path: Path) -> None:
 def test_an_interval_certificate_by_hand() -> None:
     """Three levels, guessed route 1, votes spread over all: the formulas of the design, written out."""
     sigmas, sigma_e, alpha, n = (0.25, 0.5, 1.0), 0.8, 0.01, 1000
-    terms = Terms.checked(sigmas, sigma_e, 2, alpha=alpha, rule="interval", route=None, budget=ds.Fixed(n, n0=10))
+    terms = checked_terms(sigmas, sigma_e, 2, alpha=alpha, rule="interval", route=None, budget=ds.Fixed(n, n0=10))
     votes = {
         ("estimator", 0, "selection"): [1, 8, 1],
         ("estimator", 0, "estimation"): [100, 700, 200],
@@ -186,7 +187,7 @@ def test_an_interval_certificate_by_hand() -> None:
 
 
 def toy_terms(budget: ds.Budget, rule: str = "interval") -> Terms:
-    return Terms.checked((0.25, 0.5), 0.5, 2, alpha=0.01, rule=rule, route=None, budget=budget)
+    return checked_terms((0.25, 0.5), 0.5, 2, alpha=0.01, rule=rule, route=None, budget=budget)
 
 
 def toy_tally(
@@ -269,7 +270,7 @@ def test_at_radius_stops_when_it_is_settled() -> None:
 @pytest.mark.parametrize("alpha", [0, -0.1, 0.2, 1, float("nan"), "0.01", None, True])
 def test_unusable_alpha_is_refused(alpha: Any) -> None:
     with pytest.raises(ds.InputError, match="expected 0 < alpha"):
-        Terms.checked((0.25, 0.5), 0.5, 2, alpha=alpha, rule="interval", route=None, budget=ds.Fixed(10))
+        checked_terms((0.25, 0.5), 0.5, 2, alpha=alpha, rule="interval", route=None, budget=ds.Fixed(10))
 
 
 def test_unusable_budgets_are_refused() -> None:

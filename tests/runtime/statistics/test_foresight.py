@@ -12,10 +12,11 @@ from scipy import stats
 
 import dualsmooth as ds
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.statistics.bounds import RADIUS_STEP
+from dualsmooth.runtime.rounding import RADIUS_STEP
 from dualsmooth.runtime.statistics.budgets import Budget
-from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.certification import checked_terms, settle
 from dualsmooth.runtime.statistics.foresight import best_radius, least_prediction, require_possible
+from dualsmooth.runtime.statistics.rules.rule import Terms
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream
 
 SIGMAS = (0.25, 0.5, 1.0)
@@ -24,7 +25,7 @@ RULES = [("interval", None), ("interval", "mode"), ("interval", "quantile:0.3"),
 
 def terms(budget: Budget, rule: str = "interval", route: str | None = None, alpha: float = 1e-3, **of: Any) -> Terms:
     given = {"sigmas": SIGMAS, "classes": 10, **of}
-    return Terms.checked(given["sigmas"], 1.0, given["classes"], alpha=alpha, rule=rule, route=route, budget=budget)
+    return checked_terms(given["sigmas"], 1.0, given["classes"], alpha=alpha, rule=rule, route=route, budget=budget)
 
 
 def agreed(terms: Terms, level: int) -> float:

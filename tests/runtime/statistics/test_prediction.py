@@ -12,7 +12,7 @@ from scipy import stats
 
 import dualsmooth as ds
 from dualsmooth.runtime.statistics.prediction import candidates, predicted, prediction
-from dualsmooth.runtime.statistics.rules.plan import quantile_of
+from dualsmooth.runtime.statistics.routes import quantile_of
 from dualsmooth.runtime.statistics.votes import Stream, Tally
 
 ROUTER, ALPHA, N = Stream("estimator", 0, "prediction"), 0.05, 40

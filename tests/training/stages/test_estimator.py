@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 
 from dualsmooth.runtime.statistics.budgets import Fixed
-from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.certification import checked_terms, settle
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training.stages.estimator import (
     certified_share,
@@ -71,7 +71,7 @@ def test_the_interval_term_is_the_rule_that_certifies() -> None:
     """Against the runtime's own rule, with so many votes that its bounds are the probabilities."""
     generator = np.random.default_rng(4)
     levels, classes, votes = (0.25, 0.5, 1.0), 2, 10**8
-    terms = Terms.checked(levels, 1.0, classes, alpha=1e-3, rule="interval", route=None, budget=Fixed(votes))
+    terms = checked_terms(levels, 1.0, classes, alpha=1e-3, rule="interval", route=None, budget=Fixed(votes))
     for _ in range(40):
         p = generator.dirichlet([0.7] * 3)
         share = generator.uniform(0.51, 0.999, 3)

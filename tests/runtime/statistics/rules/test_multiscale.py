@@ -11,7 +11,8 @@ import toys
 from scipy import special, stats
 
 import dualsmooth as ds
-from dualsmooth.runtime.statistics.certification import Terms, settle
+from dualsmooth.runtime.statistics.certification import checked_terms, settle
+from dualsmooth.runtime.statistics.rules.rule import Terms
 from dualsmooth.runtime.statistics.votes import Stream
 
 SIGMAS = (0.1, 0.5, 0.9)
@@ -57,7 +58,7 @@ def test_true_radius_is_rarely_exceeded(smoother: ds.Smoother, t: float) -> None
 
 
 def terms(classes: int = 3) -> Terms:
-    return Terms.checked(
+    return checked_terms(
         SIGMAS[:2], 0.5, classes, alpha=0.01, rule="multiscale", route=None, budget=ds.Fixed(1000, n0=10)
     )
 

@@ -9,28 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from lines import Line, Steps
+from plans import plan_of
 from scipy import special
 
-from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.statistics.bounds import lower_bound
-from dualsmooth.runtime.statistics.rules.plan import (
-    Claim,
-    Plan,
-    check_rule,
-    guess_route,
-    make_plan,
-    single_level,
-    single_rule,
-)
+from dualsmooth.runtime.statistics.rules.plan import Claim, Plan
 
 ROUTES, RULES = ("median", "mode", "quantile:0.3", "quantile:0.8"), ("interval", "paper")
 THREE: dict[str, Any] = {"sigmas": (0.25, 0.5, 1.0), "sigma_e": 1.0, "classes": 4, "alpha": 0.01}
 SIDES = np.concatenate([-np.linspace(1, 0, 300, endpoint=False), np.linspace(0, 1, 301)])
 
 
-def plan_of(line: Line, rule: str, kind: str, route: int, label: int) -> Plan:
+def plan_on(line: Line, rule: str, kind: str, route: int, label: int) -> Plan:
     fixed = {"sigmas": line.sigmas, "sigma_e": line.sigma_e, "classes": line.classifiers[0].count, "alpha": 0.01}
-    return make_plan(rule, kind, route=route, label=label, **fixed)
+    return plan_of(rule, kind, route=route, label=label, **fixed)
 
 
 def exact_radius(line: Line, plan: Plan) -> float:
@@ -53,7 +45,7 @@ def test_no_label_changes_inside_the_radius(rule: str, kind: str) -> None:
         route, label = truth(line, kind)
         if rng.random() < 1 / 3:
             route, label = int(rng.integers(len(line.sigmas))), int(rng.integers(line.classifiers[0].count))
-        radius = exact_radius(line, plan_of(line, rule, kind, route, label))
+        radius = exact_radius(line, plan_on(line, rule, kind, route, label))
         if radius > 1e-9:
             certified += 1
             assert np.all(line.labels(radius * (1 - 1e-6) * SIDES, kind) == label)
@@ -73,7 +65,7 @@ def test_interval_radius_is_tight() -> None:
     ratios = []
     for _ in range(600):
         line = Line.random(rng)
-        radius = exact_radius(line, plan_of(line, "interval", "median", *truth(line, "median")))
+        radius = exact_radius(line, plan_on(line, "interval", "median", *truth(line, "median")))
         if radius > 1e-3:
             ratios.append(radius / min(true_radius(line, "median", 3 * radius), 3 * radius))
     assert len(ratios) > 250
@@ -86,7 +78,7 @@ def test_paper_radius_is_exact_for_half_lines() -> None:
     for flip, change in ((0.4, 0.9), (0.9, 0.4)):
         step, never = Steps(np.array([change]), np.array([0, 1]), 2), Steps(np.array([99.0]), np.array([0, 1]), 2)
         line = Line(Steps(np.array([flip]), np.array([0, 1]), 2), [step, never], (0.25, 1.0), 0.7)
-        plan = plan_of(line, "paper", "mode", 0, 0)
+        plan = plan_on(line, "paper", "mode", 0, 0)
         assert exact_radius(line, plan) == pytest.approx(min(flip, change), abs=1e-6)
 
 
@@ -100,7 +92,7 @@ def test_a_route_flip_limits_the_radius_unless_both_sides_agree(rule: str, kind:
 
     def radius(other: Steps) -> float:
         line = Line(estimator, [mine, other], (0.5, 1.0), 0.8)
-        return exact_radius(line, plan_of(line, rule, kind, 0, 0))
+        return exact_radius(line, plan_on(line, rule, kind, 0, 0))
 
     disagrees = Steps(np.array([-9.0]), np.array([0, 1]), 2)
     assert radius(disagrees) == pytest.approx(flip, abs=1e-6)
@@ -120,7 +112,7 @@ def test_interval_is_never_below_paper(kind: str) -> None:
         line = Line.random(rng)
         route, label = truth(line, kind)
         paper, interval = (
-            exact_radius(line, plan_of(line, rule, kind, route, label)) for rule in ("paper", "interval")
+            exact_radius(line, plan_on(line, rule, kind, route, label)) for rule in ("paper", "interval")
         )
         assert interval >= paper - 1e-9
 
@@ -134,7 +126,7 @@ def test_no_level_spends_more_than_alpha(rule: str, kind: str, count: int, class
     all."""
     sigmas = tuple(0.5 + s / 10 for s in range(count))
     for route in range(0, count, 1 if count < 9 else 21):
-        plan = make_plan(rule, kind, sigmas=sigmas, sigma_e=1.0, classes=classes, route=route, label=1, alpha=0.01)
+        plan = plan_of(rule, kind, sigmas=sigmas, sigma_e=1.0, classes=classes, route=route, label=1, alpha=0.01)
         assert all(claim.alpha > 0 for claim in plan.claims)
         assert len({(c.stage, c.level, c.event, c.rivals) for c in plan.claims}) == len(plan.claims)
         for level in range(count):
@@ -167,21 +159,21 @@ def bearing_on(plan: Plan, level: int) -> list[Claim]:
 def test_top_class_against_each_other_class() -> None:
     """A class with 40 % of the votes is certified where no other has more than 15 %; with two classes nothing
     changes."""
-    plan = make_plan("single:1", "mode", sigmas=(1.0,), sigma_e=1.0, classes=5, route=0, label=2, alpha=0.01)
+    plan = plan_of("single:1", "mode", sigmas=(1.0,), sigma_e=1.0, classes=5, route=0, label=2, alpha=0.01)
     top, rivals = plan.claims
     counts = np.array([150, 150, 400, 150, 150])
     assert (top.hits(counts), rivals.hits(counts)) == (400, 850)
     lower = lower_bound([400, 850], 1000, [top.alpha, rivals.alpha])
     assert plan.radius(lower) == pytest.approx(float(special.ndtri(lower).sum()) / 2)
     assert plan.radius(lower) > 0.25
-    (only,) = make_plan("single:1", "mode", sigmas=(1.0,), sigma_e=1.0, classes=2, route=0, label=1, alpha=0.01).claims
+    (only,) = plan_of("single:1", "mode", sigmas=(1.0,), sigma_e=1.0, classes=2, route=0, label=1, alpha=0.01).claims
     assert only.alpha == 0.01
 
 
 @pytest.mark.parametrize("kind", ROUTES)
 def test_no_bounds_mean_no_radius(kind: str) -> None:
     for rule in RULES:
-        plan = make_plan(rule, kind, **THREE, route=1, label=0)
+        plan = plan_of(rule, kind, **THREE, route=1, label=0)
         assert plan.radius(np.zeros(len(plan.claims))) == 0
         assert plan.radius(np.full(len(plan.claims), 0.5)) == 0
 
@@ -189,40 +181,7 @@ def test_no_bounds_mean_no_radius(kind: str) -> None:
 def test_radius_grows_with_every_bound() -> None:
     rng = np.random.default_rng(14)
     for kind in ROUTES:
-        plan = make_plan("interval", kind, **THREE, route=1, label=0)
+        plan = plan_of("interval", kind, **THREE, route=1, label=0)
         for _ in range(200):
             lower = rng.uniform(0, 1, len(plan.claims))
             assert plan.radius(np.minimum(lower + rng.uniform(0, 0.2, len(lower)), 1 - 1e-9)) >= plan.radius(lower)
-
-
-@pytest.mark.parametrize(
-    ("votes", "median", "mode"),
-    [([5, 3, 2], 0, 0), ([4, 3, 3], 1, 0), ([0, 5, 5], 1, 1), ([0, 4, 6], 2, 2), ([1, 1, 1], 1, 0), ([0, 0, 9], 2, 2)],
-)
-def test_guess_route(votes: list[int], median: int, mode: int) -> None:
-    counts = np.array(votes)
-    assert (guess_route(counts, "median"), guess_route(counts, "mode")) == (median, mode)
-
-
-def test_default_routes() -> None:
-    sigmas = (0.25, 0.5)
-    assert check_rule("interval", None, sigmas) == ("interval", "median")
-    assert check_rule("paper", None, sigmas) == ("paper", "mode")
-    assert check_rule("paper", "median", sigmas) == ("paper", "median")
-    assert check_rule("interval", "quantile:0.50", sigmas) == ("interval", "median")
-    assert check_rule("interval", "quantile:.7", sigmas) == ("interval", "quantile:0.7")
-
-
-@pytest.mark.parametrize(
-    ("rule", "route"),
-    [("best", None), ("", None), ("single:", None), ("single:0.3", None), ("single:x", None), ("interval", "mean")]
-    + [("interval", f"quantile:{q}") for q in ("", "x", "0", "1", "nan", "-0.5", "1e-9")],
-)
-def test_unknown_rules_and_routes_are_refused(rule: str, route: str | None) -> None:
-    with pytest.raises(InputError, match="expected"):
-        check_rule(rule, route, (0.25, 0.5))
-
-
-@pytest.mark.parametrize("sigma", [0.25, 1.0, 0.1234567, 1 / 3, 1e-7])
-def test_a_single_rule_names_its_level_exactly(sigma: float) -> None:
-    assert single_level(single_rule(sigma), (sigma / 2, sigma, sigma * 2)) == 1

@@ -1,28 +1,38 @@
-"""What a report compares: runs, read from results files (under one or several rules) or from logs of the field."""
+"""What a report compares: curves, read from results files (under one or several rules) or from logs of the field."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.evaluation.curves import certified_radii, expand_rules, split_route
+from dualsmooth.runtime.evaluation.curves import (
+    ORACLE,
+    ORACLE_LEGEND,
+    certified_radii,
+    expand_rules,
+    recomputed,
+    split_route,
+)
 from dualsmooth.runtime.evaluation.field_log import LogRow, is_log, read_log
-from dualsmooth.runtime.evaluation.results import Result, read_results
-from dualsmooth.runtime.statistics.budgets import AtRadii, AtRadius, Budget, Fixed
-from dualsmooth.runtime.statistics.certification import Terms
+from dualsmooth.runtime.evaluation.results import Result, load_results
+from dualsmooth.runtime.statistics.accuracy import correct_radius
+from dualsmooth.runtime.statistics.rules.rule import Legend, Terms
+
+COLOURS = 8
+"""How many colours a report has; `Legend.colour` is a place among them."""
 
 
 @dataclass(frozen=True)
-class Run:
+class Curve:
     """One curve: its name, the certified radii [N] (-1 where wrong or abstained), and where they come from.
 
-    `results` hold the certificates under this run's rule; empty for logs, and for the oracle, which no one can issue.
+    `results` hold the certificates under this curve's rule; empty for logs, and for the oracle, which no one can issue.
+    `legend`: how its rule is shown; None for logs, which do not say what made them.
     """
 
     name: str
@@ -32,85 +42,84 @@ class Run:
     truth: npt.NDArray[np.int64]
     results: tuple[Result, ...] = ()
     log: tuple[LogRow, ...] = ()
+    legend: Legend | None = None
     facts: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, results: Sequence[Result], *, name: str, source: str, rule: str | None = None) -> Run:
-        """The run of certified results; `rule="oracle"` picks the best single sigma of each image."""
+    def of(cls, results: Sequence[Result], *, name: str, source: str, rule: str | None = None) -> Curve:
+        """The curve of certified results; `rule="oracle"` picks the best single sigma of each image."""
         index = np.array([r.index for r in results], np.int64)
         truth = np.array([r.true_label for r in results], np.int64)
         facts = _facts(results)
-        if rule == "oracle":
+        if rule == ORACLE:
             facts["rule"] = "oracle (the best single sigma of each image, knowing its label: a limit, no certificate)"
-            return cls(name, source, certified_radii(results, rule=rule), index, truth, facts=facts)
-        return cls(name, source, certified_radii(results), index, truth, tuple(results), facts=facts)
+            radii = certified_radii(results, rule=rule)
+            return cls(name, source, radii, index, truth, legend=ORACLE_LEGEND, facts=facts)
+        legend = results[0].certificate.terms.rule.legend
+        return cls(name, source, certified_radii(results), index, truth, tuple(results), legend=legend, facts=facts)
 
     @property
     def decided(self) -> tuple[float, ...] | None:
-        """The radii at which the run was decided, where its budget asks no more than that."""
+        """The radii at which the curve was decided, where its budget asks no more than that."""
         budgets = {r.certificate.terms.budget for r in self.results}
-        if len(budgets) == 1:
-            budget = budgets.pop()
-            if isinstance(budget, AtRadii):
-                return budget.radii
-            if isinstance(budget, AtRadius):
-                return (budget.r,)
-        return None
+        return budgets.pop().decides if len(budgets) == 1 else None
+
+    @property
+    def dashed(self) -> bool:
+        """Whether it is shown as a measure for the others."""
+        return self.legend is not None and self.legend.dashed
 
 
-def load_runs(
+def colours(curves: Sequence[Curve]) -> list[int]:
+    """The colour of each curve, a place among `COLOURS`: the first of a rule has its rule's, the others what is left,
+    in order; where there are more curves than colours, some come twice."""
+    chosen: dict[int, int] = {}
+    for i, curve in enumerate(curves):
+        if curve.legend is not None and curve.legend.colour not in chosen.values():
+            chosen[i] = curve.legend.colour
+    free = [c for c in range(COLOURS) if c not in chosen.values()] or list(range(COLOURS))
+    rest = [i for i in range(len(curves)) if i not in chosen]
+    return [value for _, value in sorted((chosen | {i: free[k % len(free)] for k, i in enumerate(rest)}).items())]
+
+
+def load_curves(
     paths: Sequence[str | Path],
     *,
     rules: Sequence[str] = (),
     route: str | None = None,
     alpha: float | None = None,
-) -> list[Run]:
-    """All runs of the files: each log as it is, each results file as it was made, or under each of `rules` (`single`
+) -> list[Curve]:
+    """All curves of the files: each log as it is, each results file as it was made, or under each of `rules` (`single`
     stands for every sigma, `oracle` for the best of them), recomputed from its votes. Raises `InputError`.
     """
-    runs: list[Run] = []
+    curves: list[Curve] = []
     names = _short_names(paths)
     for path, short in zip(paths, names, strict=True):
         if is_log(path):
-            runs.append(_log_run(path, short))
+            curves.append(_log_curve(path, short))
             continue
-        results = read_results(path)
+        results = load_results(path)
         terms = results[0].certificate.terms
         wanted: Sequence[str | None] = expand_rules(rules, terms.sigmas) if rules else [None]
         for rule in wanted:
-            name = rule or terms.rule
+            name = rule or str(terms.rule)
             name = name if len(paths) == 1 else f"{short}: {name}"
-            if rule == "oracle":
-                base = _recomputed(results, None, None, alpha)
-                runs.append(Run.of(base, name=name, source=str(path), rule=rule))
+            if rule == ORACLE:
+                base = recomputed(results, alpha=alpha)
+                curves.append(Curve.of(base, name=name, source=str(path), rule=rule))
                 continue
             own_rule, own_route = (None, None) if rule is None else split_route(rule)
-            own = _recomputed(results, own_rule, own_route or route, alpha)
-            runs.append(Run.of(own, name=name, source=str(path)))
-    return runs
+            own = recomputed(results, rule=own_rule, route=own_route or route, alpha=alpha)
+            curves.append(Curve.of(own, name=name, source=str(path)))
+    return curves
 
 
-def _recomputed(
-    results: Sequence[Result], rule: str | None, route: str | None, alpha: float | None
-) -> Sequence[Result]:
-    if rule is None and route is None and alpha is None:
-        return results
-    made = []
-    for result in results:
-        try:
-            certificate = result.certificate.recompute(alpha=alpha, rule=rule, route=route)
-        except CertificateError as error:
-            raise InputError(f"image {result.index} has {error}") from error
-        made.append(replace(result, certificate=certificate))
-    return made
-
-
-def _log_run(path: str | Path, name: str) -> Run:
+def _log_curve(path: str | Path, name: str) -> Curve:
     rows = tuple(read_log(path))
     # a correct row counts at r = 0 whatever its rounded radius is, as in the field's own scripts
-    radii = [max(row.radius, math.ulp(0.0)) if row.correct else -1.0 for row in rows]
+    radii = [correct_radius(row.label, max(row.radius, math.ulp(0.0)), row.true_label) for row in rows]
     facts = {"images": f"{len(rows):,}", "source": "a log of the field; its radii are taken as they stand"}
-    return Run(
+    return Curve(
         name,
         str(path),
         np.array(radii),
@@ -130,7 +139,7 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
         "rule": f"{terms.rule}, route by {terms.route_kind}",
         "noise levels": f"{', '.join(f'{s:g}' for s in terms.sigmas)}; estimator {terms.sigma_e:g}",
         "budget": str(terms.budget),
-        "passes": _passes(terms.budget),
+        "passes": terms.budget.spends,
         "alpha": f"{terms.alpha:g} a certificate",
         "engine": f"{artefact.engine}, provider {artefact.provider}, {artefact.precision}",
         "bundle": f"manifest {artefact.manifest_sha256[:16]}…",
@@ -144,15 +153,10 @@ def _origin(drawn: Terms) -> str:
     return f"the votes were drawn for {drawn.rule}, route by {drawn.route_kind}, alpha {drawn.alpha:g}"
 
 
-def _passes(budget: Budget) -> str:
-    most = budget.looks[-1]
-    return f"N = {most:,} a stage and level" if isinstance(budget, Fixed) else f"at most {most:,} a stage and level"
-
-
-def conditions(runs: Sequence[Run]) -> str:
-    """Images, passes and alpha, as far as they are the same for all runs: what every figure should be read with."""
-    first = runs[0].facts
-    same = [name for name in first if all(run.facts.get(name) == first[name] for run in runs)]
+def conditions(curves: Sequence[Curve]) -> str:
+    """Images, passes and alpha, as far as they are the same for all curves: what every figure should be read with."""
+    first = curves[0].facts
+    same = [name for name in first if all(curve.facts.get(name) == first[name] for curve in curves)]
     return "; ".join(f"{name}: {first[name]}" for name in ("images", "passes", "alpha") if name in same)
 
 
