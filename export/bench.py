@@ -18,7 +18,8 @@ from dualsmooth.export.checks.agreement import Pictures
 from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.networks.models import ModelSpec, build, initialise
+from dualsmooth.training.networks.models import build, initialise
+from dualsmooth.training.networks.network import ModelSpec
 from dualsmooth.training.networks.zoo import IMAGENET
 
 SIGMAS = (0.25, 0.5, 1.0)

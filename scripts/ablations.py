@@ -25,7 +25,7 @@ from dualsmooth.runtime.statistics.routes import MEDIAN
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stage, Stream, Tally
 from dualsmooth.training import Config, config_from, read_toml, train
 from dualsmooth.training.data import load_training_data
-from dualsmooth.training.networks.models import Network
+from dualsmooth.training.networks.network import Network
 from dualsmooth.training.run.record import load_run
 from dualsmooth.training.stages.labels import voter_of
 from dualsmooth.training.stages.metrics import SELECTED, summary

@@ -22,7 +22,7 @@ from frame import publish
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import LabelConfig
 from dualsmooth.training.data import Images, Labels, load_training_data
-from dualsmooth.training.networks.models import Network
+from dualsmooth.training.networks.network import Network
 from dualsmooth.training.run.record import load_run
 from dualsmooth.training.stages.labels import Floats, label_radii, label_votes, voter_of
 from dualsmooth.training.stages.train import saved_config

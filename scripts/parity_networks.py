@@ -19,7 +19,8 @@ from dualsmooth.export.onnx.modules import takes_sigma
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import DualSmoothError
-from dualsmooth.training.networks.models import ModelSpec, Normalise, build, initialise
+from dualsmooth.training.networks.models import build, initialise
+from dualsmooth.training.networks.network import ModelSpec, Normalise
 
 LEVELS = (0.25, 0.5, 1.0)
 

@@ -17,7 +17,8 @@ from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.training import Config, load_run
-from dualsmooth.training.networks.models import ModelSpec, build, initialise
+from dualsmooth.training.networks.models import build, initialise
+from dualsmooth.training.networks.network import ModelSpec
 from dualsmooth.training.run.checkpoint import Checkpoint, save_checkpoint
 from dualsmooth.training.run.record import write_json
 

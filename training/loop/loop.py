@@ -16,7 +16,8 @@ from dualsmooth.training.data import batches
 from dualsmooth.training.loop.distributed import average_over_processes, parallel, rank_and_size, share_of, wait_for_all
 from dualsmooth.training.loop.ema import Average
 from dualsmooth.training.loop.feed import Feed
-from dualsmooth.training.networks.models import ModelSpec, Network, build
+from dualsmooth.training.networks.models import build
+from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dualsmooth.training.run.history import append_history
 from dualsmooth.training.run.scalars import Scalars

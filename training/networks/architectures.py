@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dualsmooth.runtime.errors import InputError, one_line
-from dualsmooth.training.networks.resnet import ResidualNetwork
+from dualsmooth.training.networks.resnet import ResidualNetwork, blocks_of
 from dualsmooth.training.networks.zoo import LIBRARIES, UNFIT, known_to, take_channels
 
 ARCHITECTURES = "resnet20, resnet110 (CIFAR's resnetL with L = 6n + 2), torchvision:NAME, timm:NAME"
@@ -20,8 +20,8 @@ def architecture(name: str, outputs: int, input_shape: tuple[int, int, int]) -> 
 
     `resnetL` (or `cifar_resnetL`) is that of Cohen et al. for CIFAR. Raises `InputError` for unknown names and shapes.
     """
-    if (found := re.fullmatch(r"(?:cifar_?)?resnet(\d{1,4})", name)) and int(found[1]) >= 8 and int(found[1]) % 6 == 2:
-        return ResidualNetwork(input_shape[0], (int(found[1]) - 2) // 6, outputs)
+    if blocks := blocks_of(re.sub("^cifar_?", "", name)):
+        return ResidualNetwork(input_shape[0], blocks, outputs)
     library, _, model = name.partition(":")
     if library not in LIBRARIES:
         raise InputError(f"architecture {name!r} is unknown; expected {ARCHITECTURES}")

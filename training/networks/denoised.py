@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import interpolate, kl_div, mse_loss
 
 from dualsmooth.runtime.errors import InputError, one_line
-from dualsmooth.training.networks.models import ModelSpec, Network
+from dualsmooth.training.networks.network import ModelSpec, Network
 
 _SPREAD = 0.5  # standard deviation that the preconditioning assumes for images in [-1, 1]
 _UNFIT = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError)

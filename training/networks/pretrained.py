@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from dualsmooth.runtime.errors import InputError, one_line
-from dualsmooth.training.networks.models import Network
+from dualsmooth.training.networks.network import Network
 from dualsmooth.training.networks.state_dict import read_state_dict
 from dualsmooth.training.networks.zoo import Borrowed, with_channels
 

@@ -7,6 +7,8 @@ import re
 import torch
 from torch import nn
 
+from dualsmooth.training.networks.network import Kind, ModelSpec
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
@@ -68,3 +70,20 @@ class ResidualNetwork(nn.Module):
 def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Module:
     convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+
+
+def blocks_of(name: str) -> int:
+    """The number n of blocks in each stage of `resnetL` with L = 6n + 2 layers; 0 for any other name."""
+    found = re.fullmatch(r"resnet(\d{1,4})", name)
+    blocks, rest = divmod(int(found[1]) - 2, 6) if found else (0, 0)
+    return blocks if rest == 0 and blocks > 0 else 0
+
+
+def _trunk(spec: ModelSpec) -> tuple[nn.Module, int]:
+    """`resnetL` with n blocks in each of three stages; depth multiplies n."""
+    return residual_trunk(spec.input_shape[0], spec.width, max(1, round(blocks_of(spec.name) * spec.depth)))
+
+
+RESNET = Kind(
+    "resnet20, resnet110 (any resnetL with L = 6n + 2)", "resnet8", lambda name: blocks_of(name) > 0, _trunk
+)  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dualsmooth.runtime.errors import InputError, one_line
+from dualsmooth.training.networks.network import Kind, ModelSpec
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation that most published weights expect, per channel in [0, 1] units."""
@@ -125,3 +126,18 @@ def _seeded(make: Callable[[], Parts], seed: int) -> Parts:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
+
+
+def _trunk_of(spec: ModelSpec) -> tuple[nn.Module, int]:
+    """The trunk that a spec borrows; width and depth are part of the library's name."""
+    if (spec.width, spec.depth) != (1.0, 1.0):
+        raise InputError(f"width and depth are {spec.width:g} and {spec.depth:g}; expected 1 for model {spec.name}")
+    trunk = borrow(spec.name, spec.input_shape)
+    return trunk, trunk.features
+
+
+def _library(name: str, example: str) -> Kind:
+    return Kind(f"{name}:NAME", f"{name}:{example}", lambda model: model.partition(":")[0] == name, _trunk_of)
+
+
+TORCHVISION, TIMM = _library("torchvision", "resnet18"), _library("timm", "resnet10t")

@@ -11,7 +11,8 @@ import torch
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.training.networks.models import ModelSpec, Network, build
+from dualsmooth.training.networks.models import build
+from dualsmooth.training.networks.network import ModelSpec, Network
 
 
 @dataclass(frozen=True)

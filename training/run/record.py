@@ -29,7 +29,7 @@ import torch
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training.config import Config
-from dualsmooth.training.networks.models import Network
+from dualsmooth.training.networks.network import Network
 from dualsmooth.training.run.checkpoint import load_checkpoint
 
 FORMAT = "dualsmooth-run"

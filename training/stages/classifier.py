@@ -16,7 +16,8 @@ from dualsmooth.training.loop.distributed import together
 from dualsmooth.training.loop.feed import feed_of
 from dualsmooth.training.loop.loop import fit, stream_key
 from dualsmooth.training.networks.denoised import Denoised, denoising_loss, describe_unet, load_unet
-from dualsmooth.training.networks.models import ModelSpec, Network, initialise
+from dualsmooth.training.networks.models import initialise
+from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.networks.pretrained import load_pretrained
 from dualsmooth.training.networks.zoo import statistics_of
 from dualsmooth.training.seeds import Stream, torch_generator

@@ -14,7 +14,8 @@ from dualsmooth.training.data import TrainingData
 from dualsmooth.training.loop.distributed import together
 from dualsmooth.training.loop.feed import feed_of
 from dualsmooth.training.loop.loop import add_noise, fit
-from dualsmooth.training.networks.models import ModelSpec, Network, copy_trunk, initialise
+from dualsmooth.training.networks.models import initialise
+from dualsmooth.training.networks.network import ModelSpec, Network, copy_trunk
 from dualsmooth.training.seeds import Stream, torch_generator
 
 Floats = npt.NDArray[np.float64]

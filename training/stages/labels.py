@@ -19,7 +19,7 @@ from dualsmooth.runtime.noise.streams import add_noise
 from dualsmooth.runtime.statistics.bounds import lower_bound, normal_quantile, upper_bound
 from dualsmooth.training.config import Config, LabelConfig
 from dualsmooth.training.data import Images, Labels, TrainingData
-from dualsmooth.training.networks.models import Network
+from dualsmooth.training.networks.network import Network
 from dualsmooth.training.seeds import Stream, numpy_generator
 
 Counts = npt.NDArray[np.int64]

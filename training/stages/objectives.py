@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from dualsmooth.training.config import Consistency, Gaussian, SmoothAdv
 from dualsmooth.training.loop.loop import add_noise
-from dualsmooth.training.networks.models import predict
+from dualsmooth.training.networks.network import predict
 from dualsmooth.training.stages import smoothadv
 from dualsmooth.training.stages.estimator import consistency
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from dualsmooth.training.networks.models import predict
+from dualsmooth.training.networks.network import predict
 
 _SHRINK = 0.05
 

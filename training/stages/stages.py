@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from dualsmooth.training.config import Config
 from dualsmooth.training.data import TrainingData
-from dualsmooth.training.networks.models import ModelSpec, Network, build
+from dualsmooth.training.networks.models import build
+from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.run import record as files
 from dualsmooth.training.seeds import Stream, numpy_generator
 from dualsmooth.training.stages.classifier import train_classifier

@@ -22,7 +22,8 @@ import torch, torch.distributed as dist
 from dualsmooth.training import config_from, read_toml
 from dualsmooth.training.loop import loop
 from dualsmooth.training.data import load_training_data
-from dualsmooth.training.networks.models import ModelSpec, initialise
+from dualsmooth.training.networks.models import initialise
+from dualsmooth.training.networks.network import ModelSpec
 from dualsmooth.training.seeds import Stream
 
 def refuse(*arguments, **keywords):

@@ -22,7 +22,8 @@ from dualsmooth.training.networks.denoised import (
     describe_unet,
     load_unet,
 )  # fmt: skip
-from dualsmooth.training.networks.models import ModelSpec, Network, build, copy_trunk, initialise, predict
+from dualsmooth.training.networks.models import build, initialise
+from dualsmooth.training.networks.network import ModelSpec, Network, copy_trunk, predict
 from dualsmooth.training.networks.pretrained import load_pretrained
 from dualsmooth.training.run.checkpoint import load_checkpoint
 from dualsmooth.training.stages.classifier import train_classifier

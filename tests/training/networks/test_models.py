@@ -11,7 +11,8 @@ from torch import nn
 from dualsmooth.export import to_onnx
 from dualsmooth.export.checks.parity import TOLERANCE, check_parity
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.networks.models import ModelSpec, build, copy_trunk, initialise
+from dualsmooth.training.networks.models import build, initialise
+from dualsmooth.training.networks.network import ModelSpec, copy_trunk
 from dualsmooth.training.networks.pretrained import load_pretrained
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training.networks.models import ModelSpec, build
+from dualsmooth.training.networks.models import build
+from dualsmooth.training.networks.network import ModelSpec
 from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 SPEC = ModelSpec("small-cnn", 0.25, 3, (1, 8, 8), (0.5,), (0.5,))

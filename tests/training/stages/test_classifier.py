@@ -12,7 +12,7 @@ from torch import nn
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
-from dualsmooth.training.networks.models import Network
+from dualsmooth.training.networks.network import Network
 from dualsmooth.training.stages import classifier
 from dualsmooth.training.stages.classifier import train_classifier
 

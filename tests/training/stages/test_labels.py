@@ -12,7 +12,8 @@ from scipy import stats
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
-from dualsmooth.training.networks.models import ModelSpec, Network, build, initialise
+from dualsmooth.training.networks.models import build, initialise
+from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.seeds import Stream, numpy_generator
 from dualsmooth.training.stages.labels import (
     LabelVotes,

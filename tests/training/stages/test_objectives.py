@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 from dualsmooth.training import Config
 from dualsmooth.training.config import Consistency, Gaussian, SmoothAdv
 from dualsmooth.training.data import load_training_data
-from dualsmooth.training.networks.models import ModelSpec, build
+from dualsmooth.training.networks.models import build
+from dualsmooth.training.networks.network import ModelSpec
 from dualsmooth.training.stages import smoothadv
 from dualsmooth.training.stages.classifier import train_classifier
 from dualsmooth.training.stages.objectives import objective_loss

@@ -18,7 +18,8 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config, config_from, load_run, train
 from dualsmooth.training.data import load_training_data
 from dualsmooth.training.networks.architectures import architecture
-from dualsmooth.training.networks.models import ModelSpec, build, initialise
+from dualsmooth.training.networks.models import build, initialise
+from dualsmooth.training.networks.network import ModelSpec
 from dualsmooth.training.run.checkpoint import load_checkpoint
 from dualsmooth.training.stages.experts import adopt_experts
 
