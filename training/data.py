@@ -58,7 +58,7 @@ AUGMENTATIONS = {
     "imagenet": Augmentation(flip=True, crop=0.08),
     "imagefolder": Augmentation(flip=True, crop=0.35),
 }
-"""Data sets not listed here are not augmented."""
+"""By data set; others are not augmented, unless the configuration names one of these."""
 
 _SAMPLE = 1000
 
@@ -118,15 +118,24 @@ def load_training_data(config: Config, known: Sequence[str] = ()) -> TrainingDat
     )  # fmt: skip
     order = numpy_generator(config.seed, Stream.SPLIT).permutation(len(dataset))
     validation, train = order[:held_out], order[held_out:]
-    kind = config.dataset.partition(":")[0]
     return TrainingData(
         images=dataset.images[train],
         labels=labels[train],
         validation_images=dataset.images[validation],
         validation_labels=labels[validation],
         classes=classes,
-        augmentation=AUGMENTATIONS.get(kind, Augmentation()) if config.augment else Augmentation(),
+        augmentation=_augmentation(config),
     )
+
+
+def _augmentation(config: Config) -> Augmentation:
+    """That of the data set, or of the one that `config.augment` names; none where it is false."""
+    if isinstance(config.augment, bool):
+        kind = config.dataset.partition(":")[0]
+        return AUGMENTATIONS.get(kind, Augmentation()) if config.augment else Augmentation()
+    if config.augment not in AUGMENTATIONS:
+        raise InputError(f"augment is {config.augment!r}; expected true, false, or one of {', '.join(AUGMENTATIONS)}")
+    return AUGMENTATIONS[config.augment]
 
 
 def _classes_of_experts(config: Config) -> tuple[str, ...]:

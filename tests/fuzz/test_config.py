@@ -9,7 +9,8 @@ from fuzz.harness import attempt, fuzz
 from fuzz.mutations import TEXTS, VALUES, at, changed, damaged, paths
 from hypothesis import strategies as st
 
-from dualsmooth.training.config import Config, SmoothAdv, config_from, difference, read_toml
+from dualsmooth.training.config import Config, config_from, difference, read_toml
+from dualsmooth.training.objectives.smoothadv import SmoothAdv
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "configs" / "fashion-mnist.toml").read_bytes()

@@ -31,9 +31,9 @@ def tiny_values(npz: Path) -> dict[str, Any]:
         "sigma_e": 0.5,
         "seed": 7,
         "validation": 20,
-        "classifier": {"width": 0.25, "epochs": 3, "batch_size": 32},
+        "classifier": {"width": 0.25, "epochs": 3, "batch_size": 32, "autocast": "off"},
         "labels": {"images": 50, "votes": 20, "shard": 20},
-        "estimator": {"width": 0.25, "epochs": 2, "batch_size": 16},
+        "estimator": {"width": 0.25, "epochs": 2, "batch_size": 16, "autocast": "off"},
         "metrics": {"images": 5, "votes": 20},
     }
 

@@ -145,3 +145,15 @@ def test_cifar10_is_trained_on_with_its_own_augmentation(tmp_path: Path) -> None
     data = load_training_data(Config("cifar10", data_dir=str(tmp_path), validation=4))
     assert (data.input_shape, len(data.images), len(data.classes)) == ((3, 32, 32), 26, 10)
     assert data.augmentation == Augmentation(shift=4, flip=True)
+
+
+@pytest.mark.parametrize(("said", "expected"), [
+    (True, Augmentation()), (False, Augmentation()), ("cifar10", Augmentation(shift=4, flip=True)),
+])  # fmt: skip
+def test_another_data_sets_augmentation_may_be_named(tiny: Config, said: bool | str, expected: Augmentation) -> None:
+    assert load_training_data(dataclasses.replace(tiny, augment=said)).augmentation == expected
+
+
+def test_an_unknown_augmentation_is_refused(tiny: Config) -> None:
+    with pytest.raises(InputError, match=r"augment is 'mnist'; expected true, false, or one of fashion-mnist"):
+        load_training_data(dataclasses.replace(tiny, augment="mnist"))

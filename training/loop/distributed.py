@@ -107,6 +107,13 @@ def average_over_processes(value: float, device: str) -> float:
     return total.item() / size
 
 
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The sum of `values` over all processes, in each of them."""
+    if rank_and_size()[1] > 1:
+        dist.all_reduce(values)
+    return values
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation with the statistics of all processes' batches, so that a batch may be cut in pieces."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,10 +12,17 @@ from torch import nn
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.progress import Progress
 from dualsmooth.training.config import ClassifierConfig, EstimatorConfig
-from dualsmooth.training.data import batches
-from dualsmooth.training.loop.distributed import average_over_processes, parallel, rank_and_size, share_of, wait_for_all
+from dualsmooth.training.config.sections import BF16
+from dualsmooth.training.loop.distributed import (
+    average_over_processes,
+    parallel,
+    rank_and_size,
+    share_of,
+    wait_for_all,
+)
 from dualsmooth.training.loop.ema import Average
-from dualsmooth.training.loop.feed import Feed
+from dualsmooth.training.loop.lesson import Lesson
+from dualsmooth.training.loop.precision import autocast_for
 from dualsmooth.training.networks.models import build
 from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -23,115 +30,152 @@ from dualsmooth.training.run.history import append_history
 from dualsmooth.training.run.scalars import Scalars
 from dualsmooth.training.seeds import Stream, torch_generator
 
-Loss = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
-"""(network, indices [B] of training images, generator) to a scalar loss."""
-
 _WARM_UP = 0.1
 _FIRST_WEIGHTS = _PROCESS = 2**32 - 1
+_REVIEW = 2**32 - 2
 
 
 def fit(
     path: Path,
     spec: ModelSpec,
-    loss: Loss,
-    *,
-    start: Callable[[Network], None],
-    count: int,
+    lesson: Lesson,
     settings: ClassifierConfig | EstimatorConfig,
+    *,
     seed: int,
     stream: Stream,
     key: tuple[int, ...] = (),
     device: str = "cpu",
-    on_epoch: Callable[[int], None] | None = None,
-    feed: Feed | None = None,
-    prepare: Callable[[Network], None] | None = None,
 ) -> Network:
-    """Minimise `loss` with AdamW, linear warm-up and cosine decay; a checkpoint at `path` after every epoch.
+    """Minimise the loss of `lesson` with AdamW, linear warm-up and cosine decay; a checkpoint at `path` after every
+    epoch.
 
-    `start` sets the first weights of a new network, `prepare` says what of it is not trained; `on_epoch` is called with
-    the number of each epoch, from 0, before it begins; `feed` is told of the coming batches. Every epoch draws from its
-    own generator, told apart by `key` from those of other networks of the same `stream`, so that a run which was killed
-    at any moment ends with the weights of one that was not. Under `torchrun` every process takes its share of each
-    batch (see `distributed`). Loss and learning rate of each epoch go to `history.jsonl` beside `path`.
+    Every epoch draws from its own generator, told apart by `key` from those of other networks of the same `stream`, so
+    that a run which was killed at any moment ends with the weights of one that was not. Under `torchrun` every process
+    takes its share of each batch (see `distributed`). Loss and learning rate of each epoch go to `history.jsonl`
+    beside `path`.
 
-    Returns the network in evaluation mode, on the CPU.
+    Returns the network in evaluation mode, on the CPU. Raises `InputError` where `path` is of another network.
     """
     done = load_checkpoint(path) if path.exists() else None
     if done is not None and (done.spec, done.epochs) != (spec, settings.epochs):
         raise InputError(f"{path} is of another run ({done.spec.name}, {done.epochs} epochs); choose another --out")
-    if done is not None and done.finished:
-        return done.network()
-
-    rank, size = rank_and_size()
-    network = build(spec)
-    if done is not None:
-        network.load_state_dict(done.weights)
-    elif rank == 0:
-        start(network)
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if prepare is not None:
-        prepare(network)
-    trained = parallel(network, device)
-    optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
-    if done is not None:
-        optimizer.load_state_dict(done.optimizer)
-    mean = Average(network, settings.ema, done.average if done is not None else None) if settings.ema else None
-
-    epoch = done.epoch if done is not None else 0
-    batch_size = min(settings.batch_size, count)
-    share = share_of(batch_size)
-    steps = count // batch_size
-    name = stream.name.lower()
-    total, finished = settings.epochs * steps * batch_size, epoch * steps * batch_size
-    progress = Progress(path.stem, total, "images", done=finished) if rank == 0 else None
-    with Scalars(path, wanted=settings.tensorboard and rank == 0, first=epoch * steps + 1) as scalars:
-        while epoch < settings.epochs:
-            generator = torch_generator(seed, stream, *stream_key(epoch, key), device=device)
-            order = batches(count, batch_size, generator)
-            if size > 1:  # all processes draw the same order, and each its own noise
-                order = (index[rank * share : (rank + 1) * share] for index in order)
-                own = stream_key(epoch, (*key, _PROCESS, size, rank))
-                order, generator = iter(list(order)), torch_generator(seed, stream, *own, device=device)
-            if feed is not None:
-                order = feed.ahead(order, (seed, stream, *stream_key(epoch, key)))
-            network.train()
-            if on_epoch is not None:
-                on_epoch(epoch)
-            average = 0.0
-            for step, index in enumerate(order):
-                position = (epoch * steps + step) / (settings.epochs * steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.lr * _schedule(position)
-                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.autocast):
-                    value = loss(trained, index, generator)
-                optimizer.zero_grad()
-                value.backward()  # type: ignore[no-untyped-call]
-                if settings.clip_norm:
-                    nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
-                optimizer.step()
-                if mean is not None:
-                    mean.update(network, epoch * steps + step)
-                average += (value.item() - average) / (step + 1)
-                if progress is not None:
-                    progress.advance(batch_size, f"epoch {epoch + 1}/{settings.epochs}, loss {average:.3f}")
-            average = average_over_processes(average, device)
-            if not math.isfinite(average):
-                raise InputError(f"the {name}'s loss is {average} in epoch {epoch + 1}; lower {name}.lr")
-            epoch += 1
-            if rank == 0:
-                append_history(path, epoch, loss=average, lr=optimizer.param_groups[0]["lr"])
-                weights, kept = network.state_dict(), mean.values if mean is not None else None
-                save_checkpoint(path, Checkpoint(spec, weights, optimizer.state_dict(), epoch, settings.epochs, kept))
-                scalars.write(epoch * steps, loss=average, lr=optimizer.param_groups[0]["lr"])
-            wait_for_all()
-    return load_checkpoint(path).network()
+    if done is None or not done.finished:
+        _Training(path, spec, lesson, settings, (seed, stream, key), device, done).run()
+        done = load_checkpoint(path)
+    return done.network()
 
 
-def add_noise(images: torch.Tensor, sigma: torch.Tensor | float, generator: torch.Generator) -> torch.Tensor:
-    """uint8 images [N,C,H,W] in units of [0, 1] plus Gaussian noise; `sigma` is a number or a tensor [N,1,1,1]."""
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
-    noisy = torch.addcmul(images / 255.0, noise, torch.as_tensor(sigma, device=images.device))
-    return noisy.contiguous(memory_format=torch.channels_last)
+class _Training:
+    """A network on its way: what an epoch changes, and what it needs."""
+
+    def __init__(
+        self, path: Path, spec: ModelSpec, lesson: Lesson, settings: ClassifierConfig | EstimatorConfig,
+        source: tuple[int, Stream, tuple[int, ...]], device: str, done: Checkpoint | None,
+    ) -> None:  # fmt: skip
+        self.path, self.spec, self.lesson, self.settings = path, spec, lesson, settings
+        self.seed, self.stream, self.key = source
+        self.device = device
+        self.autocast = autocast_for(str(settings.autocast), device) == BF16
+        self.rank, self.size = rank_and_size()
+        self.epoch = done.epoch if done is not None else 0
+        self.batch_size = min(settings.batch_size, lesson.count)
+        self.share = share_of(self.batch_size)
+        self.steps = lesson.count // self.batch_size
+        self.network = self._network(done)
+        self.parallel = parallel(self.network, device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        if done is not None:
+            self.optimizer.load_state_dict(done.optimizer)
+            lesson.memory = {name: value.to(device) for name, value in done.memory.items()}
+        kept = done.average if done is not None else None
+        self.mean = Average(self.network, settings.ema, kept) if settings.ema else None
+
+    def run(self) -> None:
+        """All epochs that are left."""
+        each = self.steps * self.batch_size
+        total, finished = self.settings.epochs * each, self.epoch * each
+        progress = Progress(self.path.stem, total, "images", done=finished) if self.rank == 0 else None
+        wanted = self.settings.tensorboard and self.rank == 0
+        with Scalars(self.path, wanted=wanted, first=self.epoch * self.steps + 1) as scalars:
+            while self.epoch < self.settings.epochs:
+                loss = self._run_epoch(progress)
+                self.epoch += 1
+                if self.rank == 0:
+                    self._save(loss, scalars)
+                wait_for_all()
+
+    def _network(self, done: Checkpoint | None) -> Network:
+        """The network as it was after the last epoch, or with its first weights, on its device."""
+        network = build(self.spec)
+        if done is not None:
+            network.load_state_dict(done.weights)
+        elif self.rank == 0:
+            self.lesson.begin(network)
+        network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.lesson.prepare(network)
+        return network
+
+    def _generator(self, *more: int) -> torch.Generator:
+        """The generator of this epoch, or one for another purpose in it."""
+        key = stream_key(self.epoch, (*self.key, *more))
+        return torch_generator(self.seed, self.stream, *key, device=self.device)
+
+    def _run_epoch(self, progress: Progress | None) -> float:
+        """One epoch; returns its mean loss."""
+        with self._precision():
+            self.lesson.before_epoch(self.epoch, self.network, self._generator(_REVIEW))
+        order, generator = self._order()
+        self.network.train()
+        average, number = 0.0, f"epoch {self.epoch + 1}/{self.settings.epochs}"
+        for step, index in enumerate(order):
+            average += (self._step(step, index, generator) - average) / (step + 1)
+            if progress is not None:
+                progress.advance(self.batch_size, f"{number}, loss {average:.3f}")
+        average, name = average_over_processes(average, self.device), self.stream.name.lower()
+        if not math.isfinite(average):
+            raise InputError(f"the {name}'s loss is {average} in epoch {self.epoch + 1}; lower {name}.lr")
+        return average
+
+    def _order(self) -> tuple[Iterator[torch.Tensor], torch.Generator]:
+        """The batches of this epoch, of this process, and the generator for everything else."""
+        generator = self._generator()
+        order = self.lesson.order(self.batch_size, generator)
+        if self.size > 1:  # all processes draw the same order, and each its own noise
+            share = slice(self.rank * self.share, (self.rank + 1) * self.share)
+            order, generator = iter([index[share] for index in order]), self._generator(_PROCESS, self.size, self.rank)
+        return self.lesson.feed.ahead(order, (self.seed, self.stream, *stream_key(self.epoch, self.key))), generator
+
+    def _step(self, step: int, index: torch.Tensor, generator: torch.Generator) -> float:
+        """One step of the optimiser; returns the loss before it."""
+        done = self.epoch * self.steps + step
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * _schedule(done / (self.settings.epochs * self.steps))
+        with self._precision():
+            value = self.lesson.loss(self.parallel, index, generator)
+        self.optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        if self.mean is not None:
+            self.mean.update(self.network, done)
+        return value.item()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.autocast)
+
+    def _save(self, loss: float, scalars: Scalars) -> None:
+        """The line of the epoch that ended, its checkpoint, and its points."""
+        values = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        append_history(self.path, self.epoch, **values)
+        checkpoint = Checkpoint(
+            self.spec, self.network.state_dict(), self.optimizer.state_dict(), self.epoch, self.settings.epochs,
+            self.mean.values if self.mean is not None else None, self.lesson.memory,
+        )  # fmt: skip
+        save_checkpoint(self.path, checkpoint)
+        scalars.write(self.epoch * self.steps, **values)
 
 
 def stream_key(epoch: int | None, key: tuple[int, ...]) -> tuple[int, ...]:

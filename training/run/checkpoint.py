@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class Checkpoint:
     """A network after `epoch` of `epochs` epochs, with what it takes to go on.
 
     `average` is a moving average of the weights, where one is kept; the network then has these and not `weights`.
+    `memory` is what the objective remembers of the training images; a finished network needs it no more.
     """
 
     spec: ModelSpec
@@ -28,6 +29,7 @@ class Checkpoint:
     epoch: int
     epochs: int
     average: dict[str, torch.Tensor] | None = None
+    memory: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -50,7 +52,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "epochs": checkpoint.epochs,
     }
-    torch.save(values if checkpoint.average is None else {**values, "average": checkpoint.average}, buffer)
+    if checkpoint.average is not None:
+        values["average"] = checkpoint.average
+    if checkpoint.memory and not checkpoint.finished:
+        values["memory"] = checkpoint.memory
+    torch.save(values, buffer)
     write_atomically(path, buffer.getvalue())
 
 
@@ -65,6 +71,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             epoch=int(values["epoch"]),
             epochs=int(values["epochs"]),
             average=values.get("average"),
+            memory=dict(values.get("memory", {})),
         )
         checkpoint.network()
     except InputError:

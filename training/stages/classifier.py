@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,20 @@ from torch import nn
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import ClassifierConfig, Config
-from dualsmooth.training.data import TrainingData
+from dualsmooth.training.data import TrainingData, batches
 from dualsmooth.training.loop.distributed import together
 from dualsmooth.training.loop.feed import feed_of
+from dualsmooth.training.loop.lesson import Lesson
+from dualsmooth.training.loop.look import ImageLook
 from dualsmooth.training.loop.loop import fit, stream_key
 from dualsmooth.training.networks.denoised import Denoised, denoising_loss, describe_unet, load_unet
 from dualsmooth.training.networks.models import initialise
 from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.networks.pretrained import load_pretrained
 from dualsmooth.training.networks.zoo import statistics_of
+from dualsmooth.training.objectives.batch import Batch
+from dualsmooth.training.objectives.objective import WEIGHTS
 from dualsmooth.training.seeds import Stream, torch_generator
-from dualsmooth.training.stages.objectives import objective_loss
 
 Rows = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
@@ -53,53 +57,98 @@ def train_classifier(
     if not levels or min(levels) <= 0:
         raise InputError(f"levels is {levels}; expected at least one positive noise level")
     rows, weights = _checked(len(data.images), rows, weights, len(levels))
-    mean, std = data.channel_statistics()
-    if settings.pretrained and ":" in settings.model and len(mean) == 3:
-        mean, std = statistics_of(settings.model)
-    spec = ModelSpec(
-        settings.model, settings.width, len(data.classes), data.input_shape, mean, std, settings.depth,
-        describe_unet(settings.denoiser) if settings.denoiser else "",
+    first = torch_generator(config.seed, Stream.CLASSIFIER, *stream_key(None, key))
+    lesson = _Classify(data, rows, levels, weights, settings, first if start is None else start, device)
+    return fit(
+        path, _spec(data, settings), lesson, settings, seed=config.seed, stream=Stream.CLASSIFIER, key=key,
+        device=device,
     )  # fmt: skip
-    feed, labels = feed_of(data, rows, device), torch.from_numpy(data.labels[rows]).to(device)
-    chances = None if weights is None else torch.from_numpy(weights).to(device)
-    sigmas = torch.tensor(levels, device=device)
-    objective = objective_loss(settings.objective)
-    epoch = 0
 
-    def on_epoch(number: int) -> None:
-        nonlocal epoch
-        epoch = number
 
-    def loss(network: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        if chances is None:
-            level = torch.randint(len(sigmas), (len(batch),), generator=generator, device=device)
-        else:
-            level = torch.multinomial(chances[batch], 1, generator=generator)[:, 0]
-        clean = feed(batch, generator)
-        value = objective(network, clean, labels[batch], sigmas[level], generator, epoch)
-        raw = getattr(network, "module", network)
-        if isinstance(raw, Denoised):
-            value = value + denoising_loss(raw, clean / 255.0, settings.mse, settings.stability)
-        return value
+class _Classify(Lesson):
+    """To name the class of a noisy image, for an objective; see `train_classifier`.
 
-    def begin(network: Network) -> None:
-        if start is None:
-            initialise(network, torch_generator(config.seed, Stream.CLASSIFIER, *stream_key(None, key)))
-            if settings.pretrained:
-                load_pretrained(network, settings.pretrained)
-            if settings.denoiser and isinstance(network, Denoised):
-                load_unet(network, settings.denoiser)
-        else:
-            _copy(start, network)
+    `first` is the generator of the first weights, or the network that has them.
+    """
 
-    def prepare(network: Network) -> None:
+    def __init__(
+        self, data: TrainingData, rows: Rows, levels: tuple[float, ...], weights: Weights | None,
+        settings: ClassifierConfig, first: torch.Generator | Network, device: str,
+    ) -> None:  # fmt: skip
+        super().__init__(feed_of(data, rows, device), len(rows))
+        self._labels = torch.from_numpy(data.labels[rows]).to(device)
+        self._sigmas, self._classes = torch.tensor(levels, device=device), len(data.classes)
+        self._chances = None if weights is None else torch.from_numpy(weights).to(device)
+        self._settings, self._objective, self._first = settings, settings.objective, first
+        self._epoch = 0
+
+    def begin(self, network: Network) -> None:
+        settings = self._settings
+        if not isinstance(self._first, torch.Generator):
+            _copy(self._first, network)
+            return
+        initialise(network, self._first)
+        if settings.pretrained:
+            load_pretrained(network, settings.pretrained)
+        if settings.denoiser and isinstance(network, Denoised):
+            load_unet(network, settings.denoiser)
+
+    def prepare(self, network: Network) -> None:
+        settings = self._settings
         if isinstance(network, Denoised) and settings.denoised_part != "all":
             fixed = network.classifier if settings.denoised_part == "denoiser" else network.denoiser
             network.fix(network.denoiser, fixed) if settings.denoiser else network.fix(fixed)
 
-    return fit(
-        path, spec, loss, start=begin, count=len(rows), settings=settings, seed=config.seed,
-        stream=Stream.CLASSIFIER, key=key, device=device, on_epoch=on_epoch, feed=feed, prepare=prepare,
+    def before_epoch(self, epoch: int, network: Network, generator: torch.Generator) -> None:
+        self._epoch = epoch
+        look = ImageLook(network, self.feed, self._labels, self._sigmas, self._classes, generator)
+        self.memory = self._objective.review(epoch, self._settings.epochs, self.memory, look)
+
+    def order(self, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        pairs = self._pairs()
+        if WEIGHTS not in self.memory or pairs is None:
+            return batches(self.count, size, generator)
+        steps = self.count // size
+        drawn = torch.multinomial(pairs.sum(1), steps * size, replacement=True, generator=generator)
+        return iter(torch.split(drawn, size))
+
+    def loss(self, network: nn.Module, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        level = self._levels(index, generator)
+        clean = self.feed(index, generator)
+        known = {name: values[index, level] for name, values in self.memory.items()}
+        batch = Batch(
+            network, clean, self._labels[index], self._sigmas[level], generator, self._epoch, self._settings.epochs,
+            known,
+        )  # fmt: skip
+        value = self._objective.loss(batch)
+        raw = getattr(network, "module", network)
+        if isinstance(raw, Denoised):
+            value = value + denoising_loss(raw, clean / 255.0, self._settings.mse, self._settings.stability)
+        return value
+
+    def _levels(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """A level [B] for each image, as likely as its chances and the objective say."""
+        pairs = self._pairs()
+        if pairs is None:
+            return torch.randint(len(self._sigmas), (len(index),), generator=generator, device=index.device)
+        return torch.multinomial(pairs[index], 1, generator=generator)[:, 0]
+
+    def _pairs(self) -> torch.Tensor | None:
+        """How often each image is drawn for each level [n,K], in proportion; None where all are alike."""
+        wanted = self.memory.get(WEIGHTS)
+        if wanted is None or self._chances is None:
+            return self._chances if wanted is None else wanted
+        return wanted * self._chances / self._chances.sum(1, keepdim=True)
+
+
+def _spec(data: TrainingData, settings: ClassifierConfig) -> ModelSpec:
+    """The network that `settings` describe, for these images."""
+    mean, std = data.channel_statistics()
+    if settings.pretrained and ":" in settings.model and len(mean) == 3:
+        mean, std = statistics_of(settings.model)
+    return ModelSpec(
+        settings.model, settings.width, len(data.classes), data.input_shape, mean, std, settings.depth,
+        describe_unet(settings.denoiser) if settings.denoiser else "",
     )  # fmt: skip
 
 

@@ -13,9 +13,12 @@ from dualsmooth.training.config import Config
 from dualsmooth.training.data import TrainingData
 from dualsmooth.training.loop.distributed import together
 from dualsmooth.training.loop.feed import feed_of
-from dualsmooth.training.loop.loop import add_noise, fit
+from dualsmooth.training.loop.lesson import Lesson
+from dualsmooth.training.loop.loop import fit
 from dualsmooth.training.networks.models import initialise
 from dualsmooth.training.networks.network import ModelSpec, Network, copy_trunk
+from dualsmooth.training.objectives.batch import add_noise
+from dualsmooth.training.objectives.consistency import consistency
 from dualsmooth.training.seeds import Stream, torch_generator
 
 Floats = npt.NDArray[np.float64]
@@ -73,19 +76,6 @@ def level_weights(targets: Floats, power: float) -> Floats:
     return np.asarray(weights / (weights @ share), np.float64)
 
 
-def consistency(logits: torch.Tensor, kl_weight: float, entropy_weight: float) -> torch.Tensor:
-    """Jeong & Shin's regulariser for logits [copies,B,K]: how far the copies' predictions lie from their mean.
-
-    kl_weight * mean KL(mean || copy) + entropy_weight * H(mean), both averaged over the batch.
-    """
-    log_p = logits.log_softmax(-1)
-    mean = log_p.exp().mean(0)
-    log_mean = mean.clamp_min(1e-12).log()
-    entropy = -(mean * log_mean).sum(-1).mean()
-    divergence = (mean * (log_mean - log_p)).sum(-1).mean()
-    return kl_weight * divergence + entropy_weight * entropy
-
-
 @together
 def train_estimator(
     path: Path, data: TrainingData, index: npt.NDArray[np.int64], radii: Floats, trunk: Network | None, config: Config,
@@ -98,35 +88,52 @@ def train_estimator(
     of the copies for the smoothed estimator and `radii` for the classifiers. The first features are those of `trunk`,
     where one is given and the settings ask for it. Checkpoints go to `path`. Returns the network in evaluation mode.
     """
-    settings = config.estimator
-    mean, std = data.channel_statistics()
-    spec = ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std, settings.depth)
-    utility = utilities(radii, settings.worth)
-    targets = soft_labels(utility, settings.temperature) if settings.targets == "soft" else hard_labels(utility)
-    regret = regret_weights(utility, settings.regret)
-    feed = feed_of(data, index, device)
-    target = torch.from_numpy(targets * regret[:, None]).float().to(device)
-    certified = torch.from_numpy(radii).float().to(device)
-    at, emphasis = (torch.tensor(values, device=device) for values in (settings.radii, settings.emphasis))
-    weight = torch.from_numpy(level_weights(targets, settings.balance)).float().to(device)
+    return fit(
+        path, estimator_spec(config, data), _Route(data, index, radii, trunk, config, device), config.estimator,
+        seed=config.seed, stream=Stream.ESTIMATOR, key=key, device=device,
+    )  # fmt: skip
 
-    def loss(network: nn.Module, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        clean = feed(rows, generator)
-        noisy = add_noise(clean.repeat(settings.copies, 1, 1, 1), config.sigma_e, generator)
-        logits = network(noisy).view(settings.copies, len(rows), -1).float()
-        fit_term: torch.Tensor = -(weight * target[rows] * logits.log_softmax(-1)).sum(-1).mean()
+
+def estimator_spec(config: Config, data: TrainingData) -> ModelSpec:
+    """The network of the estimator, for these images."""
+    settings, (mean, std) = config.estimator, data.channel_statistics()
+    return ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std, settings.depth)
+
+
+class _Route(Lesson):
+    """To name the level of a noisy image; see `train_estimator`."""
+
+    def __init__(
+        self, data: TrainingData, index: npt.NDArray[np.int64], radii: Floats, trunk: Network | None, config: Config,
+        device: str,
+    ) -> None:  # fmt: skip
+        super().__init__(feed_of(data, index, device), len(index))
+        self._settings = settings = config.estimator
+        self._sigma_e, self._trunk = config.sigma_e, trunk
+        self._first = torch_generator(config.seed, Stream.ESTIMATOR)
+        utility = utilities(radii, settings.worth)
+        targets = soft_labels(utility, settings.temperature) if settings.targets == "soft" else hard_labels(utility)
+        regret = regret_weights(utility, settings.regret)
+        self._target = torch.from_numpy(targets * regret[:, None]).float().to(device)
+        self._certified = torch.from_numpy(radii).float().to(device)
+        self._weight = torch.from_numpy(level_weights(targets, settings.balance)).float().to(device)
+        self._at, self._emphasis = (
+            torch.tensor(values, device=device) for values in (settings.radii, settings.emphasis)
+        )
+
+    def begin(self, network: Network) -> None:
+        initialise(network, self._first)
+        if self._settings.from_classifier and self._trunk is not None:
+            copy_trunk(self._trunk, network)
+
+    def loss(self, network: nn.Module, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        settings, clean = self._settings, self.feed(index, generator)
+        noisy = add_noise(clean.repeat(settings.copies, 1, 1, 1), self._sigma_e, generator)
+        logits = network(noisy).view(settings.copies, len(index), -1).float()
+        fit_term: torch.Tensor = -(self._weight * self._target[index] * logits.log_softmax(-1)).sum(-1).mean()
         value = fit_term + consistency(logits, settings.consistency, settings.eta)
         if settings.interval:
-            reached = interval_radii(logits.softmax(-1).mean(0), certified[rows], config.sigma_e)
-            value = value - settings.interval * certified_share(reached, at, emphasis, settings.softness)
+            reached = interval_radii(logits.softmax(-1).mean(0), self._certified[index], self._sigma_e)
+            share = certified_share(reached, self._at, self._emphasis, settings.softness)
+            value = value - settings.interval * share
         return value
-
-    def start(network: Network) -> None:
-        initialise(network, torch_generator(config.seed, Stream.ESTIMATOR))
-        if settings.from_classifier and trunk is not None:
-            copy_trunk(trunk, network)
-
-    return fit(
-        path, spec, loss, start=start, count=len(index), settings=settings, seed=config.seed,
-        stream=Stream.ESTIMATOR, key=key, device=device, feed=feed,
-    )  # fmt: skip

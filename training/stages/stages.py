@@ -16,11 +16,11 @@ import numpy.typing as npt
 from dualsmooth.training.config import Config
 from dualsmooth.training.data import TrainingData
 from dualsmooth.training.networks.models import build
-from dualsmooth.training.networks.network import ModelSpec, Network
+from dualsmooth.training.networks.network import Network
 from dualsmooth.training.run import record as files
 from dualsmooth.training.seeds import Stream, numpy_generator
 from dualsmooth.training.stages.classifier import train_classifier
-from dualsmooth.training.stages.estimator import train_estimator
+from dualsmooth.training.stages.estimator import estimator_spec, train_estimator
 from dualsmooth.training.stages.experts import adopt_experts
 from dualsmooth.training.stages.labels import (
     Floats,
@@ -68,12 +68,7 @@ def check_estimator(config: Config, data: TrainingData) -> None:
     """Raise `InputError` now for an estimator that cannot be built; its turn comes after hours of other work."""
     estimator, classifier = config.estimator, config.classifier
     if config.experts or (estimator.model, estimator.width) != (classifier.model, classifier.width):
-        ones = (1.0,) * data.input_shape[0]
-        build(
-            ModelSpec(
-                estimator.model, estimator.width, len(config.sigmas), data.input_shape, ones, ones, estimator.depth
-            )
-        )
+        build(estimator_spec(config, data))
 
 
 def run_rounds(work: Work) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training.config import Config, config_from, difference, read_toml
 from dualsmooth.training.data import TrainingData, load_training_data
 from dualsmooth.training.loop.distributed import data_parallel
+from dualsmooth.training.loop.precision import settled
 from dualsmooth.training.run import record as files
 from dualsmooth.training.run.borrow import offered, take_over
 from dualsmooth.training.run.record import now, read_record, write_json
@@ -41,7 +42,9 @@ def train(
     """
     root = Path(out)
     _check_device(device)
-    new = saved_config(root) is None
+    saved = saved_config(root)
+    config = settled(config, saved or (saved_config(Path(reuse)) if reuse else None), device, say)
+    new = saved is None
     data = load_training_data(config) if new else None  # bad input leaves nothing behind
     if data is not None:
         check_estimator(config, data)

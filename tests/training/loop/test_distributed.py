@@ -18,9 +18,11 @@ from dualsmooth.training.run.history import read_history
 FIT = """
 import sys
 from pathlib import Path
-import torch, torch.distributed as dist
+import numpy as np, torch, torch.distributed as dist
 from dualsmooth.training import config_from, read_toml
 from dualsmooth.training.loop import loop
+from dualsmooth.training.loop.feed import feed_of
+from dualsmooth.training.loop.lesson import Lesson
 from dualsmooth.training.data import load_training_data
 from dualsmooth.training.networks.models import initialise
 from dualsmooth.training.networks.network import ModelSpec
@@ -40,14 +42,16 @@ if rank:
 data = load_training_data(config)
 images, labels = torch.from_numpy(data.images) / 255, torch.from_numpy(data.labels)
 
-def loss(network, index, generator):  # without noise: each process would draw its own
-    return torch.nn.functional.cross_entropy(network(images[index]), labels[index])
+class Plain(Lesson):
+    def loss(self, network, index, generator):  # without noise: each process would draw its own
+        return torch.nn.functional.cross_entropy(network(images[index]), labels[index])
 
-def start(network):
-    initialise(network, torch.Generator().manual_seed(rank))  # the first process decides
+    def begin(self, network):
+        initialise(network, torch.Generator().manual_seed(rank))  # the first process decides
 
 spec = ModelSpec("small-cnn", 0.25, 3, (1, 8, 8), (0.3,), (0.3,))
-loop.fit(out, spec, loss, start=start, count=len(labels), settings=config.classifier, seed=1, stream=Stream.CLASSIFIER)
+lesson = Plain(feed_of(data, np.arange(len(labels)), "cpu"), len(labels))
+loop.fit(out, spec, lesson, config.classifier, seed=1, stream=Stream.CLASSIFIER)
 if len(sys.argv) > 3:
     dist.destroy_process_group()
 """

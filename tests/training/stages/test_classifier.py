@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
 from dualsmooth.training.networks.network import Network
-from dualsmooth.training.stages import classifier
+from dualsmooth.training.objectives import Objective
+from dualsmooth.training.objectives.batch import Batch
+from dualsmooth.training.objectives.gaussian import Gaussian
 from dualsmooth.training.stages.classifier import train_classifier
 
 Seen = list[tuple[list[int], list[float]]]
@@ -33,14 +33,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Which images and levels the objective is given, batch by batch."""
     record: Seen = []
 
-    def watched(objective: object) -> Callable[..., torch.Tensor]:
-        def loss(network: nn.Module, clean: torch.Tensor, labels: torch.Tensor, sigma: torch.Tensor, *rest: object):
-            record.append((clean[:, 0, 0, 0].tolist(), sigma.tolist()))
-            return network(clean / 255.0).square().mean()
+    def loss(self: Objective, batch: Batch) -> torch.Tensor:
+        record.append((batch.clean[:, 0, 0, 0].tolist(), batch.sigma.tolist()))
+        return batch.network(batch.images).square().mean()
 
-        return loss
-
-    monkeypatch.setattr(classifier, "objective_loss", watched)
+    monkeypatch.setattr(Gaussian, "loss", loss)
     return record
 
 

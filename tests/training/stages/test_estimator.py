@@ -10,7 +10,6 @@ from dualsmooth.runtime.statistics.certification import checked_terms, settle
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
 from dualsmooth.training.stages.estimator import (
     certified_share,
-    consistency,
     hard_labels,
     interval_radii,
     level_weights,
@@ -36,17 +35,6 @@ def test_level_weights_balance_the_levels() -> None:
     assert float((targets @ weights).mean()) == pytest.approx(1.0)
     np.testing.assert_allclose(level_weights(targets, 0.0), 1.0)
     assert np.isfinite(level_weights(np.array([[1.0, 0.0]]), 0.5)).all()
-
-
-def test_consistency_is_the_published_regulariser() -> None:
-    logits = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).double()
-    p = logits.softmax(-1).numpy()
-    mean = p.mean(axis=0)
-    kl = np.mean([(mean * np.log(mean / copy)).sum(axis=1).mean() for copy in p])
-    entropy = -(mean * np.log(mean)).sum(axis=1).mean()
-    assert consistency(logits, 3.0, 0.5).item() == pytest.approx(3 * kl + 0.5 * entropy)
-    same = logits[:1].repeat(2, 1, 1)
-    assert consistency(same, 1.0, 0.0).item() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_utility_is_the_radius_and_something_for_being_certified_at_all() -> None:

@@ -8,7 +8,10 @@ import pytest
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import ClassifierConfig, Config, EstimatorConfig, config_from
-from dualsmooth.training.config import Consistency, Gaussian, SmoothAdv, difference, read_toml
+from dualsmooth.training.config import difference, read_toml
+from dualsmooth.training.objectives import OBJECTIVES, Objective, objective_class
+from dualsmooth.training.objectives.consistency import Consistency
+from dualsmooth.training.objectives.smoothadv import SmoothAdv
 
 
 def test_toml_round_trip() -> None:
@@ -17,8 +20,15 @@ def test_toml_round_trip() -> None:
     assert config_from(tomllib.loads(config.to_toml()), "test") == config
 
 
-@pytest.mark.parametrize("objective", [Gaussian(), Consistency(weight=3.0), SmoothAdv(attack="ddn", relative=True)])
-def test_objectives_survive_toml(objective: Gaussian | Consistency | SmoothAdv) -> None:
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *(objective_class(name)() for name in OBJECTIVES),
+        Consistency(weight=3.0),
+        SmoothAdv(attack="ddn", relative=True),
+    ],
+)
+def test_objectives_survive_toml(objective: Objective) -> None:
     config = Config("d", classifier=ClassifierConfig(objective=objective, ema=0.99))
     assert config_from(tomllib.loads(config.to_toml()), "test") == config
 
@@ -62,6 +72,20 @@ def test_sigma_e_defaults_to_the_largest_level() -> None:
         ({"dataset": "d", "classifier": {"objective": {"kind": "consistency", "copies": 1}}}, "at least 2"),
         ({"dataset": "d", "classifier": {"objective": {"kind": "smoothadv", "attack": "fgsm"}}}, "pgd or ddn"),
         ({"dataset": "d", "classifier": {"objective": {"kind": "smoothadv", "epsilon": 0}}}, "a positive length"),
+        (
+            {"dataset": "d", "classifier": {"objective": {"kind": "reweighted", "after": 2}}},
+            "after is 2.0; expected a sh",
+        ),
+        ({"dataset": "d", "classifier": {"objective": {"kind": "catrs", "after": 0}}}, "above 0 and below 1"),
+        (
+            {"dataset": "d", "classifier": {"objective": {"kind": "macer", "beta": 0}}},
+            "beta is 0.0; expected a positive",
+        ),
+        ({"dataset": "d", "classifier": {"objective": {"kind": "smoothmix", "step": 0}}}, "units of the noise level"),
+        ({"dataset": "d", "classifier": {"autocast": "fp16"}}, "autocast is 'fp16'; expected auto, bf16 or off"),
+        ({"dataset": "d", "classifier": {"autocast": 3}}, "classifier.autocast is 3; expected str"),
+        ({"dataset": "d", "metrics": {"votes": 0}}, "metrics.votes is 0; expected at least 1"),
+        ({"dataset": "d", "finetune": {"everywhere": 1.5}}, "everywhere is 1.5; expected a share"),
     ],
 )
 def test_bad_values_are_refused_with_one_line(values: dict[str, object], message: str) -> None:
@@ -112,3 +136,29 @@ def test_toml_that_no_reader_takes(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(InputError, match="is not TOML"):
         read_toml(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(("said", "kept"), [(True, "bf16"), (False, "off"), ("bf16", "bf16"), ("auto", "auto")])
+def test_autocast_may_be_said_as_of_old(said: object, kept: str) -> None:
+    config = config_from({"dataset": "d", "classifier": {"autocast": said}}, "test")
+    assert config.classifier.autocast == kept
+    assert config_from(tomllib.loads(config.to_toml()), "test") == config
+
+
+@pytest.mark.parametrize("section", ["classifier", "estimator", "labels", "finetune", "metrics"])
+def test_sections_check_themselves(section: str) -> None:
+    """A section that cannot be used is refused where it is made, not where a run is put together."""
+    kind = type(getattr(Config("d"), section))
+    wrong = {"labels": {"alpha": 2.0}, "metrics": {"images": 0}}.get(section, {"lr": 0.0})
+    with pytest.raises(InputError, match=f"{section}."):
+        kind(**wrong)
+
+
+def test_the_settings_of_a_run_before_this_version_are_read() -> None:
+    old = "dataset = 'd'\n[classifier]\nautocast = false\n[classifier.objective]\nkind = 'gaussian'\n"
+    assert config_from(tomllib.loads(old), "run").classifier.autocast == "off"
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "configs").glob("*.toml")), ids=lambda p: p.name)
+def test_every_committed_configuration_is_good(path: Path) -> None:
+    config_from(read_toml(path), str(path))
