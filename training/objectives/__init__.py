@@ -14,6 +14,10 @@ OBJECTIVES = {
     "gaussian": "Gaussian",
     "consistency": "Consistency",
     "smoothadv": "SmoothAdv",
+    "reweighted": "Reweighted",
+    "catrs": "CatRS",
+    "macer": "Macer",
+    "smoothmix": "SmoothMix",
 }
 """Each objective's name, in the configuration and of its file here, and its class."""
 
