@@ -11,10 +11,11 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.networks.denoised import denoised
 from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.networks.resnet import RESNET
+from dualsmooth.training.networks.resnet9 import RESNET9
 from dualsmooth.training.networks.small_cnn import SMALL_CNN
 from dualsmooth.training.networks.zoo import TIMM, TORCHVISION, Borrowed
 
-KINDS = (SMALL_CNN, RESNET, TORCHVISION, TIMM)
+KINDS = (SMALL_CNN, RESNET9, RESNET, TORCHVISION, TIMM)
 WRAPPERS = {"denoised": denoised}
 """What may stand before another network, as in `denoised:MODEL`: it is given the spec and that network."""
 
