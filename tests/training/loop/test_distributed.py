@@ -12,6 +12,9 @@ import torch
 
 from dualsmooth.training import Config, load_run
 from dualsmooth.training.loop.distributed import SharedBatchNorm2d
+from dualsmooth.training.objectives import Objective
+from dualsmooth.training.objectives.catrs import CatRS
+from dualsmooth.training.objectives.reweighted import Reweighted
 from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint
 from dualsmooth.training.run.history import read_history
 
@@ -73,6 +76,34 @@ run.train(config_from(read_toml(sys.argv[1]), "test"), sys.argv[2], threads=1)
 """
 
 
+LOOK = """
+import sys
+import numpy as np, torch, torch.distributed as dist
+from dualsmooth.training import config_from, read_toml
+from dualsmooth.training.data import load_training_data
+from dualsmooth.training.loop.feed import feed_of
+from dualsmooth.training.loop.look import ImageLook
+from dualsmooth.training.networks.models import build, initialise
+from dualsmooth.training.networks.network import ModelSpec
+
+rank = 0
+if len(sys.argv) > 3:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+data = load_training_data(config_from(read_toml(sys.argv[1]), "test"))
+network = build(ModelSpec("small-cnn", 0.25, 3, (1, 8, 8), (0.3,), (0.3,)))
+initialise(network, torch.Generator().manual_seed(0))
+feed, labels = feed_of(data, np.arange(len(data.labels)), "cpu"), torch.from_numpy(data.labels)
+sigmas = torch.tensor([1e-6, 0.5])  # nearly no noise: all processes see the same
+look = ImageLook(network, feed, labels, sigmas, 3, torch.Generator().manual_seed(1))
+found = {"hits": look.hits(5), "votes": look.votes(5)}
+if not rank:
+    torch.save(found, sys.argv[2])
+if len(sys.argv) > 3:
+    dist.destroy_process_group()
+"""
+
+
 def launch(code: str, *arguments: str, processes: int = 2, fails: bool = False) -> str:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     script = Path(arguments[0]).with_suffix(".py")
@@ -113,6 +144,32 @@ def test_a_whole_run_under_torchrun(tiny: Config, finished: Path, tmp_path: Path
     assert load_run(tmp_path / "run").record["finished"]
     for name in ("classifier.pt", "estimator.pt"):
         assert steps(load_checkpoint(tmp_path / "run" / name)) == steps(load_checkpoint(finished / name))
+
+
+@pytest.mark.slow
+def test_processes_share_a_look_at_the_images(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(tiny.to_toml())
+    launch(LOOK, str(tmp_path / "c.toml"), str(tmp_path / "one.pt"), processes=1)
+    launch(LOOK, str(tmp_path / "c.toml"), str(tmp_path / "two.pt"), "parallel")
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
+    for found in (one, two):
+        assert found["votes"].shape == (160, 2, 3)
+        assert torch.allclose(found["votes"].sum(2), torch.ones(160, 2))
+        assert 0 < found["hits"][:, 0].mean() < 1
+    assert torch.equal(one["hits"][:, 0], two["hits"][:, 0])
+    assert torch.equal(one["votes"][:, 0], two["votes"][:, 0])
+    assert not torch.equal(one["votes"][:, 1], two["votes"][:, 1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "objective", [CatRS(votes=8, copies=2, steps=1), Reweighted(threshold=0.0, judging=8, votes=8)]
+)
+def test_objectives_that_remember_train_under_torchrun(objective: Objective, tiny: Config, tmp_path: Path) -> None:
+    settings = dataclasses.replace(tiny.classifier, objective=objective)
+    (tmp_path / "c.toml").write_text(dataclasses.replace(tiny, classifier=settings).to_toml())
+    launch(TRAIN, str(tmp_path / "c.toml"), str(tmp_path / "run"))
+    assert load_run(tmp_path / "run").record["finished"]
 
 
 @pytest.mark.slow
