@@ -316,7 +316,11 @@ def error(terms: Terms, world: World, guesses: tuple[int, int, int]) -> float:
 
 @pytest.mark.parametrize(
     ("kind", "edition"),
-    [(kind, edition) for kind, rule in RULES.items() for edition in editions(rule.all_named(SIGMAS)[0])],
+    [
+        pytest.param(kind, edition, marks=pytest.mark.slow if edition == 1 else ())
+        for kind, rule in RULES.items()
+        for edition in editions(rule.all_named(SIGMAS)[0])
+    ],
 )
 @pytest.mark.parametrize("route", ["median", "mode"])
 def test_no_radius_is_too_large_more_often_than_alpha(route: str, kind: str, edition: int) -> None:
