@@ -43,7 +43,7 @@ def regret_weights(utility: Floats, power: float) -> Floats:
 
 
 def interval_radii(probabilities: torch.Tensor, radii: torch.Tensor, sigma_e: float) -> torch.Tensor:
-    """The radius [B] of the interval rule (DESIGN 3.3) for level probabilities [B,K] and class radii [B,K].
+    """The radius [B] of the interval rule (docs/mathematics.md) for level probabilities [B,K] and class radii [B,K].
 
     min over levels s of max(e_s, A_s) without any confidence bounds; differentiable in the probabilities, which are
     kept 0.002 away from 0 and 1. A training target, not a certificate.

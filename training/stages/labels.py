@@ -96,7 +96,7 @@ def voter_of(network: Network, input_shape: tuple[int, int, int]) -> Voter:
     return Voter(to_onnx(network, input_shape))
 
 
-def certified_radii(successes: Counts, votes: int, sigmas: Sequence[float], alpha: float) -> Floats:
+def cohen_radii(successes: Counts, votes: int, sigmas: Sequence[float], alpha: float) -> Floats:
     """R_c(x, sigma_i), the certified radius of the true label [N,K]; 0 where it is not certified.
 
     `successes` [N,K] of `votes` votes went to the true label, which no vote selected: each radius holds with
@@ -119,7 +119,7 @@ def label_radii(drawn: LabelVotes, settings: LabelConfig, sigmas: Sequence[float
     """The radii [N,K] that the estimator learns from. Training targets, not certificates.
 
     `settings.radii` "votes": what `settings.votes` passes would certify, were the share of hits right in all of them.
-    Where all votes were drawn this is `certified_radii`; where the race ended early it is its extrapolation.
+    Where all votes were drawn this is `cohen_radii`; where the race ended early it is its extrapolation.
 
     "margins": sigma * mean / deviation of the margins, which is sigma * Phi^-1(p) where margins are Gaussian, up to
     what 10,000 votes can certify. A few passes then tell radii apart that would take thousands of votes.
@@ -134,7 +134,7 @@ def label_radii(drawn: LabelVotes, settings: LabelConfig, sigmas: Sequence[float
 
 def _radii_at(share: Floats, settings: LabelConfig, sigmas: Sequence[float]) -> Floats:
     votes = settings.votes
-    return certified_radii(np.floor(share * votes + 1e-9).astype(np.int64), votes, sigmas, settings.alpha)
+    return cohen_radii(np.floor(share * votes + 1e-9).astype(np.int64), votes, sigmas, settings.alpha)
 
 
 def label_indices(count: int, config: Config) -> npt.NDArray[np.int64]:

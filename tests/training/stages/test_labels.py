@@ -18,7 +18,7 @@ from dualsmooth.training.seeds import Stream, numpy_generator
 from dualsmooth.training.stages.labels import (
     LabelVotes,
     Voter,
-    certified_radii,
+    cohen_radii,
     contenders,
     label_indices,
     label_radii,
@@ -163,7 +163,7 @@ def test_a_failed_pass_is_not_a_vote() -> None:
 
 def test_radii_are_those_of_cohen() -> None:
     successes = np.array([[100, 50], [90, 0]])
-    radii = certified_radii(successes, 100, (0.25, 0.5), 0.001)
+    radii = cohen_radii(successes, 100, (0.25, 0.5), 0.001)
     assert radii[0, 0] == pytest.approx(0.25 * stats.norm.ppf(0.001**0.01))
     lower = stats.beta.ppf(0.001, 90, 11)
     assert radii[1, 0] == pytest.approx(0.25 * stats.norm.ppf(lower))
