@@ -22,7 +22,8 @@ from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.forecast import plan
 from dualsmooth.runtime.evaluation.results import Result
-from dualsmooth.runtime.noise.streams import Seed, add_noise
+from dualsmooth.runtime.noise.add import add_noise
+from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.report import markdown_table
 from dualsmooth.runtime.smoothing.settings import Settings
 from dualsmooth.runtime.statistics.certification import certification, settle

@@ -15,7 +15,8 @@ from scipy import special
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
 from dualsmooth.runtime.engine.lanes import Lanes, Started
-from dualsmooth.runtime.noise.streams import GENERATORS, Noise
+from dualsmooth.runtime.noise.generators import GENERATORS
+from dualsmooth.runtime.noise.streams import Noise
 from dualsmooth.runtime.statistics.bounds import lower_bound
 from dualsmooth.runtime.statistics.rules.interval import EXCLUSION_SHARE
 from dualsmooth.runtime.statistics.rules.plan import RIVAL_SHARE

@@ -12,7 +12,8 @@ from torch_twin import Twin, checked_twin
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.reading import BaseModel
-from dualsmooth.runtime.noise.streams import Seed, add_noise
+from dualsmooth.runtime.noise.add import add_noise
+from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, PREDICTION, Stream
 
 FLOOR = 1e-4

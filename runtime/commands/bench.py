@@ -27,7 +27,7 @@ from dualsmooth.runtime.commands.options import engine_of, engine_options, noise
 from dualsmooth.runtime.engine.device import run_bound
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import EngineError, InputError
-from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
+from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed, parse_noise
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
 from dualsmooth.runtime.smoothing.smoother import Smoother, load
 from dualsmooth.runtime.statistics.budgets import Fixed
@@ -81,7 +81,7 @@ def compare(
     """Run our loop, the bare session and `others` in `turns` turns of about `seconds` each. Raises `InputError`."""
     if not (seconds > 0 and turns >= 1):
         raise InputError(f"{turns} turns of {seconds:g} seconds; expected positive numbers")
-    loops = {OURS: ours(smoother, noise or Noise()), BARE: bare(smoother), **others}
+    loops = {OURS: ours(smoother, noise or DEFAULT_NOISE), BARE: bare(smoother), **others}
     sizes = {name: _size(loop, smoother.batch_size, seconds) for name, loop in loops.items()}
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for turn in range(turns):
@@ -105,7 +105,8 @@ def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
             bundle.sigmas, bundle.sigma_e, len(bundle.classes), alpha=1e-3, rule=rule, route=None, budget=budget
         )
         tally = terms.tally()
-        job = Job(image, Seed.make(None, noise), tally, certification(terms, tally))
+        seed = smoother.suited(Seed.make(None, noise), image)
+        job = Job(image, seed, tally, certification(terms, tally))
         (done,) = Sampler(bundle, smoother.engine, batch_size=smoother.batch_size, ahead=ahead).run([job])
         return smoother.certificate(terms, done).passes
 

@@ -43,9 +43,7 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
     budget = certificate.terms.budget
     if isinstance(budget, AtRadius):
         cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
-    cost += (", fixed seed" if certificate.seed.fixed else "") + (
-        ", shared noise" if certificate.seed.noise.shared else ""
-    )
+    cost += f", {certificate.seed.noise} noise" + (", fixed seed" if certificate.seed.fixed else "")
     if certificate.label is None:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
     name = smoother.bundle.classes[certificate.label]

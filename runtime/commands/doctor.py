@@ -17,8 +17,10 @@ from dualsmooth.runtime.engine.providers import PROVIDERS
 from dualsmooth.runtime.engine.providers.cores import usable_cores
 from dualsmooth.runtime.engine.wheels import clash, installed_wheels, offered
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
+from dualsmooth.runtime.noise.add import MODES
+from dualsmooth.runtime.noise.generators import GENERATORS
 from dualsmooth.runtime.noise.selftest import check_entropy, check_generator
-from dualsmooth.runtime.noise.streams import FLOAT, GENERATORS, LATTICE, Noise, Seed
+from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.smoother import load
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
@@ -131,13 +133,13 @@ def _noise() -> Finding:
     sound = []
     for name in GENERATORS:
         try:
-            for mode in (FLOAT, LATTICE):
+            for mode in MODES:
                 check_generator(Seed.make(None, Noise(mode, name)))
         except InputError:  # not installed
             continue
         sound.append(name)
     tests = "known answers, moments, tails, serial correlation, repetitions and independence of streams"
-    return Finding("noise", GOOD, f"{', '.join(sound)} pass {tests}, in both noise modes")
+    return Finding("noise", GOOD, f"{', '.join(sound)} pass {tests}, in all noise modes")
 
 
 def _certificate() -> Finding:

@@ -12,7 +12,7 @@ from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import DETAILS, NAMES, load_dataset
 from dualsmooth.runtime.engine.providers import PROVIDERS, parse_options
 from dualsmooth.runtime.errors import InputError, one_of
-from dualsmooth.runtime.noise.streams import NOISE_FORMS, Noise, parse_noise
+from dualsmooth.runtime.noise.streams import AUTO, NOISE_FORMS, parse_noise
 from dualsmooth.runtime.serving.address import is_url
 from dualsmooth.runtime.serving.client import connect
 from dualsmooth.runtime.smoothing.settings import ALPHA, RULE
@@ -88,7 +88,9 @@ def sampling_options(parser: argparse.ArgumentParser, budget: budgets.Budget) ->
 
 
 def noise_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--noise", default=str(Noise()), help=f"{NOISE_FORMS} (default {Noise()})")
+    parser.add_argument(
+        "--noise", default=AUTO, help=f"{NOISE_FORMS} (default {AUTO}: table for 8-bit images, else float)"
+    )
 
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:

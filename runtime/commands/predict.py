@@ -38,5 +38,6 @@ def run(args: argparse.Namespace) -> int:
             image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, route=args.route, seed=args.seed
         )
         name = "abstained" if found.label is None else f"{smoother.bundle.classes[found.label]} (class {found.label})"
-        print(found.to_json() if args.json else f"{path}: {name}, {found.passes} passes", flush=True)
+        shown = f"{path}: {name}, {found.passes} passes, {found.seed.noise} noise"
+        print(found.to_json() if args.json else shown, flush=True)
     return 0

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result, sampled_levels
 from dualsmooth.runtime.evaluation.writer import ResultsWriter
-from dualsmooth.runtime.noise.streams import Noise, Seed
+from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
@@ -95,6 +97,7 @@ def evaluate(
     if outside:
         raise InputError(f"index {outside[0]} is outside of {dataset.name}; expected 0 to {len(dataset) - 1}")
     dataset = dataset.fitted(bundle.classes, bundle.input_shape)
+    noise = (noise or DEFAULT_NOISE).suited(np.empty(0, np.uint8), (*bundle.sigmas, bundle.sigma_e))  # as data sets are
     settings = Settings.of(
         alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, all_levels=all_levels
     )
@@ -136,7 +139,7 @@ def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> di
         "manifest": bundle.manifest_sha256,
         "provider": workers.provider,
         "seed": f"{seed:032x}" if isinstance(seed, int) else None,
-        "noise": str(settings.noise or Noise()),
+        "noise": str(settings.noise),
         "levels": sampled_levels(len(bundle.sigmas), None if settings.all_levels else ()),
     }
 

@@ -1,9 +1,9 @@
-"""Addressable normals: value i of a stream is a function of its key and i alone, on the CPU and on a GPU.
+"""Addressable normals and words: value i of a stream is a function of its key and i alone, on the CPU and on a GPU.
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and Box-Muller: each block of four
-32-bit words gives four float32 normals, or two float64 ones. The radius of a float32 normal has 40 bits, its angle 24:
-with 32 bits, tails would end at 6.66, and a 3 x 224 x 224 image would miss 9e-6 of its noise. The CPU and a GPU round
-logarithms and cosines differently in the last bit.
+32-bit words gives four float32 normals, two float64 ones, or two 64-bit words. The radius of a float32 normal has 40
+bits, its angle 24: with 32 bits, tails would end at 6.66, and a 3 x 224 x 224 image would miss 9e-6 of its noise. The
+CPU and a GPU round logarithms and cosines differently in the last bit.
 """
 
 from __future__ import annotations
@@ -54,13 +54,19 @@ __device__ double normal_double(unsigned long long i, unsigned int k0, unsigned 
     double angle = (double)v * 6.97573699601726e-16;
     return radius * ((i & 1) ? sin(angle) : cos(angle));
 }
+__device__ unsigned long long word(unsigned long long i, unsigned int k0, unsigned int k1, unsigned int c2,
+                                   unsigned int c3) {
+    unsigned int c[4] = {(unsigned int)(i >> 1), (unsigned int)(i >> 33), c2, c3};
+    philox_block(c, k0, k1);
+    return (i & 1) ? ((unsigned long long)c[3] << 32 | c[2]) : ((unsigned long long)c[1] << 32 | c[0]);
+}
 """
 """The same in CUDA C."""
 
 
 class Philox4x32:
-    """A stream of independent standard normals, keyed by 128 bits of `seed`. Fills NumPy arrays, and CuPy arrays where
-    they are."""
+    """A stream of independent standard normals, or of words, keyed by 128 bits of `seed`: in NumPy arrays, and in CuPy
+    arrays where they are."""
 
     def __init__(self, seed: np.random.SeedSequence) -> None:
         self._words = [int(word) for word in seed.generate_state(4)]
@@ -73,6 +79,16 @@ class Philox4x32:
             out[...] = _normals(self._words, first, out.size, np.dtype(dtype)).reshape(out.shape)
         else:
             _kernel(np.dtype(dtype).name)(np.uint64(first), *map(np.uint32, self._words), out)
+
+    def words(self, count: int, xp: Any = np) -> Any:
+        """The next `count` words, uint64 [count]: two of each block, the lower half first."""
+        first, self._at = self._at, self._at + count
+        out = xp.empty(count, np.uint64)
+        if isinstance(out, np.ndarray):
+            out[...] = _pairs(self._words, first, count)
+        else:
+            _kernel("uint64")(np.uint64(first), *map(np.uint32, self._words), out)
+        return out
 
 
 def block(words: list[int], numbers: Words) -> list[Words]:
@@ -111,13 +127,22 @@ def _normals(words: list[int], first: int, size: int, dtype: np.dtype[Any]) -> n
     return made.reshape(-1)[first - each * start :][:size]
 
 
+def _pairs(words: list[int], first: int, count: int) -> Words:
+    start = first // 2
+    c = block(words, np.arange(start, -(-(first + count) // 2), dtype=np.uint64))
+    made = np.stack([c[1] << np.uint64(32) | c[0], c[3] << np.uint64(32) | c[2]], axis=1)
+    return made.reshape(-1)[first - 2 * start :][:count]
+
+
+_DRAWS = {"float32": "normal_float", "float64": "normal_double", "uint64": "word"}
+
+
 @lru_cache
 def _kernel(dtype: str) -> Any:
-    kind = "float" if dtype == "float32" else "double"
     return import_module("cupy").ElementwiseKernel(
         "uint64 first, uint32 k0, uint32 k1, uint32 c2, uint32 c3",
         f"{dtype} z",
-        f"z = normal_{kind}(first + i, k0, k1, c2, c3)",
-        f"dualsmooth_normal_{kind}",
+        f"z = {_DRAWS[dtype]}(first + i, k0, k1, c2, c3)",
+        f"dualsmooth_{_DRAWS[dtype]}",
         preamble=KERNEL,
     )

@@ -3,89 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Protocol
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
 
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError
-from dualsmooth.runtime.noise.philox import Philox4x32
+from dualsmooth.runtime.noise.add import FLOAT, MODES, TABLE, on_lattice
+from dualsmooth.runtime.noise.generators import GENERATORS, Source
+from dualsmooth.runtime.noise.levels import LARGEST
 from dualsmooth.runtime.statistics.votes import Stream
 
-FLOAT, LATTICE = "float", "lattice"
-STEPS = 255
-"""Lattice noise lives on Z / STEPS, as the pixels of 8-bit images do."""
+AUTO = "auto"
+"""Asks for the mode that suits an image; no certificate states it."""
 
 _STAGES = ("estimator", "classifier")
 _PURPOSES = ("selection", "estimation", "prediction")
-_CHUNK = 1 << 16
-"""Values that are drawn, scaled and added while they are in the cache."""
-_FAR = 3.5
-"""MKL's normals beyond this are drawn again."""
 _BLOCK = 1 << 18
 """Values in a block of shared noise."""
-
-
-class Normals(Protocol):
-    """A stream of independent standard normals, as `numpy.random.Generator` draws them."""
-
-    def standard_normal(self, *, dtype: Any = np.float64, out: Any) -> Any: ...
-
-
-def _sfc64(seed: np.random.SeedSequence) -> Normals:
-    return np.random.Generator(np.random.SFC64(seed))
-
-
-def _philox(seed: np.random.SeedSequence) -> Normals:
-    return np.random.Generator(np.random.Philox(seed))
-
-
-class _Mkl:
-    """Intel MKL's SFMT19937 with inverse-CDF normals, from the package mkl_random.
-
-    MKL makes a normal of 32 bits: none is beyond 6.23, where 4.7e-10 of the normal distribution lies (once in 14,000
-    noises of 3 x 224 x 224 values), and steps grow with |z|. So normals beyond `_FAR` are drawn again, with 53 bits;
-    below it steps are at most about float32's. A float64 normal is the sum of two, over the root of 2: 64 bits decide.
-    """
-
-    def __init__(self, seed: np.random.SeedSequence) -> None:
-        try:
-            from mkl_random import MKLRandomState
-        except ImportError as error:
-            raise InputError("noise by mkl needs mkl_random; install it with pip install 'dualsmooth[fast]'") from error
-        self._state = MKLRandomState(seed.generate_state(8).tolist(), brng="SFMT19937")
-        self._beyond = np.random.Generator(np.random.SFC64(seed))
-
-    def standard_normal(self, *, dtype: Any = np.float64, out: npt.NDArray[Any]) -> None:
-        flat = out.reshape(-1)
-        if out.dtype == np.float32:
-            np.copyto(flat, self._state.standard_normal(flat.size), casting="same_kind")
-            self._draw_far_ones(flat)
-        else:
-            pairs = self._state.standard_normal(2 * flat.size)
-            self._draw_far_ones(pairs)
-            np.add(pairs[::2], pairs[1::2], out=flat)
-            np.multiply(flat, math.sqrt(0.5), out=flat)
-
-    def _draw_far_ones(self, normals: npt.NDArray[Any]) -> None:
-        """Those beyond `_FAR`, from the normal distribution beyond it, by its inverse; signs stay."""
-        far = np.flatnonzero(np.abs(normals) > _FAR)
-        tails = ndtr(-_FAR) * (1 - self._beyond.random(far.size))
-        normals[far] = np.copysign(ndtri(tails), normals[far])
-
-
-GENERATORS: dict[str, Callable[[np.random.SeedSequence], Normals]] = {
-    "SFC64": _sfc64,
-    "Philox": _philox,
-    "MKL": _Mkl,
-    "Philox4x32": Philox4x32,
-}
 
 
 @dataclass(frozen=True)
@@ -95,6 +34,8 @@ class Noise:
     `mode`: `float`: float32 normals are scaled and added in float32; the guarantee takes float rounding for exact
     arithmetic. `lattice`: float64 normals are rounded to Z/255, where 8-bit images lie, so that it need not (Voráček &
     Hein 2023, "Sound Randomized Smoothing in Floating-Point Arithmetics"): images off the lattice are refused.
+    `table`: the same law, drawn from a table instead of normals: exact to 2^-53, and faster than `float`. `auto`:
+    `table` for images on the lattice, `float` for others.
     `generator`: `SFC64`, `Philox`, `MKL` (package mkl_random), or `Philox4x32` (for GPUs; slow on a CPU).
     `shared`: all images and levels that are certified with one entropy see the same noise; each certificate holds as
     before, but their failures are correlated.
@@ -105,22 +46,37 @@ class Noise:
     shared: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode not in (FLOAT, LATTICE) or self.generator not in GENERATORS:
+        if self.mode not in (AUTO, *MODES) or self.generator not in GENERATORS:
             raise InputError(f"noise {self} is unknown; expected {NOISE_FORMS}")
 
     def __str__(self) -> str:
         shown = self.mode if self.generator == "SFC64" else f"{self.mode}:{str(self.generator).lower()}"
         return f"{shown} (shared)" if self.shared else shown
 
+    @property
+    def on_lattice(self) -> bool:
+        """Whether images off the lattice are refused."""
+        return self.mode != AUTO and MODES[self.mode].lattice
 
-NOISE_FORMS = "float or lattice, and a generator after a colon if not sfc64: float:philox, lattice:mkl"
+    def suited(self, image: npt.NDArray[Any], sigmas: Iterable[float]) -> Noise:
+        """The same, with the mode that `auto` stands for: for `image`, or images (uint8, or float32 in [0, 1]), at
+        these levels."""
+        if self.mode != AUTO:
+            return self
+        lattice = image.dtype == np.uint8 or on_lattice(image)
+        return replace(self, mode=TABLE if lattice and max(sigmas) <= LARGEST else FLOAT)
+
+
+DEFAULT_NOISE = Noise(AUTO)
+"""What is asked for unless said otherwise."""
+NOISE_FORMS = "auto, float, lattice or table, and a generator after a colon if not sfc64: float:philox, table:mkl"
 
 
 def parse_noise(text: object) -> Noise:
-    """`float`, `lattice`, `float:philox`, `lattice:mkl`, … Raises `InputError`."""
+    """`auto`, `float`, `lattice`, `table`, `float:philox`, `table:mkl`, … Raises `InputError`."""
     mode, _, generator = str(text).partition(":")
     names = {name.lower(): name for name in GENERATORS}
-    if not isinstance(text, str) or mode not in (FLOAT, LATTICE) or generator not in ("", *names):
+    if not isinstance(text, str) or mode not in (AUTO, *MODES) or generator not in ("", *names):
         raise InputError(f"noise {str(text)[:40]!r} is unknown; expected {NOISE_FORMS}")
     return Noise(mode, names[generator or "sfc64"])
 
@@ -175,10 +131,11 @@ class Seed:
 
     def require_generator(self) -> None:
         """Raises `InputError` where this machine cannot make such noise."""
-        GENERATORS[self.noise.generator](np.random.SeedSequence(0))
+        GENERATORS[self.noise.generator].require()
 
-    def generator(self, stream: Stream) -> Normals:
-        """The normals of one stream. Streams of one image are independent, and so are images of one entropy.
+    def generator(self, stream: Stream) -> Source | _Shared:
+        """What the noise of one stream is drawn from. Streams of one image are independent, and so are images of one
+        entropy.
 
         Where noise is shared, only stages and purposes are independent: what a bound rests on is still independent of
         what chose it, and bounds of several levels hold together by the union bound.
@@ -187,7 +144,7 @@ class Seed:
         if self.noise.shared:
             return _Shared(self.key(shared=True), self.noise.generator, stage, purpose)
         key = (stage, stream.level, purpose) if self.binding else (self.index, stage, stream.level, purpose)
-        return GENERATORS[self.noise.generator](np.random.SeedSequence(self.key(), spawn_key=key))
+        return Source(GENERATORS[self.noise.generator], np.random.SeedSequence(self.key(), spawn_key=key))
 
     def key(self, *, shared: bool = False) -> int:
         """The entropy of NumPy's `SeedSequence`: 256 bits that follow from entropy, index and binding
@@ -196,6 +153,10 @@ class Seed:
             return self.entropy
         index = 0 if shared else self.index
         return int.from_bytes(_digest(b"stream", self.entropy.to_bytes(16), index.to_bytes(8), self.binding))
+
+    def suited(self, image: npt.NDArray[Any], sigmas: Iterable[float]) -> Seed:
+        """The same seed, with the mode of noise that suits an image; see `Noise.suited`."""
+        return replace(self, noise=self.noise.suited(image, sigmas))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -215,6 +176,8 @@ class Seed:
             if type(data["index"]) is not int or type(data["fixed"]) is not bool or type(shared) is not bool:
                 raise TypeError("index, fixed or shared")
             noise = Noise(data.get("noise", FLOAT), data["generator"], shared)
+            if noise.mode == AUTO:
+                raise TypeError("noise")
             seed = cls(int(data["entropy"], 16), data["index"], data["fixed"], noise)
         except InputError as error:
             raise CertificateError(f"seed: {error}") from error
@@ -252,15 +215,30 @@ class _Shared:
     A block's key has three words where a stream of a single image has four or more, so the two never coincide.
     """
 
-    def __init__(self, entropy: int, generator: str, stage: int, purpose: int) -> None:
+    on_device = False
+
+    def __init__(self, entropy: int, generator: str, stage: int, purpose: int, *, rest: bool = False) -> None:
         self._source = (entropy, generator, stage, purpose)
-        self._at = 0
+        self._is_rest, self._at = rest, 0
+
+    @cached_property
+    def rest(self) -> _Shared:
+        return _Shared(*self._source, rest=True)
 
     def standard_normal(self, *, dtype: Any = np.float64, out: npt.NDArray[Any]) -> None:
-        flat, done = out.reshape(-1), 0
+        self._copy(out.reshape(-1), np.dtype(dtype).char)
+
+    def words(self, count: int, xp: Any = np) -> npt.NDArray[np.uint64]:
+        out = np.empty(count, np.uint64)
+        self._copy(out, "Q")
+        return out
+
+    def _copy(self, flat: npt.NDArray[Any], dtype: str) -> None:
+        done = 0
         while done < flat.size:
             number, start = divmod(self._at, _BLOCK)
-            part = _shared_block(*self._source, number, np.dtype(dtype).char)[start : start + flat.size - done]
+            block = _shared_block(*self._source, number, self._is_rest, dtype)
+            part = block[start : start + flat.size - done]
             flat[done : done + part.size] = part
             done += part.size
             self._at += part.size
@@ -268,75 +246,15 @@ class _Shared:
 
 @lru_cache(maxsize=24)
 def _shared_block(
-    entropy: int, generator: str, stage: int, purpose: int, number: int, dtype: str
-) -> npt.NDArray[np.float32 | np.float64]:
-    block = np.empty(_BLOCK, dtype)
-    key = (stage, purpose, number)
-    GENERATORS[generator](np.random.SeedSequence(entropy, spawn_key=key)).standard_normal(dtype=block.dtype, out=block)
+    entropy: int, generator: str, stage: int, purpose: int, number: int, rest: bool, dtype: str
+) -> npt.NDArray[Any]:
+    source = Source(GENERATORS[generator], np.random.SeedSequence(entropy, spawn_key=(stage, purpose, number)))
+    source = source.rest if rest else source
+    block: npt.NDArray[Any]
+    if dtype == "Q":
+        block = source.words(_BLOCK)
+    else:
+        block = np.empty(_BLOCK, dtype)
+        source.standard_normal(dtype=block.dtype, out=block)
     block.flags.writeable = False
     return block
-
-
-def float32_from_above(sigma: float) -> np.float32:
-    """The smallest float32 that is not below `sigma`: more noise than stated makes no radius too large, less would."""
-    near = np.float32(sigma)
-    return near if float(near) >= sigma else np.nextafter(near, np.float32(np.inf))
-
-
-def add_noise(
-    generator: Normals,
-    image: npt.NDArray[np.float32],
-    sigma: float,
-    out: Any,
-    mode: str = FLOAT,
-    *,
-    xp: Any = np,
-) -> None:
-    """Fill `out` [m,C,H,W] with `image` [C,H,W] (or an image a row, [m,C,H,W]) + sigma * standard normals.
-
-    In mode `float`, sigma is rounded up to float32. In mode `lattice`, round(255 (image + sigma z)) / 255 with float64
-    normals z. `out` is contiguous, an array of `xp` (NumPy or CuPy). A stream's values do not depend on how it is cut
-    into calls.
-    """
-    if xp is not np:
-        with out.device:
-            _add_noise(generator, image, sigma, out, mode, xp)
-    else:
-        _add_noise(generator, image, sigma, out, mode, xp)
-
-
-def _add_noise(generator: Normals, image: npt.NDArray[np.float32], sigma: float, out: Any, mode: str, xp: Any) -> None:
-    source = getattr(generator, "inner", generator)  # of a watched stream
-    if xp is not np and not isinstance(source, Philox4x32):  # others are made on the CPU and carried over
-        made = np.empty(out.shape, np.float32)
-        add_noise(generator, image, sigma, made, mode)
-        out[...] = xp.asarray(made)
-        return
-    chunk = _CHUNK if xp is np else out.size
-    rows = max(1, chunk // max(1, out[0].size)) if len(out) else 1
-    images = xp.broadcast_to(xp.asarray(image), out.shape)
-    drawn = xp.empty((min(rows, len(out)), *out.shape[1:])) if mode == LATTICE else None
-    for start in range(0, len(out), rows):
-        copies, clean = out[start : start + rows], images[start : start + rows]
-        if drawn is None:
-            generator.standard_normal(dtype=np.float32, out=copies)
-            xp.multiply(copies, float32_from_above(sigma), out=copies)
-            xp.add(copies, clean, out=copies)
-        else:
-            steps = drawn[: len(copies)]
-            generator.standard_normal(dtype=np.float64, out=steps)
-            xp.multiply(steps, STEPS * sigma, out=steps)
-            xp.rint(steps, out=steps)
-            xp.add(steps, xp.rint(clean * np.float64(STEPS)), out=steps)
-            xp.divide(steps, STEPS, out=copies, casting="same_kind")
-
-
-def require_lattice(image: npt.NDArray[np.float32]) -> None:
-    """Raises `InputError` unless each value of `image` is the float32 nearest to a k / 255, k an integer."""
-    steps = np.rint(image * np.float32(STEPS))
-    off = image != steps.astype(np.float32) / np.float32(STEPS)
-    if off.any():
-        raise InputError(
-            f"lattice noise needs an image on the lattice k/255, but {int(off.sum())} values are off it, e.g. "
-            f"{image[off].flat[0]:.8g}; pass the 8-bit image (uint8), or use float noise"
-        )

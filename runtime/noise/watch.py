@@ -5,6 +5,7 @@ An alarm takes `WINDOW` equal values in a row; sound noise shows them with proba
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from dualsmooth.runtime.errors import EngineError
 from dualsmooth.runtime.noise.forks import ForkLock
 from dualsmooth.runtime.noise.selftest import WINDOW, require_sound
-from dualsmooth.runtime.noise.streams import Normals, Seed
+from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.statistics.votes import Stream
 
 REMEMBERED = 1 << 15
@@ -23,9 +24,8 @@ _lock = ForkLock()
 _begun: dict[bytes, int] = {}
 
 
-def sound_stream(seed: Seed, stream: Stream, xp: Any = np) -> Normals:
-    """The normals of one stream for arrays of `xp`, of a generator that passed its self-test, watched. Raises
-    `EngineError`."""
+def sound_stream(seed: Seed, stream: Stream, xp: Any = np) -> Watched:
+    """One stream for arrays of `xp`, of a generator that passed its self-test, watched. Raises `EngineError`."""
     require_sound(seed.noise, xp)
     image = -1 if seed.noise.shared else seed.index
     level = -1 if seed.noise.shared else stream.level
@@ -34,20 +34,37 @@ def sound_stream(seed: Seed, stream: Stream, xp: Any = np) -> Normals:
 
 
 class Watched:
-    """Passes normals on. Raises `EngineError` where a stream begins as another one did, or comes back to its beginning.
+    """Passes normals or words on. Raises `EngineError` where a stream begins as another one did, or comes back to its
+    beginning.
 
     Costs one comparison a value. Arrays of other libraries are passed on unseen.
     """
 
-    def __init__(self, inner: Normals, identity: int) -> None:
-        self.inner, self._identity = inner, identity
+    def __init__(self, inner: Any, identity: int) -> None:
+        self._inner, self._identity = inner, identity
         self._start: npt.NDArray[Any] | None = None
 
-    def standard_normal(self, *, dtype: Any = np.float64, out: Any) -> Any:
-        self.inner.standard_normal(dtype=dtype, out=out)
-        if not isinstance(out, np.ndarray):
+    @property
+    def on_device(self) -> bool:
+        return bool(self._inner.on_device)
+
+    @cached_property
+    def rest(self) -> Watched:
+        return Watched(self._inner.rest, hash((self._identity, "rest")))
+
+    def standard_normal(self, *, dtype: Any = np.float64, out: Any) -> None:
+        self._inner.standard_normal(dtype=dtype, out=out)
+        self._look_at(out)
+
+    def words(self, count: int, xp: Any = np) -> Any:
+        drawn = self._inner.words(count, xp)
+        self._look_at(drawn)
+        return drawn
+
+    def _look_at(self, drawn: Any) -> None:
+        if not isinstance(drawn, np.ndarray):
             return
-        values = out.reshape(-1)
+        values = drawn.reshape(-1)
         if self._start is not None:
             self._restarts(values, self._start)
         elif values.size >= WINDOW:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from dualsmooth.runtime.bundle.reading import parse_manifest
 from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
-from dualsmooth.runtime.noise.streams import Noise, Seed
+from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
 from dualsmooth.runtime.serving.address import open_wire
 from dualsmooth.runtime.serving.protocol import BLS, LABEL, MANIFEST, MODEL, PLACEMENT, PREDICT, RADIUS, TRITON
 from dualsmooth.runtime.serving.tensors import Tensors, number_in, text_of
@@ -152,7 +152,7 @@ class RemoteSmoother(Smoother):
         terms, asked = settings.terms(self.bundle), _asked(settings).at(0)
         pixels = self.check_image(image, asked.noise)
         for tensors in self.wire.stream(pixels, _parameters(terms, asked, False)):
-            yield self._checked(tensors, pixels, terms, asked)
+            yield self._checked(tensors, pixels, terms, self.suited(asked, pixels))
 
     def predict_with(self, image: npt.ArrayLike, settings: Settings) -> Prediction:
         """As for a local smoother. Raises `ServerError` as well."""
@@ -166,7 +166,7 @@ class RemoteSmoother(Smoother):
             "image": found.image_sha256 == image_sha256(job.image),
             "bundle": found.manifest_sha256 == self.bundle.manifest_sha256,
             "alpha or route": (found.alpha, found.route) == (terms.alpha, terms.route_kind),
-            "seed": _same_seed(found.seed, asked),
+            "seed": _same_seed(found.seed, self.suited(asked, job.image)),
             "label": found.label is None or 0 <= found.label < len(self.bundle.classes),
         }
         self._require(fits)
@@ -198,7 +198,8 @@ class RemoteSmoother(Smoother):
 
     def _ask(self, image: npt.ArrayLike, terms: Terms, asked: Seed, all_levels: bool) -> Any:
         pixels = self.check_image(image, asked.noise)
-        return pixels, asked, self.wire.send(pixels, _parameters(terms, asked, all_levels))
+        sent = self.wire.send(pixels, _parameters(terms, asked, all_levels))
+        return pixels, self.suited(asked, pixels), sent
 
     def _checked(self, tensors: Tensors, pixels: Pixels, terms: Terms, asked: Seed) -> Certificate:
         """The certificate in an answer, if it is one about what was asked."""
@@ -241,4 +242,4 @@ def _randomness(asked: Seed) -> dict[str, str]:
     """Request parameters of the noise; a seed travels as text, since it may have 128 bits. Without one, the nonce makes
     a server that gets the request twice draw the same votes."""
     seed = {"seed": str(asked.entropy)} if asked.fixed else {"nonce": f"{asked.entropy:032x}"}
-    return seed | ({"noise": str(asked.noise)} if asked.noise != Noise() else {})
+    return seed | ({"noise": str(asked.noise)} if asked.noise != DEFAULT_NOISE else {})

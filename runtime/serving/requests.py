@@ -11,7 +11,7 @@ import numpy as np
 
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.errors import InputError, one_line
-from dualsmooth.runtime.noise.streams import Seed, parse_noise
+from dualsmooth.runtime.noise.streams import AUTO, Seed, parse_noise
 from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.protocol import CERTIFY, PARAMETERS, PREDICT
 from dualsmooth.runtime.serving.replies import Answer, Reply
@@ -122,7 +122,7 @@ def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) ->
     """The seed that a request asks for, where that is allowed; else the server's, the same for the same nonce. Seeds
     are integers; ones beyond 64 bits travel as decimal text. Raises `InputError`."""
     value, nonce = parameters.get("seed"), parameters.get("nonce")
-    noise, index = parse_noise(parameters.get("noise", "float")), parameters.get("index", 0)
+    noise, index = parse_noise(parameters.get("noise", AUTO)), parameters.get("index", 0)
     if nonce is not None and not (isinstance(nonce, str) and 16 <= len(nonce) <= 64 and nonce.isalnum()):
         raise InputError(f"nonce is {str(nonce)[:70]!r}; expected 16 to 64 random letters and digits")
     if value is not None and not limits.allow_seed:

@@ -16,6 +16,7 @@ from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.engine.providers import parse_options, provider_of
 from dualsmooth.runtime.engine.providers.provider import Provider
 from dualsmooth.runtime.errors import BundleError, EngineError, InputError, one_line
+from dualsmooth.runtime.noise.add import FLOAT, TABLE
 from dualsmooth.runtime.noise.selftest import require_sound
 from dualsmooth.runtime.noise.streams import Noise
 from dualsmooth.runtime.serving.bls_engine import BlsEngine, Call
@@ -93,7 +94,8 @@ def open_smoother(version: Path, options: ServerOptions, call: Call) -> Smoother
 
     Raises `DualSmoothError`: `BundleError` where files are not what the manifest says, `ProviderError`, `EngineError`.
     """
-    require_sound(Noise())
+    for mode in (FLOAT, TABLE):  # what `auto` stands for
+        require_sound(Noise(mode))
     bundle = read_bundle(version / "bundle")
     if (version / "bundle" / "manifest.json").read_text(encoding="utf-8") != options.manifest:
         raise BundleError(

@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
 from dualsmooth.runtime.engine.lanes import Started
+from dualsmooth.runtime.noise.add import add_noise
 from dualsmooth.runtime.noise.forks import forks, require_same_process
-from dualsmooth.runtime.noise.streams import Normals, Seed, add_noise
-from dualsmooth.runtime.noise.watch import sound_stream
+from dualsmooth.runtime.noise.streams import Seed
+from dualsmooth.runtime.noise.watch import Watched, sound_stream
 from dualsmooth.runtime.statistics.votes import ESTIMATOR, Counts, Requests, Stream, Tally
 
 PATIENCE = 3
@@ -51,7 +52,7 @@ class Job:
     tally: Tally
     requests: Requests
     open: int = 0
-    generators: dict[Stream, Normals] = field(default_factory=dict)
+    generators: dict[Stream, Watched] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from itertools import count
 from typing import TypeVar
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.noise.streams import Noise, Seed
+from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class Seeds:
 
     def __init__(self, seed: int | Seed | None, noise: Noise | None) -> None:
         fresh = seed is None and not getattr(noise, "shared", False)
-        base = seed if isinstance(seed, Seed) else Seed.make(0 if fresh else seed, noise)
+        base = seed if isinstance(seed, Seed) else Seed.make(0 if fresh else seed, noise or DEFAULT_NOISE)
         base.require_generator()
         self.noise, self._base = base.noise, None if fresh else base
 

@@ -26,7 +26,7 @@ PREDICTION_PASSES = 1_000
 @dataclass(frozen=True)
 class Settings:
     """What is asked of every image of a call. `route`: None for the rule's own; `seed`: None for the operating system's
-    entropy, afresh for each image; `noise`: None for float32 normals by SFC64; `all_levels`: sample every level in
+    entropy, afresh for each image; `noise`: None for `DEFAULT_NOISE`; `all_levels`: sample every level in
     full, whatever the rule needs. Nothing is checked before it is used: `terms` and `seeds` do."""
 
     alpha: float = ALPHA

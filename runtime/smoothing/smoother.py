@@ -17,7 +17,8 @@ from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.engine.opening import check_batch_size, open_engine
 from dualsmooth.runtime.engine.providers import provider_of
 from dualsmooth.runtime.errors import BundleError, CertificateError, InputError
-from dualsmooth.runtime.noise.streams import LATTICE, Noise, Seed, require_lattice
+from dualsmooth.runtime.noise.add import require_lattice
+from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.prediction import Prediction
@@ -110,8 +111,8 @@ class Smoother:
 
         `image`: float32 in [0, 1] or uint8, [C,H,W]. `budget`: `Fixed(10_000)` by default. `rule`: `interval`
         (docs/mathematics.md), `paper` (Sun et al. 2026), `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`:
-        `median` or `mode`. `seed`: from the operating system unless given. `noise`: float32 normals by SFC64 unless
-        given. Raises `InputError`, `EngineError`.
+        `median` or `mode`. `seed`: from the operating system unless given. `noise`: `auto` by SFC64 unless given:
+        8-bit images get noise on their own lattice, others float32 normals. Raises `InputError`, `EngineError`.
         """
         settings = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
         return next(self.certify_with([image], settings))
@@ -196,6 +197,7 @@ class Smoother:
     def job(self, image: npt.ArrayLike, terms: Terms, seed: Seed, *, all_levels: bool = False) -> Job:
         """The work of one certificate. Raises `InputError`."""
         pixels, tally = self.check_image(image, seed.noise), terms.tally()
+        seed = self.suited(seed, pixels)
         bound_seed = bound(seed, image_sha256(pixels), self.bundle.manifest_sha256, terms.words())
         return Job(pixels, bound_seed, tally, certification(terms, tally, all_levels=all_levels))
 
@@ -209,6 +211,7 @@ class Smoother:
         terms = settings.prediction_terms(self.bundle)
         pixels, tally, n = self.check_image(image, seed.noise), terms.tally(), terms.budget.looks[-1]
         process = prediction(tally, levels=len(terms.sigmas), alpha=terms.alpha, n=n, route=terms.route_kind)
+        seed = self.suited(seed, pixels)
         bound_seed = bound(seed, image_sha256(pixels), self.bundle.manifest_sha256, f"predict {terms.words()}")
         return Job(pixels, bound_seed, tally, process), terms
 
@@ -268,9 +271,14 @@ class Smoother:
     def check_image(self, image: npt.ArrayLike, noise: Noise | None = None) -> npt.NDArray[np.float32]:
         """float32 [C,H,W] in [0, 1] from float32 or uint8, on the lattice if `noise` is; raises `InputError`."""
         pixels = checked_image(image, self.bundle.input_shape)
-        if noise is not None and noise.mode == LATTICE:
+        if noise is not None and noise.on_lattice:
             require_lattice(pixels)
         return pixels
+
+    def suited(self, seed: Seed, pixels: npt.NDArray[Any]) -> Seed:
+        """The seed with the mode of noise that suits an image, or images, at this bundle's levels, where it is
+        `auto`."""
+        return seed.suited(pixels, (*self.bundle.sigmas, self.bundle.sigma_e))
 
     def artefact(self, pixels: npt.NDArray[np.float32]) -> Artefact:
         b = self.bundle

@@ -16,7 +16,7 @@ from scipy import special, stats
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
-from dualsmooth.runtime.noise.streams import GENERATORS
+from dualsmooth.runtime.noise.generators import GENERATORS
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, Stream
 
 SHAPE = (1, 3, 3)

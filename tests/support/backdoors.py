@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
+from dualsmooth.runtime.noise.generators import GENERATORS, Generator, Raw
 
 Words = np.ndarray
 Alter = Callable[[Words], Words]
@@ -45,6 +48,7 @@ class Backdoor:
             _U64(lambda _: take()),
         )
         self._interface = _Interface(None, *self._calls)
+        self.random_raw = lambda count: np.array([take() for _ in range(count)], np.uint64)
         self.capsule = _new_capsule(ctypes.addressof(self._interface), b"BitGenerator", None)
 
     def _take(self) -> int:
@@ -53,9 +57,13 @@ class Backdoor:
         return self._words.pop()
 
 
-def normals(alter: Alter, size: int = 4096) -> Callable[[Any], np.random.Generator]:
-    """What stands in for the maker of a generator's normals."""
-    return lambda seed: np.random.Generator(Backdoor(seed, alter, size))
+def generator(bits: Callable[[Any], Any]) -> Generator:
+    """What stands in the place of SFC64, known answers included."""
+    return replace(GENERATORS["SFC64"], normals=lambda s: np.random.Generator(bits(s)), words=lambda s: Raw(bits(s)))
+
+
+def altered(alter: Alter, size: int = 4096) -> Generator:
+    return generator(lambda seed: Backdoor(seed, alter, size))
 
 
 _TABLE = np.random.SFC64(1).random_raw(1 << 16)
@@ -94,45 +102,47 @@ def untouched(words: Words) -> Words:
     return words
 
 
-def few_seeds(seed: np.random.SeedSequence) -> np.random.Generator:
-    """Streams of 4,096 different seeds only."""
-    return np.random.Generator(np.random.SFC64(int(seed.generate_state(1)[0]) % 4096))
+def _few_seeds(seed: np.random.SeedSequence) -> Any:
+    return np.random.SFC64(int(seed.generate_state(1)[0]) % 4096)
 
 
-def one_stream(seed: np.random.SeedSequence) -> np.random.Generator:
-    """All streams of an entropy are the same."""
-    return np.random.Generator(np.random.SFC64(seed.entropy))
+def _without_entropy(seed: np.random.SeedSequence) -> Any:
+    return np.random.SFC64(np.random.SeedSequence(0, spawn_key=seed.spawn_key))
 
 
-def without_entropy(seed: np.random.SeedSequence) -> np.random.Generator:
-    """Streams depend on image, stage, level and purpose alone."""
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(0, spawn_key=seed.spawn_key)))
-
-
-MAKERS: dict[str, Callable[[Any], Any]] = {
-    "reduced entropy": normals(reduced_entropy),
-    "no tails": normals(no_tails),
-    "skewed": normals(skewed),
-    "peaked": normals(peaked),
-    "repeated blocks": normals(repeated_blocks, 1000),
-    "few seeds": few_seeds,
-    "one stream": one_stream,
-    "without entropy": without_entropy,
+ALL: dict[str, Generator] = {
+    "reduced entropy": altered(reduced_entropy),
+    "no tails": altered(no_tails),
+    "skewed": altered(skewed),
+    "peaked": altered(peaked),
+    "repeated blocks": altered(repeated_blocks, 1000),
+    "few seeds": generator(_few_seeds),  # streams of 4,096 different seeds only
+    "one stream": generator(lambda seed: np.random.SFC64(seed.entropy)),  # all streams of an entropy are the same
+    "without entropy": generator(_without_entropy),  # streams depend on image, stage, level and purpose alone
 }
 
 
 class Late:
-    """Sound normals until a stream has drawn `after` of them; then it starts over."""
+    """Sound normals, or words, until a stream has drawn `after` of them; then it starts over."""
 
     def __init__(self, seed: Any, after: int) -> None:
         self._make = lambda: np.random.Generator(np.random.SFC64(seed))
         self._real, self._left, self._after = self._make(), after, after
 
     def standard_normal(self, *, dtype: Any = np.float64, out: Any) -> None:
-        flat = out.reshape(-1)
+        for part in self._parts(out.reshape(-1)):
+            self._real.standard_normal(dtype=dtype, out=part)
+
+    def words(self, count: int, xp: Any = np) -> Words:
+        out = np.empty(count, np.uint64)
+        for part in self._parts(out):
+            part[:] = self._real.bit_generator.random_raw(part.size)
+        return out
+
+    def _parts(self, flat: Words) -> Iterator[Words]:
         while flat.size:
             part = flat[: self._left]
-            self._real.standard_normal(dtype=dtype, out=part)
+            yield part
             flat, self._left = flat[part.size :], self._left - part.size
             if self._left == 0:
                 self._real, self._left = self._make(), self._after

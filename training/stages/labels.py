@@ -15,7 +15,7 @@ import onnxruntime
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.runtime.evaluation.progress import Progress
 from dualsmooth.runtime.files import write_atomically
-from dualsmooth.runtime.noise.streams import add_noise
+from dualsmooth.runtime.noise.add import add_noise
 from dualsmooth.runtime.statistics.bounds import lower_bound, normal_quantile, upper_bound
 from dualsmooth.training.config import Config, LabelConfig
 from dualsmooth.training.data import Images, Labels, TrainingData

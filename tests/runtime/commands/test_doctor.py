@@ -12,7 +12,8 @@ from dualsmooth.cli import main
 from dualsmooth.runtime.commands import doctor
 from dualsmooth.runtime.commands.doctor import BAD, NOTE, Finding, examine
 from dualsmooth.runtime.engine import instruction_set
-from dualsmooth.runtime.noise import streams as noise
+from dualsmooth.runtime.noise import selftest
+from dualsmooth.runtime.noise.generators import Source
 
 
 def finding(subject: str) -> Finding:
@@ -58,14 +59,14 @@ def test_a_missing_engine_is_found_and_the_rest_is_still_examined(monkeypatch: p
 
 
 def test_a_tampered_generator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Shifted(np.random.Generator):
-        def standard_normal(self, *args: object, out: object = None, **settings: object) -> object:  # type: ignore[override]
-            made = super().standard_normal(*args, out=out, **settings)  # type: ignore[call-overload]
-            made += 0.05
-            return made
+    real = Source.standard_normal
 
-    make = noise.Seed.generator
-    monkeypatch.setattr(noise.Seed, "generator", lambda self, stream: Shifted(make(self, stream).bit_generator))
+    def shifted(self: Source, *, dtype: type, out: np.ndarray) -> None:
+        real(self, dtype=dtype, out=out)
+        out += 0.05
+
+    monkeypatch.setattr(Source, "standard_normal", shifted)
+    monkeypatch.setattr(selftest, "_known_answers", lambda *_: None)
     broken = finding("noise")
     assert broken.state == BAD
     assert "mean is" in broken.text

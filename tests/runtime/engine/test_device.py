@@ -19,7 +19,8 @@ from dualsmooth.runtime.engine.providers import nvidia
 from dualsmooth.runtime.engine.providers.cpu import Cpu
 from dualsmooth.runtime.engine.providers.cuda import Cuda
 from dualsmooth.runtime.engine.providers.openvino import OpenVino
-from dualsmooth.runtime.noise.streams import Noise, Seed, add_noise
+from dualsmooth.runtime.noise.add import MODES, add_noise
+from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.statistics.votes import Stream
 
 STREAM = Stream("classifier", 0, "estimation")
@@ -56,7 +57,7 @@ class FakeCupy:
         return lambda *args, **options: made(*args, **options).view(Device)
 
 
-@pytest.mark.parametrize("mode", ["float", "lattice"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("generator", ["SFC64", "Philox4x32"])
 def test_noise_is_the_same_under_another_array_module(mode: str, generator: str) -> None:
     image = np.array([[[51 / 255, 102 / 255]]], np.float32)

@@ -13,9 +13,10 @@ import pytest
 from scipy import stats
 
 from dualsmooth.runtime.noise import philox
+from dualsmooth.runtime.noise.add import add_noise
 from dualsmooth.runtime.noise.philox import Philox4x32, block
 from dualsmooth.runtime.noise.selftest import check_generator
-from dualsmooth.runtime.noise.streams import Noise, Seed, add_noise, parse_noise
+from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
 from dualsmooth.runtime.statistics.votes import Stream
 
 STREAM = Stream("classifier", 1, "estimation")
@@ -50,6 +51,14 @@ def test_values_do_not_depend_on_how_the_stream_is_cut(dtype: type) -> None:
         stream.standard_normal(dtype=dtype, out=pieces[at : at + size])
         at += size
     assert np.array_equal(whole, pieces)
+
+
+def test_words_are_the_blocks_themselves() -> None:
+    """Two of each block, the lower half first; a stream may begin anywhere."""
+    key = [int(word) for word in np.random.SeedSequence(5).generate_state(4)]
+    c = [int(word[0]) for word in block(key, np.array([3], np.uint64))]
+    words = Philox4x32(np.random.SeedSequence(5)).words(9)
+    assert words[6:8].tolist() == [c[0] | c[1] << 32, c[2] | c[3] << 32]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -113,6 +122,10 @@ def test_the_cuda_source_draws_the_same(tails: bool, tmp_path: Path, monkeypatch
         f"z[i] = normal_{kind}(first + i, k[0], k[1], k[2], k[3]); }}\n"
         for kind in ("float", "double")
     )
+    loops += (
+        "void fill_words(unsigned long long first, unsigned int* k, unsigned long long* z, int n) "
+        "{ for (int i = 0; i < n; ++i) z[i] = word(first + i, k[0], k[1], k[2], k[3]); }"
+    )
     source = philox.KERNEL
     if tails:
         source = source.replace("philox_block(c, k0, k1);", "philox_block(c, k0, k1); c[0] = c[2] = 0;")
@@ -134,3 +147,6 @@ def test_the_cuda_source_draws_the_same(tails: bool, tmp_path: Path, monkeypatch
                 theirs.ctypes.data_as(ctypes.c_void_p), ctypes.c_int(theirs.size),
             )  # fmt: skip
             assert np.abs(ours - theirs).max() < off
+    ours, numbers = Philox4x32(np.random.SeedSequence(7)).words(10_001), np.empty(10_001, np.uint64)
+    library.fill_words(ctypes.c_ulonglong(0), *(a.ctypes.data_as(ctypes.c_void_p) for a in (words, numbers)), 10_001)
+    assert np.array_equal(ours, numbers)

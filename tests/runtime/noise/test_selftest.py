@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count, product
 from types import SimpleNamespace
 
@@ -13,12 +14,14 @@ import pytest
 from scipy import stats
 
 from dualsmooth.runtime.errors import EngineError
-from dualsmooth.runtime.noise import selftest
+from dualsmooth.runtime.noise import measures, selftest
+from dualsmooth.runtime.noise.add import MODES
+from dualsmooth.runtime.noise.generators import GENERATORS
+from dualsmooth.runtime.noise.measures import statistics
 from dualsmooth.runtime.noise.philox import Philox4x32
-from dualsmooth.runtime.noise.selftest import KNOWN, check_entropy, check_generator, require_sound, statistics
-from dualsmooth.runtime.noise.streams import GENERATORS, Noise, Seed
+from dualsmooth.runtime.noise.selftest import check_entropy, check_generator, require_sound
+from dualsmooth.runtime.noise.streams import Noise, Seed
 
-MODES = ("float", "lattice")
 DTYPES = {"float": np.float32, "lattice": np.float64}
 
 
@@ -30,7 +33,7 @@ def test_sound_generators_pass(mode: str, generator: str) -> None:
     check_generator(Seed(1, noise=Noise(mode, generator)))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", DTYPES)
 def test_sound_noise_stays_far_from_every_limit(mode: str) -> None:
     """Mostly two thirds of the way to a limit at most, for five seeds: the limits are not met by luck."""
     for seed in range(5):
@@ -44,7 +47,7 @@ def test_limits_of_counts_are_exact() -> None:
     """The share of alpha outside the limits, by the binomial distribution itself."""
     n, p, alpha = 1000, np.array([0.5, 0.1, 1e-3]), 1e-6
     for probability in p:
-        (found,) = selftest._counts("x", np.array([n * probability]), n, np.array([probability]), alpha)
+        (found,) = measures.counts("x", np.array([n * probability]), n, np.array([probability]), alpha)
         low, high = round(found.low * n), round(found.high * n)
         outside = stats.binom.cdf(low - 1, n, probability) + stats.binom.sf(high, n, probability)
         assert outside <= alpha
@@ -55,17 +58,17 @@ def test_limits_of_counts_are_exact() -> None:
 def test_limit_of_the_shapes_holds_and_is_not_idle() -> None:
     """Bernstein's bound against the exact tail of a scaled binomial of the same variance."""
     n = 4000
-    high = selftest._bernstein(1.0, n)
+    high = measures._bernstein(1.0, n)
     exact = stats.binom.sf(int((high + 1) / 2 * n), n, 0.5)
-    assert exact <= selftest._SHARE / 2
-    assert stats.binom.sf(int((0.9 * high + 1) / 2 * n), n, 0.5) > selftest._SHARE / 2
+    assert exact <= measures.SHARE / 2
+    assert stats.binom.sf(int((0.9 * high + 1) / 2 * n), n, 0.5) > measures.SHARE / 2
 
 
 def test_limit_of_repeated_values() -> None:
     """Chernoff's bound is above the exact Poisson quantile of the same mean, and within 3 % of it."""
     pool = np.arange(1 << 19, dtype=np.float32)
-    found = selftest._repeats(pool)
-    exact = stats.poisson.isf(selftest._SHARE, 2.0**37 * 2.0**-23)
+    found = measures._repeats(pool)
+    exact = stats.poisson.isf(measures.SHARE, 2.0**37 * 2.0**-23)
     assert exact <= found.high < 1.03 * exact
 
 
@@ -92,7 +95,7 @@ CHANGES: dict[str, tuple[str, Change]] = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", DTYPES)
 @pytest.mark.parametrize("change", CHANGES)
 def test_each_statistic_notices_its_fault(mode: str, change: str) -> None:
     expected, alter = CHANGES[change]
@@ -101,7 +104,7 @@ def test_each_statistic_notices_its_fault(mode: str, change: str) -> None:
     assert expected in failing(alter(draws).astype(draws.dtype))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", DTYPES)
 def test_a_block_of_four_values_that_comes_twice_is_found(mode: str) -> None:
     """Anywhere, in one stream or in two; nothing else notices so small a fault. Three values may be chance."""
     for source, target in (((2, 77), (6, 1001)), ((5, 9), (5, 60_000))):
@@ -117,13 +120,13 @@ def test_a_block_of_four_values_that_comes_twice_is_found(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("backdoor", backdoors.MAKERS)
+@pytest.mark.parametrize("backdoor", backdoors.ALL)
 def test_backdoored_generators_are_refused(monkeypatch: pytest.MonkeyPatch, mode: str, backdoor: str) -> None:
     """Beyond the known answers, which all of these would fail too."""
-    monkeypatch.setitem(GENERATORS, "SFC64", backdoors.MAKERS[backdoor])
+    monkeypatch.setitem(GENERATORS, "SFC64", backdoors.ALL[backdoor])
     with pytest.raises(EngineError, match="known seed"):
         check_generator(Seed(1, noise=Noise(mode)))
-    monkeypatch.setattr(selftest, "KNOWN", {})
+    monkeypatch.setitem(GENERATORS, "SFC64", replace(backdoors.ALL[backdoor], known={}))
     with pytest.raises(EngineError, match="broken or replaced") as caught:
         check_generator(Seed(1, noise=Noise(mode)))
     assert "\n" not in str(caught.value)
@@ -132,8 +135,7 @@ def test_backdoored_generators_are_refused(monkeypatch: pytest.MonkeyPatch, mode
 @pytest.mark.parametrize("mode", MODES)
 def test_the_backdoor_itself_is_not_what_is_noticed(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     """The same machinery with unaltered words passes, known answers aside (it hands words out in another order)."""
-    monkeypatch.setitem(GENERATORS, "SFC64", backdoors.normals(backdoors.untouched))
-    monkeypatch.setattr(selftest, "KNOWN", {})
+    monkeypatch.setitem(GENERATORS, "SFC64", replace(backdoors.altered(backdoors.untouched), known={}))
     check_generator(Seed(1, noise=Noise(mode)))
 
 
@@ -178,7 +180,7 @@ def test_tested_once_a_process_for_each_mode_and_generator(monkeypatch: pytest.M
 
 
 def test_a_generator_that_failed_is_tested_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(GENERATORS, "SFC64", backdoors.one_stream)
+    monkeypatch.setitem(GENERATORS, "SFC64", backdoors.ALL["one stream"])
     for _ in range(2):
         with pytest.raises(EngineError):
             require_sound(Noise())
@@ -205,7 +207,9 @@ def test_broken_entropy_is_refused(monkeypatch: pytest.MonkeyPatch, source: Call
 
 
 def test_known_answers_are_stated_for_every_generator() -> None:
-    assert set(KNOWN) >= set(product(GENERATORS, "fd"))
+    assert {(name, kind) for name, g in GENERATORS.items() for kind in g.known} == set(
+        product(GENERATORS, ("f4", "f8", "u8"))
+    )
 
 
 def test_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +217,7 @@ def test_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         def standard_normal(self, *, dtype: object, out: np.ndarray) -> None:
             out[:] = np.nan
 
-    monkeypatch.setitem(GENERATORS, "SFC64", lambda seed: Nan())
-    monkeypatch.setattr(selftest, "KNOWN", {})
+    monkeypatch.setitem(GENERATORS, "SFC64", replace(GENERATORS["SFC64"], normals=lambda seed: Nan(), known={}))
     with pytest.raises(EngineError, match="NaN"):
         check_generator(Seed(1))
 

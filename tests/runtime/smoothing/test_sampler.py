@@ -16,7 +16,8 @@ import pytest
 from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
 from dualsmooth.runtime.engine.lanes import Lanes, Started
 from dualsmooth.runtime.errors import EngineError
-from dualsmooth.runtime.noise.streams import Noise, Seed, add_noise
+from dualsmooth.runtime.noise.add import add_noise
+from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.artefact import Artefact
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
