@@ -60,11 +60,14 @@ class Noise:
 
     def suited(self, image: npt.NDArray[Any], sigmas: Iterable[float]) -> Noise:
         """The same, with the mode that `auto` stands for: for `image`, or images (uint8, or float32 in [0, 1]), at
-        these levels."""
+        these levels. Raises `InputError` for levels that no table has."""
+        largest = max(sigmas)
+        if self.mode == TABLE and largest > LARGEST:
+            raise InputError(f"table noise has levels up to {LARGEST:g}, not {largest:g}; use lattice or float noise")
         if self.mode != AUTO:
             return self
         lattice = image.dtype == np.uint8 or on_lattice(image)
-        return replace(self, mode=TABLE if lattice and max(sigmas) <= LARGEST else FLOAT)
+        return replace(self, mode=TABLE if lattice and largest <= LARGEST else FLOAT)
 
 
 DEFAULT_NOISE = Noise(AUTO)

@@ -80,7 +80,9 @@ def test_terms(alpha: Any, rule: Any, route: Any, budget: Any) -> None:
     assert made.route_kind in ("median", "mode")
 
 
-@fuzz("options", text=st.one_of(joined("float", "lattice"), VALUES), seed=VALUES, index=VALUES, share=0.1)
+@fuzz(
+    "options", text=st.one_of(joined("auto", "float", "lattice", "table"), VALUES), seed=VALUES, index=VALUES, share=0.1
+)
 def test_noise_and_seeds(text: Any, seed: Any, index: Any) -> None:
     made = attempt(Seed.make, seed).noise
     made = attempt(parse_noise, text)

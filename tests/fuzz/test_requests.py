@@ -148,7 +148,7 @@ USUAL: dict[str, st.SearchStrategy[Any]] = {
     "index": st.integers(0, 99),
     "all_levels": st.booleans(),
     "n": st.integers(0, 300),
-    "noise": st.sampled_from(["float", "lattice", "odd"]),
+    "noise": st.sampled_from(["auto", "float", "lattice", "table", "odd"]),
 }
 
 

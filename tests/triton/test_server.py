@@ -73,6 +73,15 @@ def test_noise_on_the_lattice(remote: ds.RemoteSmoother, local: ds.Smoother) -> 
         remote.certify(image, noise=ds.Noise(shared=True))
 
 
+def test_by_default_the_image_decides_the_noise(remote: ds.RemoteSmoother, local: ds.Smoother) -> None:
+    """There as here, and the client checks it."""
+    for image, mode in ((toys.image(150 / 255, 102 / 255), "table"), (toys.image(0.7, 0.3), "float")):
+        here, there = (s.certify(image, budget=FIXED, seed=3) for s in (local, remote))
+        assert here.seed.noise == ds.Noise(mode)
+        assert there.to_json() == here.to_json()
+        assert remote.predict(image, n=50).seed.noise == ds.Noise(mode)
+
+
 def test_without_a_seed_the_server_draws_one(remote: ds.RemoteSmoother) -> None:
     first, second = (remote.certify(IMAGES[0], budget=FIXED) for _ in range(2))
     assert not first.seed.fixed

@@ -74,6 +74,18 @@ def test_the_command_passes_the_noise_on(setting, tmp_path) -> None:
     assert main([*command, "--noise", "lattice:philox"]) == 2
 
 
+def test_by_default_the_file_says_which_noise_was_taken(setting, tmp_path) -> None:
+    """Data sets hold 8-bit images: the header, every row, and whoever goes on with the file."""
+    out = tmp_path / "o.jsonl"
+    run(setting, out, indices=range(2), noise=None)
+    run(setting, out, noise=ds.Noise("table"))
+    assert header_of(out.read_text().splitlines()[0])["seed"]["noise"] == "table"
+    assert {r.certificate.seed.noise for r in read_results(out)} == {ds.Noise("table")}
+    run(setting, tmp_path / "f.jsonl", indices=range(2), noise=ds.Noise("float"))
+    with pytest.raises(ds.InputError, match="noise float, not table"):
+        run(setting, tmp_path / "f.jsonl", noise=None)
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [

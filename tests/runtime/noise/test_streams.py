@@ -121,6 +121,18 @@ def test_noise_goes_into_a_part_of_a_batch_only() -> None:
     assert np.all(batch[5:] == 9)
 
 
+def test_a_certificate_says_which_noise_it_was() -> None:
+    """`auto` is a question."""
+    asked = Seed(1, noise=Noise("auto"))
+    with pytest.raises(CertificateError, match="seed must hold"):
+        Seed.from_dict(asked.to_dict())
+    pixels = np.array([0, 51 / 255, 1], np.float32)
+    assert asked.suited(pixels, [0.5]).noise == Noise("table")
+    assert asked.suited(pixels + np.float32(1e-4), [0.5]).noise == Noise("float")
+    assert asked.suited(pixels, [0.5, 5.1]).noise == Noise("float")
+    assert Seed(1, noise=Noise("lattice")).suited(pixels, [0.5]).noise == Noise("lattice")
+
+
 @pytest.mark.parametrize(
     "seed", [Seed(0), Seed(2**128 - 1, 2**40, fixed=True), Seed(12345, 17, noise=Noise("lattice", "Philox", True))]
 )

@@ -138,7 +138,18 @@ def test_images_of_one_run_have_their_own_noise(smoother: ds.Smoother) -> None:
     assert [c.seed.index for c in made] == list(range(5))
 
 
-@pytest.mark.parametrize("noise", [ds.Noise("lattice"), ds.Noise(generator="Philox"), ds.Noise(shared=True)], ids=str)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        ds.Noise("lattice"),
+        ds.Noise(generator="Philox"),
+        ds.Noise(shared=True),
+        ds.Noise("table"),
+        ds.Noise("table", "Philox4x32"),
+        ds.Noise("table", "Philox", shared=True),
+    ],
+    ids=str,
+)
 def test_any_noise_is_replayed(smoother: ds.Smoother, noise: ds.Noise) -> None:
     """Whichever images were around it, whichever batches it was cut into."""
     images = [toys.image(k / 255, 0.6) for k in (127, 140, 150)]
@@ -148,6 +159,34 @@ def test_any_noise_is_replayed(smoother: ds.Smoother, noise: ds.Noise) -> None:
         certificate = ds.Certificate.from_json(certificate.to_json())
         assert certificate.seed.noise == noise
         other.replay(certificate, image)
+
+
+EIGHT_BITS, OFF = toys.image(127 / 255, 51 / 255), toys.image(0.7, 0.3)
+
+
+@pytest.mark.parametrize("noise", [None, ds.Noise("auto", "Philox"), ds.Noise("auto", shared=True)], ids=str)
+def test_by_default_the_image_decides_the_noise(smoother: ds.Smoother, noise: ds.Noise | None) -> None:
+    """Image by image, in one stream; the certificate says which it was, and is replayed with that."""
+    images = [EIGHT_BITS, OFF, np.rint(EIGHT_BITS * 255).astype(np.uint8), OFF]
+    made = list(smoother.certify_many(images, noise=noise, seed=3, budget=FIXED))
+    assert [c.seed.noise.mode for c in made] == ["table", "float", "table", "float"]
+    for image, certificate in zip(images, made, strict=True):
+        expected = dataclasses.replace(noise or ds.Noise(), mode=certificate.seed.noise.mode)
+        asked = smoother.certify_many([image], noise=expected, seed=3, indices=[certificate.seed.index], budget=FIXED)
+        assert next(asked).to_json() == certificate.to_json()
+        smoother.replay(ds.Certificate.from_json(certificate.to_json()), image)
+    predicted = [smoother.predict(image, noise=noise, n=50).seed.noise.mode for image in images]
+    assert predicted == ["table", "float", "table", "float"]
+
+
+def test_levels_that_no_table_has(tmp_path: Path) -> None:
+    """By default they get float noise; a table that was asked for is refused before a pass is spent."""
+    toys.write_bundle(tmp_path / "b", sigmas=(0.25, 6.0), sigma_e=6.0, estimator_cuts=[0.6], classifier_cuts=[0.2, 0.2])
+    smoother = ds.load(tmp_path / "b", threads=1)
+    assert smoother.certify(EIGHT_BITS, budget=FIXED).seed.noise == ds.Noise("float")
+    assert smoother.certify(EIGHT_BITS, budget=FIXED, noise=ds.Noise("lattice")).seed.noise.mode == "lattice"
+    with pytest.raises(ds.InputError, match="table noise has levels up to 5, not 6; use lattice or float"):
+        smoother.certify(EIGHT_BITS, budget=FIXED, noise=ds.Noise("table"))
 
 
 def test_images_of_shared_noise_see_the_same(smoother: ds.Smoother) -> None:
