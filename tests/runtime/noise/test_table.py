@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import mpmath
 import numpy as np
 import pytest
 from scipy import stats
@@ -21,8 +20,9 @@ from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.noise.table import ENTRIES, OPEN, STEPS, Table, masses, require_exact, table_of
 from dualsmooth.runtime.statistics.votes import Stream
 
+mpmath = pytest.importorskip("mpmath")
 STREAM = Stream("classifier", 1, "estimation")
-SIGMAS = (1e-5, 3e-4, 0.002, 0.05, 0.12, 0.25, 0.5, 1.0, 2.0)
+SIGMAS = (1e-5, 3e-4, 0.002, 0.05, 0.12, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
 def gaussian(sigma: float, ends: list[float]) -> list[Any]:
@@ -112,6 +112,41 @@ def test_every_bit_of_an_entry_counts() -> None:
     found = made.draw(entries, lambda count: np.zeros(count, np.uint64))
     expected = np.where(made.values == OPEN, made.first + (made.bounds == 0).sum(), made.values)
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["SFC64", "Philox", "Philox4x32"])
+def test_noise_is_what_the_specification_says(name: str) -> None:
+    """docs/certificate.md, How k is drawn, once more from the error function: certificates are replayed by it."""
+    sigma, rows, size = 0.25, 3000, 5
+    s = STEPS * mpmath.mpf(sigma)
+    reach = int(mpmath.floor(10 * s + 0.5))
+    above = gaussian(sigma, [k + 0.5 for k in range(reach + 1)])
+    half = [a - b for a, b in pairwise(above)]
+    p = [*half[::-1], 1 - 2 * above[0], *half]
+    p = [ENTRIES * share / sum(p) for share in p]
+    entries = [k - reach for k, share in enumerate(p) for _ in range(int(mpmath.floor(share)))]
+    left = [share - mpmath.floor(share) for share in p]
+    bounds = [int(mpmath.floor(2**64 * sum(left[: j + 1]) / sum(left))) for j in range(len(p) - 1)]
+    seed = Seed(3, noise=Noise("table", name)).bound("an image", "a bundle")
+    key = np.random.SeedSequence(seed.key(), spawn_key=(1, 1, 1))
+    words = iter(GENERATORS[name].words(key).words(rows * 2).tolist())
+    rest = iter(
+        GENERATORS[name].words(np.random.SeedSequence(seed.key(), spawn_key=(1, 1, 1, 1919251316))).words(rows).tolist()
+    )
+    expected, still = [], 0
+    for _ in range(rows):
+        pair = (next(words), next(words))
+        for i in range(size):
+            entry = pair[i // 4] >> 16 * (i % 4) & 0xFFFF
+            if entry < len(entries):
+                expected.append(entries[entry])
+            else:
+                word, still = next(rest), still + 1
+                expected.append(sum(bound <= word for bound in bounds) - reach)
+    out = np.empty((rows, 1, 1, size), np.float32)
+    add_noise(seed.generator(STREAM), np.full((1, 1, size), 0.2, np.float32), sigma, out, "table")
+    assert still > 20
+    assert np.array_equal(out.ravel(), ((np.array(expected) + 51) / 255).astype(np.float32))
 
 
 BREAK: dict[str, Callable[[Table], Table]] = {
