@@ -64,7 +64,7 @@ def choices(args: argparse.Namespace) -> list[str]:
             )
         }
         loops["noise on the engine's thread"] = ours(plain, parse_noise(args.noise), ahead=False)
-        for noise in ("float", "float:philox", "float:mkl", "lattice", "lattice:mkl"):
+        for noise in ("table", "float", "float:philox", "float:mkl", "lattice", "lattice:mkl"):
             if noise != args.noise and usable(parse_noise(noise)):
                 loops[f"{noise} noise"] = ours(plain, parse_noise(noise))
         for threads in range(1, cores() + 1):

@@ -85,6 +85,18 @@ def test_a_fixed_seed_shows_in_the_text(bundle, picture, capsys) -> None:
     assert "fixed seed" not in capsys.readouterr().out
 
 
+def test_the_text_says_which_noise_was_taken(bundle, picture, tmp_path, capsys) -> None:
+    """Pictures have 8 bits; this array has not."""
+    np.save(tmp_path / "odd.npy", np.array([[[0.123, 0.5]]], np.float32))
+    for command, budget in (("certify", ["--budget", "fixed:100"]), ("predict", ["-n", "200"])):
+        assert main([command, str(bundle), str(picture), str(tmp_path / "odd.npy"), *budget]) == 0
+        first, second = capsys.readouterr().out.splitlines()
+        assert "table noise" in first
+        assert "float noise" in second
+        assert main([command, str(bundle), str(picture), "--noise", "float:philox", *budget]) == 0
+        assert "float:philox noise" in capsys.readouterr().out
+
+
 def test_certify_prints_one_sentence_per_image(bundle, picture, capsys) -> None:
     assert main(["certify", str(bundle), str(picture), str(picture), "--budget", "adaptive:1000:0.05"]) == 0
     assert capsys.readouterr().out.count("certified radius") == 2
