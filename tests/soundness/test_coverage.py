@@ -55,7 +55,10 @@ def rate(mode: Mode, count: int, scene: str) -> tuple[Counter[str], float]:
     return found, float(stats.binomtest(found["errors"], found["count"], ALPHA, alternative="greater").pvalue)
 
 
-@pytest.mark.parametrize("noise", [Noise(), Noise("lattice"), Noise("table"), Noise("table", "Philox", shared=True)], ids=str)
+NOISES = [Noise(mode, *of) for mode in ("lattice", "table") for of in ((), ("Philox", True))]
+
+
+@pytest.mark.parametrize("noise", [Noise(), *NOISES], ids=str)
 def test_one_sigma_uses_its_alpha_and_no_more(noise: Noise) -> None:
     """About 5 % of errors at the worst case, in both engines; far too many if radii were 10 % larger."""
     for engine in ENGINES:
