@@ -9,20 +9,18 @@ noise in turn. The law of a table is summed up in exact arithmetic against the n
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import mpmath
 import numpy as np
+from frame import add_page, parsed, publish
 
-from dualsmooth.runtime.engine.instruction_set import instruction_set
-from dualsmooth.runtime.files import write_atomically
+from dualsmooth.runtime.engine.instruction_set import instruction_set, processor
 from dualsmooth.runtime.noise.add import LATTICE, MODES, add_noise
 from dualsmooth.runtime.noise.generators import GENERATORS, Source
 from dualsmooth.runtime.noise.table import ENTRIES, OPEN, STEPS, Table, table_of
@@ -109,20 +107,14 @@ share of values that need more than their 16 bits.
         yield f"| {sigma:g} | 2^{power} | {(table.values == OPEN).mean():.3%} | {-table.first} |"
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    named = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
-    return named[0].split(":")[1].strip() if named else platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    add_page(parser)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--sigma", type=float, default=0.5)
-    args = parser.parse_args()
+    args = parsed(parser)
     with mpmath.workdps(DIGITS):
-        write_atomically(args.out, "\n".join(lines(args)) + "\n")
+        publish("\n".join(lines(args)) + "\n", args.page)
 
 
 if __name__ == "__main__":

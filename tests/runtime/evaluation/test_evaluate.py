@@ -80,7 +80,7 @@ def test_by_default_the_file_says_which_noise_was_taken(setting, tmp_path) -> No
     run(setting, out, indices=range(2), noise=None)
     run(setting, out, noise=ds.Noise("table"))
     assert header_of(out.read_text().splitlines()[0])["seed"]["noise"] == "table"
-    assert {r.certificate.seed.noise for r in read_results(out)} == {ds.Noise("table")}
+    assert {r.certificate.seed.noise for r in load_results(out)} == {ds.Noise("table")}
     run(setting, tmp_path / "f.jsonl", indices=range(2), noise=ds.Noise("float"))
     with pytest.raises(ds.InputError, match="noise float, not table"):
         run(setting, tmp_path / "f.jsonl", noise=None)
