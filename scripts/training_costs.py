@@ -1,6 +1,6 @@
 """What training costs: passes of each objective, its time against `gaussian`, and bfloat16 against float32.
 
-python scripts/training_costs.py --page docs/training-costs.md
+python scripts/training_costs.py --out docs/training-costs.md --force
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from frame import add_page, machine, parsed, publish
 from torch.nn.modules.module import register_module_forward_hook
 
 from dualsmooth.runtime.engine.instruction_set import flags
@@ -34,7 +35,7 @@ SIGMA, EPOCHS, IMAGES, BATCH = 0.5, 10, 128, 32
 WIDE, WIDE_BATCH, STEPS = "resnet9", 64, 3
 PAGE = """# What training costs
 
-Written by `python scripts/training_costs.py`: seconds of one thread's own time on a processor with {features}.
+Seconds of one thread's own time. Written by `python scripts/training_costs.py` on {machine}, with {features}.
 
 ## Objectives
 
@@ -134,21 +135,19 @@ def precisions(rounds: int) -> dict[bool, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--page", type=Path)
-    args = parser.parse_args()
+    add_page(parser)
+    args = parsed(parser)
     torch.set_num_threads(1)
     found = precisions(args.rounds)
-    features = [name for name in ("avx512f", *FAST) if name in flags()]
+    features = [name for name in FAST if name in flags()]
     page = PAGE.format(
-        features=", ".join(features) or "neither AVX-512 nor AMX", epochs=EPOCHS, images=IMAGES, wide=WIDE,
-        batch=WIDE_BATCH, rounds=args.rounds, steps=STEPS, float32=found[False], bfloat16=found[True],
+        machine=machine("torch"), features=", ".join(features) or "no bfloat16", epochs=EPOCHS, images=IMAGES,
+        wide=WIDE, batch=WIDE_BATCH, rounds=args.rounds, steps=STEPS, float32=found[False], bfloat16=found[True],
         fast=" or ".join(FAST),
         ratio=found[False] / found[True], taken={"bf16": "bfloat16", "off": "float32"}[autocast_for("auto", "cpu")],
         objectives="\n".join(objectives()),
     )  # fmt: skip
-    print(page)
-    if args.page:
-        args.page.write_text(page, "utf-8")
+    publish(page, args.page)
 
 
 if __name__ == "__main__":
