@@ -16,6 +16,9 @@ def round_down(radius: float) -> float:
     """The largest multiple of `RADIUS_STEP` that is safely not above `radius` (a relative 1e-9 is given up first).
 
     The allowance is larger than the error of the quantile functions, so a printed radius never exceeds the exact one.
+
+    >>> round_down(0.7500279)
+    0.750027
     """
     if not math.isfinite(radius):
         raise InputError(f"radius is {radius}; expected a finite number")
@@ -28,13 +31,21 @@ def stated(radius: float) -> float:
 
 
 def shown(radius: float, digits: int) -> str:
-    """A radius in so many decimals, rounded down; `inf` where it is infinite."""
+    """A radius in so many decimals, rounded down; `inf` where it is infinite.
+
+    >>> shown(0.99999, 3)
+    '0.999'
+    """
     if math.isinf(radius):
         return "inf"
     return str(Decimal(repr(float(radius))).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
 
 
 def confidence(alpha: float) -> str:
-    """1 - alpha, e.g. `0.999`; as a difference where six digits would say more than that."""
+    """1 - alpha, e.g. `0.999`; as a difference where six digits would say more than that.
+
+    >>> confidence(0.001), confidence(1.5e-7)
+    ('0.999', '1 - 1.5e-07')
+    """
     text = f"{1 - alpha:g}"
     return text if Fraction(text) + Fraction(repr(alpha)) <= 1 else f"1 - {alpha!r}"

@@ -105,6 +105,10 @@ def read_bundle(path: str | Path) -> Bundle:
 
     No file is opened that the manifest does not list, and nothing is executed. Raises `BundleError` with the first
     thing that is wrong.
+
+    >>> bundle = read_bundle("runtime/data/fashion-mnist")
+    >>> bundle.sigmas, bundle.sigma_e, bundle.input_shape
+    ((0.25, 0.5, 1.0), 1.0, (1, 28, 28))
     """
     root = Path(path)
     if not root.is_dir():

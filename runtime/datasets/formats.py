@@ -23,7 +23,12 @@ def load_dataset(
     name: str, *, split: str = "test", data_dir: str | Path | None = None, classes: Sequence[str] | None = None
 ) -> Dataset:
     """Load the data set of a name (`NAMES`, `DETAILS`). `split` is `train` or `test`; `data_dir` the folder of the sets
-    whose names give no path; `classes` name its classes otherwise, in its own order. Raises `InputError`."""
+    whose names give no path; `classes` name its classes otherwise, in its own order. Raises `InputError`.
+
+    >>> dataset = load_dataset("npz:runtime/data/fashion-mnist-test-200.npz")
+    >>> dataset.images.shape, dataset.classes[int(dataset.labels[0])]
+    ((200, 1, 28, 28), 'Ankle boot')
+    """
     if split not in ("train", "test"):
         raise InputError(f"split {split!r} is unknown; expected train or test")
     found = next((format for format in FORMATS if format.names(name)), None)

@@ -21,6 +21,11 @@ def read_results(path: str | Path) -> Columns:
     (L2, input units), `seconds` (NaN: unknown). From certificates, each recomputed from its counts, also `sigma`,
     `route_radius` (infinite: no other level), `class_radius`, `passes`, `alpha`, `rule`, `budget` and `dataset`.
     Raises `InputError`, with the line.
+
+    >>> columns = read_results("docs/results/fashion-mnist-all-levels.jsonl")
+    >>> len(columns["radius"]), sorted(set(columns["sigma"].tolist()))
+    (500, [0.5, 1.0])
+    >>> certified = columns["correct"] & (columns["radius"] >= 0.5)
     """
     if tsv.is_log(path):
         log = tsv.read_log(path)

@@ -76,7 +76,11 @@ NOISE_FORMS = "auto, float, lattice or table, and a generator after a colon if n
 
 
 def parse_noise(text: object) -> Noise:
-    """`auto`, `float`, `lattice`, `table`, `float:philox`, `table:mkl`, … Raises `InputError`."""
+    """`auto`, `float`, `lattice`, `table`, `float:philox`, `table:mkl`, … Raises `InputError`.
+
+    >>> parse_noise("table:philox")
+    Noise(mode='table', generator='Philox', shared=False)
+    """
     mode, _, generator = str(text).partition(":")
     names = {name.lower(): name for name in GENERATORS}
     if not isinstance(text, str) or mode not in (AUTO, *MODES) or generator not in ("", *names):

@@ -47,6 +47,10 @@ def load(
     `runtime/engine/providers/`, e.g. `{"arena": False}`.
     `batch_size`: passes in one call of the engine; `auto`: measured once on this machine and remembered.
     Raises `BundleError`, `ProviderError` or `InputError`.
+
+    >>> with load("runtime/data/fashion-mnist") as smoother:
+    ...     smoother.bundle.classes[0]
+    'T-shirt/top'
     """
     on = provider_of(provider, provider_options)
     check_batch_size(batch_size)
@@ -111,8 +115,13 @@ class Smoother:
 
         `image`: float32 in [0, 1] or uint8, [C,H,W]. `budget`: `Fixed(10_000)` by default. `rule`: `interval`
         (docs/mathematics.md), `paper` (Sun et al. 2026), `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`:
-        `median` or `mode`. `seed`: from the operating system unless given. `noise`: `auto` by SFC64 unless given:
+        `median`, `mode` or `quantile:Q`. `seed`: from the operating system unless given. `noise`: `auto` by SFC64 unless given:
         8-bit images get noise on their own lattice, others float32 normals. Raises `InputError`, `EngineError`.
+
+        >>> image = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][0][None]  # an ankle boot, uint8 [1,28,28]
+        >>> certificate = load("runtime/data/fashion-mnist").certify(image, budget=Fixed(1_000), seed=1)
+        >>> certificate.label, certificate.abstained, certificate.radius > 0.1
+        (9, False, True)
         """
         settings = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
         return next(self.certify_with([image], settings))
@@ -138,6 +147,11 @@ class Smoother:
         2, … by default; each once): with a fixed seed, or with a `Seed` that was kept, the same image at the same index
         draws the same noise in any run. `all_levels` samples every level in full, so that rules can be compared
         offline. Arguments and errors otherwise as for `certify`.
+
+        >>> images = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][[0, 2], None]  # uint8 [2,1,28,28]
+        >>> smoother = load("runtime/data/fashion-mnist")
+        >>> [c.label for c in smoother.certify_many(images, budget=Fixed(200), seed=1)]
+        [9, 1]
         """
         given = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
         return self.certify_with(images, replace(given, all_levels=all_levels), indices=indices, in_flight=in_flight)
@@ -185,6 +199,10 @@ class Smoother:
         `n` passes a stage and level, no radius (Cohen et al. 2019, PREDICT, for both stages). `rule`: `interval` or
         `paper`; it decides only which route is the default. `route`: as for `certify`. Raises `InputError`,
         `EngineError`.
+
+        >>> image = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][0][None]
+        >>> load("runtime/data/fashion-mnist").predict(image, n=200, seed=1).label
+        9
         """
         return self.predict_with(image, Settings(alpha, Fixed(n), rule, route, seed, noise))
 

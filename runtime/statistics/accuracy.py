@@ -20,7 +20,14 @@ def correct_radius(label: int | None, radius: float, truth: int) -> float:
 
 def certified_accuracy(radii: npt.NDArray[np.float64], at: Sequence[float] = RADII) -> Array:
     """Share of images [len(at)] that are correct with a certified radius of at least r (and above 0), from their
-    `correct_radius` [N]."""
+    `correct_radius` [N].
+
+    >>> radii = np.array([1.2, 0.4, 0.0, -1.0])  # two certified, one right without a radius, one wrong
+    >>> certified_accuracy(radii, at=(0.0, 0.5, 1.0))
+    array([0.5 , 0.25, 0.25])
+    >>> average_certified_radius(radii)
+    0.4
+    """
     return np.array([np.mean((radii >= r) & (radii > 0)) for r in at])
 
 

@@ -15,7 +15,11 @@ FORMS = "median, mode or quantile:Q with Q from 0.001 to 0.999"
 
 
 def quantile_of(route_kind: str) -> float:
-    """1/2 for `median`, q for `quantile:q`: the route is the smallest k with F_k >= q. Raises `InputError`."""
+    """1/2 for `median`, q for `quantile:q`: the route is the smallest k with F_k >= q. Raises `InputError`.
+
+    >>> quantile_of("median"), quantile_of("quantile:0.7")
+    (0.5, 0.7)
+    """
     if route_kind == MEDIAN:
         return 0.5
     try:
@@ -28,7 +32,12 @@ def quantile_of(route_kind: str) -> float:
 
 
 def guess_route(counts: Counts, route_kind: str) -> int:
-    """The route that selection votes [K] suggest: their median, q-quantile or mode."""
+    """The route that selection votes [K] suggest: their median, q-quantile or mode.
+
+    >>> votes = np.array([40, 15, 45])
+    >>> guess_route(votes, "median"), guess_route(votes, "mode"), guess_route(votes, "quantile:0.3")
+    (1, 2, 0)
+    """
     if route_kind == MODE:
         return int(np.argmax(counts))
     return int(np.argmax(np.cumsum(counts) >= quantile_of(route_kind) * counts.sum()))

@@ -18,7 +18,13 @@ CALLS = one_of([budget.call for budget in BUDGETS.values()])
 
 
 def parse_budget(text: str) -> Budget:
-    """The budget that a text names (`FORMS`), e.g. `fixed:10000`, `adaptive:100000:0.05`. Raises `InputError`."""
+    """The budget that a text names (`FORMS`), e.g. `fixed:10000`, `adaptive:100000:0.05`. Raises `InputError`.
+
+    >>> parse_budget("adaptive:1e5:0.05")
+    Adaptive(max_passes=100000, tolerance=0.05, n0=100)
+    >>> str(AtRadius(0.5))
+    'at-radius:0.5:100000'
+    """
     kind, *values = text.split(":")
     try:
         made = BUDGETS[kind].parsed(values) if kind in BUDGETS else None

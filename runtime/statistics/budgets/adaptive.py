@@ -21,6 +21,9 @@ class Adaptive(Budget):
     Looks at geometric sample sizes; the last one gets 80 % of alpha, the earlier ones share the rest. Tolerance 0 stops
     only streams that no longer bound the radius. Tolerances up to 0.05 were seen to beat the `Fixed(n)` of equal cost
     (docs/budgets.md); beyond, a smaller `max_passes` is the better way to spend less. `n0` selection votes.
+
+    >>> Adaptive(10_000).looks
+    (313, 625, 1250, 2500, 5000, 10000)
     """
 
     kind: ClassVar[str] = "adaptive"

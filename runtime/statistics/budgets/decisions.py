@@ -58,6 +58,10 @@ class AtRadius(Anytime):
     Each bound is the Krichevsky–Trofimov mixture test, valid at every sample size, so the looks cost no confidence; at
     `max_passes` there is one exact Clopper–Pearson look besides, with `HORIZON_SHARE` of alpha.
     A refusal (radius below r) is a statement about cost, not a safety claim: its error level is `OPTIMISM` a look.
+
+    >>> budget = AtRadius(0.5, max_passes=100)
+    >>> budget.looks  # each may be the last
+    (35, 42, 50, 59, 70, 84, 100)
     """
 
     kind: ClassVar[str] = "at-radius"

@@ -13,7 +13,14 @@ from dualsmooth.runtime.statistics.budgets.budget import Budget, require_count, 
 
 @dataclass(frozen=True)
 class Fixed(Budget):
-    """Cohen's budget: `n0` selection votes, then `n` votes bounded once. The paper's experiments: n = 10,000."""
+    """Cohen's budget: `n0` selection votes, then `n` votes bounded once. The paper's experiments: n = 10,000.
+
+    >>> budget = Fixed(10_000)
+    >>> budget.looks, budget.selection
+    ((10000,), 100)
+    >>> float(budget.lower(9_900, look=0, alpha=0.001).round(4))  # p, from 9,900 of 10,000 votes
+    0.9865
+    """
 
     kind: ClassVar[str] = "fixed"
     form: ClassVar[str] = "fixed:N"
