@@ -115,8 +115,9 @@ class Smoother:
 
         `image`: float32 in [0, 1] or uint8, [C,H,W]. `budget`: `Fixed(10_000)` by default. `rule`: `interval`
         (docs/mathematics.md), `paper` (Sun et al. 2026), `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`:
-        `median`, `mode` or `quantile:Q`. `seed`: from the operating system unless given. `noise`: `auto` by SFC64 unless given:
-        8-bit images get noise on their own lattice, others float32 normals. Raises `InputError`, `EngineError`.
+        `median`, `mode` or `quantile:Q`. `seed`: from the operating system unless given. `noise`: `auto` by SFC64
+        unless given: 8-bit images get noise on their own lattice, others float32 normals. Raises `InputError`,
+        `EngineError`.
 
         >>> image = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][0][None]  # an ankle boot, uint8 [1,28,28]
         >>> certificate = load("runtime/data/fashion-mnist").certify(image, budget=Fixed(1_000), seed=1)

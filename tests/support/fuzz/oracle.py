@@ -1,4 +1,4 @@
-"""A second opinion on certificates: the radius that votes prove, from docs/mathematics.md alone and written without the runtime.
+"""A second opinion on certificates: the radius that votes prove, from docs/mathematics.md alone, without the runtime.
 
 It shares no code with `dualsmooth`, so that a mistake there cannot approve itself.
 """
