@@ -18,7 +18,7 @@ from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.datasets.image_files import ImageFiles
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import Config
-from dualsmooth.training.seeds import Stream, numpy_generator
+from dualsmooth.training.seeds import Randomness, numpy_generator
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -116,7 +116,7 @@ def load_training_data(config: Config, known: Sequence[str] = ()) -> TrainingDat
         dataset.labels, dataset.classes, classes, data=config.dataset, owner="the network",
         fix="name its outputs with --classes, in their order, as the data set calls them",
     )  # fmt: skip
-    order = numpy_generator(config.seed, Stream.SPLIT).permutation(len(dataset))
+    order = numpy_generator(config.seed, Randomness.SPLIT).permutation(len(dataset))
     validation, train = order[:held_out], order[held_out:]
     return TrainingData(
         images=dataset.images[train],

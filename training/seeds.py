@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 
-class Stream(IntEnum):
+class Randomness(IntEnum):
     """What a stream of random numbers is for; the values are part of what a seed means."""
 
     SPLIT = 0
@@ -20,12 +20,12 @@ class Stream(IntEnum):
     DRAWS = 6
 
 
-def numpy_generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
+def numpy_generator(seed: int, stream: Randomness, *key: int) -> np.random.Generator:
     """An independent NumPy generator for (seed, stream, key)."""
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, stream, *key])))
 
 
-def torch_generator(seed: int, stream: Stream, *key: int, device: str = "cpu") -> torch.Generator:
+def torch_generator(seed: int, stream: Randomness, *key: int, device: str = "cpu") -> torch.Generator:
     """An independent torch generator for (seed, stream, key)."""
     state = np.random.SeedSequence([seed, stream, *key]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) >> 1)

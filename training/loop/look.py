@@ -10,7 +10,7 @@ import torch
 from dualsmooth.training.loop.distributed import rank_and_size, sum_over_processes
 from dualsmooth.training.loop.feed import Feed
 from dualsmooth.training.networks.network import Network, predict
-from dualsmooth.training.objectives.batch import add_noise
+from dualsmooth.training.objectives.batch import with_noise
 
 _BATCH = 256
 
@@ -63,7 +63,7 @@ class ImageLook:
         votes = torch.zeros(len(index), len(self.sigmas), self.classes, device=clean.device)
         for level, sigma in enumerate(self.sigmas):
             for _ in range(passes):
-                noisy = add_noise(clean, sigma, self.generator)
+                noisy = with_noise(clean, sigma, self.generator)
                 winners = predict(self.network, noisy, sigma.expand(len(index))).argmax(1, keepdim=True)
                 votes[:, level].scatter_add_(1, winners, torch.ones_like(winners, dtype=votes.dtype))
         return votes

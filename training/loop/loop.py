@@ -28,7 +28,7 @@ from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dualsmooth.training.run.history import append_history
 from dualsmooth.training.run.scalars import Scalars
-from dualsmooth.training.seeds import Stream, torch_generator
+from dualsmooth.training.seeds import Randomness, torch_generator
 
 _WARM_UP = 0.1
 _FIRST_WEIGHTS = _PROCESS = 2**32 - 1
@@ -42,7 +42,7 @@ def fit(
     settings: ClassifierConfig | EstimatorConfig,
     *,
     seed: int,
-    stream: Stream,
+    stream: Randomness,
     key: tuple[int, ...] = (),
     device: str = "cpu",
 ) -> Network:
@@ -70,7 +70,7 @@ class _Training:
 
     def __init__(
         self, path: Path, spec: ModelSpec, lesson: Lesson, settings: ClassifierConfig | EstimatorConfig,
-        source: tuple[int, Stream, tuple[int, ...]], device: str, done: Checkpoint | None,
+        source: tuple[int, Randomness, tuple[int, ...]], device: str, done: Checkpoint | None,
     ) -> None:  # fmt: skip
         self.path, self.spec, self.lesson, self.settings = path, spec, lesson, settings
         self.seed, self.stream, self.key = source

@@ -13,7 +13,7 @@ from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.networks.resnet import RESNET
 from dualsmooth.training.networks.resnet9 import RESNET9
 from dualsmooth.training.networks.small_cnn import SMALL_CNN
-from dualsmooth.training.networks.zoo import TIMM, TORCHVISION, Borrowed
+from dualsmooth.training.networks.zoo import TIMM, TORCHVISION, LibraryTrunk
 
 KINDS = (SMALL_CNN, RESNET9, RESNET, TORCHVISION, TIMM)
 WRAPPERS = {"denoised": denoised}
@@ -38,9 +38,9 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """He initialisation of all convolutions and linear layers, drawn from `generator`; borrowed networks get the
     first weights of their library, from a seed that is drawn."""
     for module in network.modules():
-        if isinstance(module, Borrowed):
+        if isinstance(module, LibraryTrunk):
             module.draw(int(torch.randint(2**31, (), generator=generator)))
-    foreign = {m for b in network.modules() if isinstance(b, Borrowed) for m in b.modules()}
+    foreign = {m for b in network.modules() if isinstance(b, LibraryTrunk) for m in b.modules()}
     for module in network.modules():
         if module in foreign:
             continue

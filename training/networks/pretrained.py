@@ -9,7 +9,7 @@ from torch import nn
 from dualsmooth.runtime.errors import InputError, one_line
 from dualsmooth.training.networks.network import Network
 from dualsmooth.training.networks.state_dict import read_state_dict
-from dualsmooth.training.networks.zoo import Borrowed, with_channels
+from dualsmooth.training.networks.zoo import LibraryTrunk, with_channels
 
 
 def load_pretrained(network: Network, path: str | Path) -> None:
@@ -21,7 +21,7 @@ def load_pretrained(network: Network, path: str | Path) -> None:
     """
     values = {key.removeprefix("module."): value for key, value in read_state_dict(path).items()}
     trunk = network.trunk
-    if isinstance(trunk, Borrowed):
+    if isinstance(trunk, LibraryTrunk):
         prefix = f"{trunk.head}."
         head = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
         body = {key: value for key, value in values.items() if not key.startswith(prefix)}

@@ -20,7 +20,7 @@ Parts = tuple[nn.Module, str, int]
 UNFIT = (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError, StopIteration)
 
 
-class Borrowed(nn.Module):
+class LibraryTrunk(nn.Module):
     """A library's network that ends in features [N,F]; `head` is the name of the layer that was taken off it."""
 
     def __init__(self, make: Callable[[], Parts], input_shape: tuple[int, int, int]) -> None:
@@ -43,13 +43,13 @@ class Borrowed(nn.Module):
         self.inner.load_state_dict(_seeded(self._make, seed)[0].state_dict())
 
 
-def borrow(name: str, input_shape: tuple[int, int, int]) -> Borrowed:
+def library_trunk(name: str, input_shape: tuple[int, int, int]) -> LibraryTrunk:
     """The trunk `torchvision:NAME` or `timm:NAME` for images of `input_shape`. Raises `InputError`."""
     library, _, model = name.partition(":")
     module = known_to(library, model)
     make = _torchvision if library == "torchvision" else _timm
     try:
-        return Borrowed(lambda: make(module, model, input_shape), input_shape)
+        return LibraryTrunk(lambda: make(module, model, input_shape), input_shape)
     except UNFIT as error:
         raise InputError(
             f"model {name} cannot serve images {list(input_shape)} ({one_line(error)}); choose another model or size"
@@ -132,7 +132,7 @@ def _trunk_of(spec: ModelSpec) -> tuple[nn.Module, int]:
     """The trunk that a spec borrows; width and depth are part of the library's name."""
     if (spec.width, spec.depth) != (1.0, 1.0):
         raise InputError(f"width and depth are {spec.width:g} and {spec.depth:g}; expected 1 for model {spec.name}")
-    trunk = borrow(spec.name, spec.input_shape)
+    trunk = library_trunk(spec.name, spec.input_shape)
     return trunk, trunk.features
 
 

@@ -43,7 +43,7 @@ class Batch:
     def noisy(self, copies: int = 1) -> torch.Tensor:
         """Noisy copies [copies*B,C,H,W] of the images."""
         levels = self.sigma.repeat(copies).view(-1, 1, 1, 1)
-        return add_noise(self.clean.repeat(copies, 1, 1, 1), levels, self.generator)
+        return with_noise(self.clean.repeat(copies, 1, 1, 1), levels, self.generator)
 
     def logits(self, noisy: torch.Tensor) -> torch.Tensor:
         """The network's logits [copies,B,classes] of noisy copies [copies*B,C,H,W], as float32."""
@@ -64,7 +64,7 @@ class Batch:
             raw.train(training)
 
 
-def add_noise(images: torch.Tensor, sigma: torch.Tensor | float, generator: torch.Generator) -> torch.Tensor:
+def with_noise(images: torch.Tensor, sigma: torch.Tensor | float, generator: torch.Generator) -> torch.Tensor:
     """uint8 images [N,C,H,W] in units of [0, 1] plus Gaussian noise; `sigma` is a number or a tensor [N,1,1,1]."""
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     noisy = torch.addcmul(images / 255.0, noise, torch.as_tensor(sigma, device=images.device))

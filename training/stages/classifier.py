@@ -25,7 +25,7 @@ from dualsmooth.training.networks.pretrained import load_pretrained
 from dualsmooth.training.networks.zoo import statistics_of
 from dualsmooth.training.objectives.batch import Batch
 from dualsmooth.training.objectives.objective import WEIGHTS
-from dualsmooth.training.seeds import Stream, torch_generator
+from dualsmooth.training.seeds import Randomness, torch_generator
 
 Rows = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
@@ -57,10 +57,10 @@ def train_classifier(
     if not levels or min(levels) <= 0:
         raise InputError(f"levels is {levels}; expected at least one positive noise level")
     rows, weights = _checked(len(data.images), rows, weights, len(levels))
-    first = torch_generator(config.seed, Stream.CLASSIFIER, *stream_key(None, key))
+    first = torch_generator(config.seed, Randomness.CLASSIFIER, *stream_key(None, key))
     lesson = _Classify(data, rows, levels, weights, settings, first if start is None else start, device)
     return fit(
-        path, _spec(data, settings), lesson, settings, seed=config.seed, stream=Stream.CLASSIFIER, key=key,
+        path, _spec(data, settings), lesson, settings, seed=config.seed, stream=Randomness.CLASSIFIER, key=key,
         device=device,
     )  # fmt: skip
 

@@ -17,9 +17,9 @@ from dualsmooth.training.loop.lesson import Lesson
 from dualsmooth.training.loop.loop import fit
 from dualsmooth.training.networks.models import initialise
 from dualsmooth.training.networks.network import ModelSpec, Network, copy_trunk
-from dualsmooth.training.objectives.batch import add_noise
+from dualsmooth.training.objectives.batch import with_noise
 from dualsmooth.training.objectives.consistency import consistency
-from dualsmooth.training.seeds import Stream, torch_generator
+from dualsmooth.training.seeds import Randomness, torch_generator
 
 Floats = npt.NDArray[np.float64]
 _CLIP = 2e-3
@@ -90,7 +90,7 @@ def train_estimator(
     """
     return fit(
         path, estimator_spec(config, data), _Route(data, index, radii, trunk, config, device), config.estimator,
-        seed=config.seed, stream=Stream.ESTIMATOR, key=key, device=device,
+        seed=config.seed, stream=Randomness.ESTIMATOR, key=key, device=device,
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ class _Route(Lesson):
         super().__init__(feed_of(data, index, device), len(index))
         self._settings = settings = config.estimator
         self._sigma_e, self._trunk = config.sigma_e, trunk
-        self._first = torch_generator(config.seed, Stream.ESTIMATOR)
+        self._first = torch_generator(config.seed, Randomness.ESTIMATOR)
         utility = utilities(radii, settings.worth)
         targets = soft_labels(utility, settings.temperature) if settings.targets == "soft" else hard_labels(utility)
         regret = regret_weights(utility, settings.regret)
@@ -128,7 +128,7 @@ class _Route(Lesson):
 
     def loss(self, network: nn.Module, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         settings, clean = self._settings, self.feed(index, generator)
-        noisy = add_noise(clean.repeat(settings.copies, 1, 1, 1), self._sigma_e, generator)
+        noisy = with_noise(clean.repeat(settings.copies, 1, 1, 1), self._sigma_e, generator)
         logits = network(noisy).view(settings.copies, len(index), -1).float()
         fit_term: torch.Tensor = -(self._weight * self._target[index] * logits.log_softmax(-1)).sum(-1).mean()
         value = fit_term + consistency(logits, settings.consistency, settings.eta)

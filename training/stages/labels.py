@@ -20,7 +20,7 @@ from dualsmooth.runtime.statistics.bounds import lower_bound, normal_quantile, u
 from dualsmooth.training.config import Config, LabelConfig
 from dualsmooth.training.data import Images, Labels, TrainingData
 from dualsmooth.training.networks.network import Network
-from dualsmooth.training.seeds import Stream, numpy_generator
+from dualsmooth.training.seeds import Randomness, numpy_generator
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -142,7 +142,7 @@ def label_indices(count: int, config: Config) -> npt.NDArray[np.int64]:
     wanted = config.labels.images or count
     if wanted > count:
         raise InputError(f"labels.images is {wanted} but there are {count} training images; lower it, or 0 for all")
-    return numpy_generator(config.seed, Stream.LABELS).permutation(count)[:wanted].astype(np.int64)
+    return numpy_generator(config.seed, Randomness.LABELS).permutation(count)[:wanted].astype(np.int64)
 
 
 def label_votes(
@@ -159,7 +159,7 @@ def label_votes(
     """
 
     def count(number: int, rows: npt.NDArray[np.int64]) -> Floats:
-        generator = numpy_generator(config.seed, Stream.LABELS, *key, number)
+        generator = numpy_generator(config.seed, Randomness.LABELS, *key, number)
         return np.stack(_race(np.asarray(data.images[rows]), data.labels[rows], experts, config, generator), axis=1)
 
     shape = (len(LabelVotes._fields), len(config.sigmas))
@@ -171,7 +171,7 @@ def route_votes(folder: Path, data: TrainingData, estimator: Voter, config: Conf
     """Votes [N,K] of the estimator on `finetune.votes` noisy copies of each training image; in shards, resumable."""
 
     def count(number: int, rows: npt.NDArray[np.int64]) -> Counts:
-        generator = numpy_generator(config.seed, Stream.ROUTES, number)
+        generator = numpy_generator(config.seed, Randomness.ROUTES, number)
         return estimator.votes_of_many(np.asarray(data.images[rows]), config.sigma_e, config.finetune.votes, generator)
 
     everything, shape = np.arange(len(data.images), dtype=np.int64), (len(config.sigmas),)

@@ -82,7 +82,7 @@ def collect(
     progress = Progress("metrics", passes * len(images), "passes")
 
     def tally(number: int) -> Tally:
-        generator = seeds.numpy_generator(config.seed, seeds.Stream.METRICS, number)
+        generator = seeds.numpy_generator(config.seed, seeds.Randomness.METRICS, number)
         result = Tally(len(data.classes), len(config.sigmas))
         for voter, stage, level, sigma in sources:
             for purpose, count in ((SELECTION, SELECTED), (ESTIMATION, config.metrics.votes)):

@@ -18,7 +18,7 @@ from dualsmooth.training.data import TrainingData
 from dualsmooth.training.networks.models import build
 from dualsmooth.training.networks.network import Network
 from dualsmooth.training.run import record as files
-from dualsmooth.training.seeds import Stream, numpy_generator
+from dualsmooth.training.seeds import Randomness, numpy_generator
 from dualsmooth.training.stages.classifier import train_classifier
 from dualsmooth.training.stages.estimator import estimator_spec, train_estimator
 from dualsmooth.training.stages.experts import adopt_experts
@@ -144,7 +144,7 @@ def _family(
         drawn, weights = rows, None
         if shares is not None and config.classifier.experts:
             chance = shares[rows, level] / shares[rows, level].sum()
-            drawn = numpy_generator(config.seed, Stream.DRAWS, *tag).choice(rows, len(rows), p=chance)
+            drawn = numpy_generator(config.seed, Randomness.DRAWS, *tag).choice(rows, len(rows), p=chance)
         elif shares is not None:
             weights = shares[rows].astype(np.float32)
         networks[name] = train_classifier(

@@ -29,7 +29,7 @@ from dualsmooth.training.loop.lesson import Lesson
 from dualsmooth.training.data import load_training_data
 from dualsmooth.training.networks.models import initialise
 from dualsmooth.training.networks.network import ModelSpec
-from dualsmooth.training.seeds import Stream
+from dualsmooth.training.seeds import Randomness
 
 def refuse(*arguments, **keywords):
     raise AssertionError("only the first process writes")
@@ -54,7 +54,7 @@ class Plain(Lesson):
 
 spec = ModelSpec("small-cnn", 0.25, 3, (1, 8, 8), (0.3,), (0.3,))
 lesson = Plain(feed_of(data, np.arange(len(labels)), "cpu"), len(labels))
-loop.fit(out, spec, lesson, config.classifier, seed=1, stream=Stream.CLASSIFIER)
+loop.fit(out, spec, lesson, config.classifier, seed=1, stream=Randomness.CLASSIFIER)
 if len(sys.argv) > 3:
     dist.destroy_process_group()
 """

@@ -11,7 +11,7 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
 from dualsmooth.training.loop.ema import Average
-from dualsmooth.training.objectives.batch import add_noise
+from dualsmooth.training.objectives.batch import with_noise
 from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint
 from dualsmooth.training.run.history import append_history, read_history
 from dualsmooth.training.stages.classifier import train_classifier
@@ -162,6 +162,6 @@ def test_a_checkpoint_of_another_run_is_refused(tiny: Config, data: TrainingData
 
 def test_noise_has_the_level_of_each_example() -> None:
     images = torch.full((2, 1, 200, 200), 51, dtype=torch.uint8)
-    noisy = add_noise(images, torch.tensor([0.25, 1.0]).view(-1, 1, 1, 1), torch.Generator().manual_seed(0))
+    noisy = with_noise(images, torch.tensor([0.25, 1.0]).view(-1, 1, 1, 1), torch.Generator().manual_seed(0))
     torch.testing.assert_close(noisy.mean((1, 2, 3)), torch.tensor([0.2, 0.2]), atol=0.02, rtol=0)
     torch.testing.assert_close(noisy.std((1, 2, 3)), torch.tensor([0.25, 1.0]), atol=0, rtol=0.02)

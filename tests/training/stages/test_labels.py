@@ -14,7 +14,7 @@ from dualsmooth.training import Config
 from dualsmooth.training.data import TrainingData, load_training_data
 from dualsmooth.training.networks.models import build, initialise
 from dualsmooth.training.networks.network import ModelSpec, Network
-from dualsmooth.training.seeds import Stream, numpy_generator
+from dualsmooth.training.seeds import Randomness, numpy_generator
 from dualsmooth.training.stages.labels import (
     LabelVotes,
     Voter,
@@ -63,7 +63,7 @@ def test_label_votes_equal_a_recount_with_torch(
     assert (drawn.passes == tiny.labels.votes).all()
     size, disagreements = tiny.labels.shard, 0
     for shard in range(3):
-        generator = numpy_generator(tiny.seed, Stream.LABELS, shard)
+        generator = numpy_generator(tiny.seed, Randomness.LABELS, shard)
         rows = range(shard * size, min(50, (shard + 1) * size))
         for level, sigma in enumerate(tiny.sigmas):
             for row in rows:
