@@ -43,7 +43,8 @@ def train(
     root = Path(out)
     _check_device(device)
     saved = saved_config(root)
-    config = settled(config, saved or (saved_config(Path(reuse)) if reuse else None), device, say)
+    chosen: list[str] = []
+    config = settled(config, saved or (saved_config(Path(reuse)) if reuse else None), device, chosen.append)
     new = saved is None
     data = load_training_data(config) if new else None  # bad input leaves nothing behind
     if data is not None:
@@ -57,6 +58,8 @@ def train(
             say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
             metrics: dict[str, Any] = record["metrics"]
             return metrics
+        for line in chosen:
+            say(line)
         torch.set_num_threads(threads)
         data = data or load_training_data(config, record["classes"] if record else ())
         if config.experts:
