@@ -131,8 +131,12 @@ def test_what_zeros_on_error_would_have_done() -> None:
     assert lower_bound((votes.argmax(1) == 0).sum(), 1000, 1e-3) > 0.5
 
 
-def noise_of(seed: Seed, stage: str, level: int, purpose: str) -> np.ndarray:
-    return seed.generator(Stream(stage, level, purpose)).standard_normal(1000)
+def noise_of(
+    seed: Seed, stage: str = "classifier", level: int = 0, purpose: str = "estimation", out: np.ndarray | None = None
+) -> np.ndarray:
+    out = np.empty(1000) if out is None else out
+    seed.generator(Stream(stage, level, purpose)).standard_normal(dtype=out.dtype, out=out)
+    return out
 
 
 def test_the_same_noise_in_both_stages() -> None:
@@ -162,14 +166,13 @@ def test_noise_inside_the_graph_repeats() -> None:
     feed = {"x": np.zeros(1000, np.float32)}
     draws = [onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)[0] for _ in range(2)]
     assert np.array_equal(*draws)
-    ours = [Seed.make(None).generator(Stream("classifier", 0, "estimation")).standard_normal(1000) for _ in range(2)]
+    ours = [noise_of(Seed.make(None)) for _ in range(2)]
     assert not np.isin(*ours).any()
 
 
 def test_a_generator_of_short_period_does_not_repeat_here() -> None:
     """A 31-bit generator has returned to old states long before this; 2^21 draws of ours hold no repeated pair."""
-    draws = Seed(3).generator(Stream("classifier", 0, "estimation")).standard_normal(1 << 21, dtype=np.float32)
-    pairs = draws.view(np.uint64)
+    pairs = noise_of(Seed(3), out=np.empty(1 << 21, np.float32)).view(np.uint64)
     assert len(np.unique(pairs)) == len(pairs)
 
 
