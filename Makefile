@@ -8,6 +8,7 @@ LIGHT_TESTS := $(addprefix tests/,$(foreach name,engine/test_engine engine/test_
 OLDEST := build/venv-oldest
 OLDEST_TESTS := $(addprefix tests/,$(foreach name,statistics smoothing noise/test_streams.py noise/test_generators.py engine/test_engine.py \
 	evaluation/test_evaluate.py,runtime/$(name)) $(foreach name,binding properties statistics,soundness/test_$(name).py))
+SIDE_BY_SIDE := -n 2 --dist loadfile
 TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
 STEP = @printf '\n== %s\n'
@@ -23,10 +24,10 @@ demo: $(DEMO)/ready ## certify 20 real images with the shipped bundle (installs 
 serve: $(DEMO)/serve ## serve the shipped bundle on a real Triton server on loopback (fetches it, 55 MB)
 	$(DEMO)/bin/python scripts/triton_server.py $(ARGS)
 
-test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engine's tests on OpenVINO (half an hour)
+test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engine's tests on OpenVINO (a quarter of an hour on 2 cores)
 	$(PYTHON) scripts/fetch_data.py build/data
-	$(STEP) 'tests, with their pace (half an hour on 2 cores)'
-	$(DEV)/bin/python -m pytest -q
+	$(STEP) 'tests, in two processes, a file at a time'
+	$(DEV)/bin/python -m pytest -q $(SIDE_BY_SIDE)
 	$(MAKE) light
 	$(MAKE) oldest
 
@@ -42,7 +43,7 @@ nightly: $(DEV)/ready ## the fuzz targets with 10,000 inputs each (build/fuzz.md
 	DUALSMOOTH_FUZZ=10000 $(DEV)/bin/python -m pytest -q tests/fuzz
 
 fast: $(DEV)/ready ## the quick tests only
-	$(DEV)/bin/python -m pytest -x -q -m 'not slow'
+	$(DEV)/bin/python -m pytest -x -q -m 'not slow' $(SIDE_BY_SIDE)
 
 lint: $(DEV)/ready ## ruff and mypy --strict
 	$(STEP) 'ruff, mypy --strict'
