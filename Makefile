@@ -3,11 +3,12 @@ PYTHON ?= python3
 DEMO := build/venv-demo
 DEV := build/venv-dev
 LIGHT := build/venv-openvino
-LIGHT_TESTS := $(addprefix tests/,$(foreach name,engine/test_engine engine/test_providers engine/test_batch_size \
-	engine/test_device smoothing/test_sampler commands/test_bench noise/test_philox,runtime/$(name).py) soundness/test_deployment.py)
+LIGHT_TESTS := $(addprefix tests/,runtime/engine soundness/test_deployment.py $(foreach name,smoothing/test_sampler \
+	commands/test_bench noise/test_philox,runtime/$(name).py))
 OLDEST := build/venv-oldest
-OLDEST_TESTS := $(addprefix tests/,$(foreach name,statistics smoothing noise/test_streams.py noise/test_generators.py engine/test_engine.py \
-	evaluation/test_evaluate.py,runtime/$(name)) $(foreach name,binding properties statistics,soundness/test_$(name).py))
+OLDEST_TESTS := $(addprefix tests/,$(foreach name,statistics smoothing noise/test_streams.py noise/test_generators.py \
+	engine/test_engine.py evaluation/test_evaluate.py,runtime/$(name)) \
+	$(foreach name,binding properties statistics,soundness/test_$(name).py))
 SIDE_BY_SIDE := -n 2 --dist loadfile
 TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
