@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -49,17 +50,19 @@ def trained(tmp_path: Path) -> Path:
 
 
 def test_the_bundle_runs_and_says_how_it_was_made(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    typed = [str(trained), "--out", str(tmp_path / "bundle")]
+    monkeypatch.setattr("sys.argv", ["dualsmooth", "export", *typed])
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    arguments = parser.parse_args([str(trained), "--out", str(tmp_path / "bundle")])
+    arguments = parser.parse_args(typed)
     assert run(arguments) == 0
     assert "parity with PyTorch" in capsys.readouterr().out
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.provenance["seed"] == 7
     assert bundle.provenance["training"][0]["command"] == "dualsmooth train"
-    assert bundle.provenance["export"]["command"].startswith("dualsmooth ")
+    assert bundle.provenance["export"]["command"] == shlex.join(["dualsmooth", "export", *typed])
     assert bundle.provenance["config"]["sigmas"] == [0.25, 0.5]
     x = np.random.default_rng(0).standard_normal((5, 1, 8, 8), np.float32)
     votes = OnnxEngine(bundle).votes(bundle.classifiers[0], x, 0.25, 3)
