@@ -22,6 +22,7 @@ from frame import add_page, parsed
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.statistics.accuracy import RADII
 from dualsmooth.runtime.statistics.routes import MEDIAN
+from dualsmooth.runtime.statistics.rules.single import Single
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stage, Stream, Tally
 from dualsmooth.training import Config, config_from, read_toml, train
 from dualsmooth.training.data import load_training_data
@@ -144,7 +145,7 @@ def main() -> None:
         found = measured(folder, config, args.out / "votes")
         certified = found["certified_accuracy"]
         routes = " / ".join(f"{100 * share:.0f}" for share in found["routes"][MEDIAN])
-        singles = [curve for rule, curve in certified.items() if rule.startswith("single")]
+        singles = [certified[rule] for rule in Single.all_named(config.sigmas)]
         envelope = [max(values) for values in zip(*singles, strict=True)]
         gap = sum(a - b for a, b in zip(certified["interval"], envelope, strict=True)) / len(envelope)
         cells = " | ".join(f"{100 * value:.1f}" for value in certified["interval"])

@@ -28,6 +28,7 @@ from dualsmooth.runtime.statistics.rules import edition_1, rule_named
 from dualsmooth.runtime.statistics.rules.plan import Claim, Plan
 from dualsmooth.runtime.statistics.rules.planned import PlannedRule
 from dualsmooth.runtime.statistics.rules.rule import Terms
+from dualsmooth.runtime.statistics.rules.single import Single
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR
 
 Floats = npt.NDArray[np.float64]
@@ -185,7 +186,8 @@ def rivals(planner: Planner) -> Iterator[World]:
 
 def worst(planner: Planner, count: int, rule: str, kind: str) -> float:
     """The largest error over the worst cases of K levels."""
-    found = rivals(planner) if rule.startswith("single:") else worlds(planner, count, rule, kind)
+    alone = isinstance(rule_named(rule, (1.0,)), Single)
+    found = rivals(planner) if alone else worlds(planner, count, rule, kind)
     return max(error(world.plan(planner, rule, kind), world) for world in found)
 
 
