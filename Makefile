@@ -9,7 +9,7 @@ OLDEST := build/venv-oldest
 OLDEST_TESTS := $(addprefix tests/,$(foreach name,statistics smoothing noise/test_streams.py noise/test_generators.py \
 	engine/test_engine.py evaluation/test_evaluate.py,runtime/$(name)) \
 	$(foreach name,binding properties statistics,soundness/test_$(name).py))
-SIDE_BY_SIDE := -n 2 --dist loadfile
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
 STEP = @printf '\n== %s\n'
