@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.evaluation.results import Result, sampled_levels
 from dualsmooth.runtime.statistics.accuracy import average_certified_radius
 from dualsmooth.runtime.statistics.bounds import normal_quantile
-from dualsmooth.runtime.statistics.budgets import Fixed
-from dualsmooth.runtime.statistics.certification import settle
-from dualsmooth.runtime.statistics.votes import ESTIMATION, Counts, Tally
+from dualsmooth.runtime.statistics.budgets import Budget, Fixed
+from dualsmooth.runtime.statistics.certification import certification, settle
+from dualsmooth.runtime.statistics.votes import ESTIMATION, SELECTION, Counts, Stream, Tally
 
 
 @dataclass(frozen=True)
@@ -84,3 +84,91 @@ def _stretch(counts: Counts, n: int) -> Counts:
     floor = np.floor(exact).astype(np.int64)
     floor[np.argsort(floor - exact)[: n - int(floor.sum())]] += 1
     return np.asarray(floor, np.int64)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What `images` certificates cost on replicas (processes that serve alone) of some cores each, all of them as fast.
+
+    `mean`, `error`: passes a certificate and the standard error of that mean (NaN of one image); `high`: what 90 % of
+    the certificates do not exceed. `passes`: of all images; `core_hours`; `hours`: by the clock, on `replicas`.
+    `served`: certificates a second of one replica that is never idle; `high_seconds`: it takes so long over `high`.
+    """
+
+    images: int
+    mean: float
+    error: float
+    high: int
+    passes: int
+    core_hours: float
+    replicas: int
+    hours: float
+    served: float
+    high_seconds: float
+
+    def replicas_for(self, requests: float) -> int:
+        """The fewest replicas that serve so many certificates a second, none of them ever idle."""
+        return math.ceil(requests / self.served)
+
+
+def passes_spent(results: Sequence[Result], budget: Budget | None = None) -> npt.NDArray[np.int64]:
+    """Passes [images] that `budget` (the pilot's unless given) takes, as its rule needs them: of a pilot with all
+    levels, only those that the rule asks for.
+
+    Measured where the budget is the pilot's. From one Fixed budget to another, the streams that were drawn are taken to
+    be those that will be: exact where the rule fixes them, near otherwise. What other budgets take depends on votes at
+    looks that no pilot of another budget has: `InputError`.
+    """
+    pilots = {result.certificate.terms.budget for result in results}
+    wanted = results[0].certificate.terms.budget if budget is None else budget
+    if pilots != {wanted} and not all(isinstance(one, Fixed) for one in (wanted, *pilots)):
+        raise InputError(
+            f"the passes of {wanted} do not follow from a pilot with {', '.join(sorted(map(str, pilots)))}: only fixed "
+            f"budgets scale; make one with `dualsmooth evaluate … --budget {wanted} --max 200`"
+        )
+    return np.array([_cost(_drawn(result), wanted) for result in results], np.int64)
+
+
+def _cost(drawn: dict[Stream, int], budget: Budget) -> int:
+    if not isinstance(budget, Fixed):
+        return sum(drawn.values())
+    return sum(budget.selection if stream.purpose == SELECTION else budget.n for stream in drawn)
+
+
+def _drawn(result: Result) -> dict[Stream, int]:
+    """Passes of each stream that the rule asks for."""
+    certificate, drawn = result.certificate, dict[Stream, int]()
+    votes = certificate.tally
+    if sampled_levels(votes.levels, votes.to_dict()) == "as needed":
+        return {stream: votes.passes(stream) for stream in votes.looks}
+    tally = certificate.terms.tally()
+    for requests in certification(certificate.terms, tally):
+        for stream, until in requests:
+            tally.record(stream, votes.looks[stream][len(tally.looks.get(stream, []))])
+            drawn[stream] = until
+    return drawn
+
+
+def pilots_rate(results: Sequence[Result]) -> float:
+    """Passes a second of the process that made a pilot, its start included."""
+    seconds = sum(result.seconds for result in results)
+    if seconds <= 0:
+        raise InputError("the pilot's rows state no seconds; give the speed with --passes-per-second")
+    return sum(result.certificate.passes for result in results) / seconds
+
+
+def capacity(passes: npt.NDArray[np.int64], images: int, *, rate: float, replica_cores: int, cores: int) -> Capacity:
+    """What `images` certificates cost that take `passes` [pilot's images] each, at `rate` passes a second of a replica
+    on `replica_cores` of all `cores` (GPUs count as well). Replicas are taken to share nothing. Raises `InputError`."""
+    if not (images >= 1 and rate > 0 and math.isfinite(rate) and 1 <= replica_cores <= cores):
+        raise InputError(
+            f"{images} images at {rate:g} passes a second on {replica_cores} of {cores} cores; expected at least one "
+            "image, a positive speed, and a replica of 1 core up to all of them"
+        )
+    mean, high = float(passes.mean()), int(np.percentile(passes, 90, method="inverted_cdf"))
+    error = float(passes.std(ddof=1)) / math.sqrt(passes.size) if passes.size > 1 else math.nan
+    replicas, hours = cores // replica_cores, mean * images / rate / 3600
+    return Capacity(
+        images, mean, error, high, round(mean * images), hours * replica_cores, replicas, hours / replicas,
+        rate / mean, high / rate,
+    )  # fmt: skip
