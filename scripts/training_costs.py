@@ -19,10 +19,10 @@ import torch
 from frame import add_page, machine, parsed, publish
 from torch.nn.modules.module import register_module_forward_hook
 
-from dualsmooth.runtime.engine.instruction_set import flags
+from dualsmooth.runtime.engine.instruction_set import FAST_BF16, flags
 from dualsmooth.training import ClassifierConfig, Config
 from dualsmooth.training.data import Augmentation, TrainingData
-from dualsmooth.training.loop.precision import FAST, autocast_for
+from dualsmooth.training.loop.precision import autocast_for
 from dualsmooth.training.networks.models import build, initialise
 from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.objectives import OBJECTIVES, Objective, objective_class
@@ -139,11 +139,11 @@ def main() -> None:
     args = parsed(parser)
     torch.set_num_threads(1)
     found = precisions(args.rounds)
-    features = [name for name in FAST if name in flags()]
+    features = [name for name in FAST_BF16 if name in flags()]
     page = PAGE.format(
         machine=machine("torch"), features=", ".join(features) or "no bfloat16", epochs=EPOCHS, images=IMAGES,
         wide=WIDE, batch=WIDE_BATCH, rounds=args.rounds, steps=STEPS, float32=found[False], bfloat16=found[True],
-        fast=" or ".join(FAST),
+        fast=" or ".join(FAST_BF16),
         ratio=found[False] / found[True], taken={"bf16": "bfloat16", "off": "float32"}[autocast_for("auto", "cpu")],
         objectives="\n".join(objectives()),
     )  # fmt: skip

@@ -11,16 +11,27 @@ from importlib import metadata
 
 import numpy as np
 
+from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.engine.instruction_set import FEATURES, flags, has_int8, instruction_set
-from dualsmooth.runtime.engine.providers import PROVIDERS
-from dualsmooth.runtime.engine.providers.cores import usable_cores
+from dualsmooth.runtime.commands.options import ENGINE_DEFAULTS
+from dualsmooth.runtime.engine.batch_size import remembered
+from dualsmooth.runtime.engine.instruction_set import (
+    FEATURES,
+    flags,
+    has_fast_bf16,
+    has_int8,
+    instruction_set,
+    why_bf16,
+)
+from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
+from dualsmooth.runtime.engine.providers import PROVIDERS, Cpu
+from dualsmooth.runtime.engine.providers.cores import MOST_LANES, usable_cores
 from dualsmooth.runtime.engine.wheels import clash, installed_wheels, offered
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 from dualsmooth.runtime.noise.add import MODES
 from dualsmooth.runtime.noise.generators import GENERATORS
 from dualsmooth.runtime.noise.selftest import check_entropy, check_generator
-from dualsmooth.runtime.noise.streams import Noise, Seed
+from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
 from dualsmooth.runtime.smoothing.smoother import load
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
@@ -53,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(found.state == BAD for found in findings) else 0
 
 
-def examine() -> list[Finding]:
-    """Everything, in the order in which it should be mended. Never raises: what fails is a finding."""
+def examine(*subjects: str) -> list[Finding]:
+    """Everything (or only some `subjects`): first what may have to be mended, in that order, then what is chosen on
+    this machine, and why. Never raises: what fails is a finding."""
     checks: Sequence[tuple[str, Callable[[], Finding]]] = (
         ("versions", _versions),
         ("engine", _engine),
@@ -62,9 +74,16 @@ def examine() -> list[Finding]:
         ("processor", _processor),
         ("noise", _noise),
         ("certificate", _certificate),
+        ("kernels", _kernels),
+        ("threads", _threads),
+        ("batch size", _batch_size),
+        ("8-bit noise", _image_noise),
+        ("training", _training),
     )
     findings = []
     for subject, check in checks:
+        if subjects and subject not in subjects:
+            continue
         try:
             findings.append(check())
         except DualSmoothError as error:
@@ -118,7 +137,6 @@ def _providers() -> Finding:
 def _processor() -> Finding:
     found = [f"{name} ({use})" for name, use in FEATURES.items() if name in flags()]
     text = f"{usable_cores()} cores for this process; {', '.join(found) or 'no known vector extensions'}"
-    text += f"; certificates name {instruction_set()}"
     if not has_int8():
         return Finding(
             "processor", NOTE,
@@ -149,3 +167,39 @@ def _certificate() -> Finding:
     return Finding(
         "certificate", GOOD, f"the shipped bundle loads and votes on {smoother.engine.provider} ({passes} passes)"
     )
+
+
+def _kernels() -> Finding:
+    text = f"{instruction_set()}, the strongest here that decides how networks round; certificates on CPUs name it"
+    return Finding("kernels", GOOD, text)
+
+
+def _threads() -> Finding:
+    lanes, threads = Cpu().lanes_and_threads(ENGINE_DEFAULTS["threads"], 0)
+    how = f"{lanes} parts of a batch side by side" if lanes > 1 else "one part of a batch at a time"
+    limit = f"; more than {MOST_LANES} work on one part" if usable_cores() > MOST_LANES else ""
+    count = str(threads) if threads else "the engine's choice of"
+    how += f" on {count} threads, since this process may use {usable_cores()} cores{limit}"
+    return Finding("threads", GOOD, f"{how} (--threads; large inputs have one part)")
+
+
+def _batch_size() -> Finding:
+    bundle = read_bundle(SHIPPED_BUNDLE)
+    known = remembered(bundle, OnnxEngine(bundle, Cpu()), (ENGINE_DEFAULTS["threads"], Cpu()))
+    measured = f"measured {known} for the shipped bundle on this machine" if known else "not measured yet"
+    return Finding(
+        "batch size", GOOD, f"{ENGINE_DEFAULTS['batch_size']}, near the best (docs/bench.md); auto: {measured}"
+    )
+
+
+def _image_noise() -> Finding:
+    bundle = read_bundle(SHIPPED_BUNDLE)
+    levels = (*bundle.sigmas, bundle.sigma_e)
+    lattice, other = (DEFAULT_NOISE.suited(image, levels) for image in (np.zeros(1, np.uint8), np.full(1, 1e-3, "f4")))
+    text = f"{lattice} by {lattice.generator}: exact on the images' lattice, and faster; other images get {other}"
+    return Finding("8-bit noise", GOOD, text)
+
+
+def _training() -> Finding:
+    chosen = "bfloat16" if has_fast_bf16() else "float32"
+    return Finding("training", GOOD, f'autocast = "auto" takes {chosen} on this CPU, since {why_bf16()}')

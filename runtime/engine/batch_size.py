@@ -29,10 +29,15 @@ SECONDS = 0.3
 """How long each candidate is timed."""
 
 
+def remembered(bundle: Bundle, engine: Engine, settings: object) -> int | None:
+    """What `best_batch_size` measured here before, if it did; measures nothing."""
+    return _read(_cache()).get(_key(bundle, engine, settings))
+
+
 def best_batch_size(bundle: Bundle, opened: Callable[[int], Engine], settings: object) -> int:
     """The batch size for `bundle` on the engines that `opened` makes with `settings` (anything with a faithful text);
     measured unless this machine's cache knows it."""
-    path = cache_folder() / "batch-sizes.json"
+    path = _cache()
     known = _read(path)
     engine = opened(CANDIDATES[0])
     key = _key(bundle, engine, settings)
@@ -69,6 +74,10 @@ def _rate(bundle: Bundle, engine: Engine, size: int) -> float:
         engine.votes(model, batch, sigma, width)
         times.append(time.perf_counter() - start)
     return size / float(np.median(times))
+
+
+def _cache() -> Path:
+    return cache_folder() / "batch-sizes.json"
 
 
 def _read(path: Path) -> dict[str, int]:

@@ -18,6 +18,8 @@ FEATURES = {
 }  # fmt: skip
 DECISIVE = ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "avx512f", "avx2")
 """What decides the kernels, the strongest first."""
+FAST_BF16 = ("amx_bf16", "avx512_bf16")
+"""With any of these bfloat16 is trained faster than float32 (docs/training-costs.md); without, far slower."""
 
 
 @lru_cache
@@ -46,3 +48,14 @@ def instruction_set() -> str:
 def has_int8() -> bool:
     """Whether int8 products are added up without saturation; True where the processor does not say."""
     return not flags() or any("int8" in FEATURES[name] for name in flags() & set(FEATURES))
+
+
+def has_fast_bf16() -> bool:
+    """Whether networks are trained faster in bfloat16 than in float32."""
+    return bool(flags() & set(FAST_BF16))
+
+
+def why_bf16() -> str:
+    """The reason, in words."""
+    found = [name for name in FAST_BF16 if name in flags()]
+    return f"the processor has {found[0]}" if found else f"the processor has neither {' nor '.join(FAST_BF16)}"

@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from dualsmooth.runtime.engine.instruction_set import flags
+from dualsmooth.runtime.engine.instruction_set import has_fast_bf16, why_bf16
 from dualsmooth.training.config import Config
 from dualsmooth.training.config.sections import AUTO, BF16, OFF
-
-FAST = ("amx_bf16", "avx512_bf16")
-"""The instructions with which bfloat16 is faster than float32 (docs/training-costs.md); without, it is far slower."""
 
 
 def autocast_for(wanted: str, device: str) -> str:
@@ -18,7 +15,7 @@ def autocast_for(wanted: str, device: str) -> str:
     left as they are."""
     if wanted != AUTO:
         return wanted
-    return BF16 if device == "cpu" and flags() & set(FAST) else OFF
+    return BF16 if device == "cpu" and has_fast_bf16() else OFF
 
 
 def settled(config: Config, began: Config | None, device: str, say: Callable[[str], None]) -> Config:
@@ -35,7 +32,4 @@ def settled(config: Config, began: Config | None, device: str, say: Callable[[st
 
 
 def _reason(device: str) -> str:
-    if device != "cpu":
-        return f"the device is {device}"
-    found = [name for name in FAST if name in flags()]
-    return f"the processor has {found[0]}" if found else f"the processor has neither {' nor '.join(FAST)}"
+    return why_bf16() if device == "cpu" else f"the device is {device}"

@@ -8,22 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dualsmooth as ds
 from dualsmooth.cli import main
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.commands import doctor
 from dualsmooth.runtime.commands.doctor import BAD, NOTE, Finding, examine
-from dualsmooth.runtime.engine import instruction_set
+from dualsmooth.runtime.engine import batch_size, instruction_set
+from dualsmooth.runtime.engine.providers import cores as provider_cores
 from dualsmooth.runtime.noise import selftest
 from dualsmooth.runtime.noise.generators import Source
+from dualsmooth.training.loop.precision import autocast_for
 
 
 def finding(subject: str) -> Finding:
-    return next(found for found in examine() if found.subject == subject)
+    (found,) = examine(subject)
+    return found
 
 
 def test_a_sound_machine_has_nothing_bad(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [f["subject"] for f in found] == ["versions", "engine", "providers", "processor", "noise", "certificate"]
+    checked = ["versions", "engine", "providers", "processor", "noise", "certificate"]
+    chosen = ["kernels", "threads", "batch size", "8-bit noise", "training"]
+    assert [f["subject"] for f in found] == checked + chosen
     assert all(f["state"] != BAD for f in found)
     assert main(["doctor"]) == 0
     assert "the shipped bundle loads and votes on cpu" in capsys.readouterr().out
@@ -90,5 +97,55 @@ def test_the_instructions_that_decide_kernels(
     found = finding("processor")
     assert (found.state, instruction_set.instruction_set()) == (state, name)
     assert name in found.text
+    assert finding("kernels").text.startswith(f"{name}, ")
     monkeypatch.undo()
     instruction_set.flags.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [
+        ({"avx2", "amx_bf16"}, "bfloat16 on this CPU, since the processor has amx_bf16"),
+        ({"avx512_vnni"}, "float32 on this CPU, since the processor has neither amx_bf16 nor avx512_bf16"),
+    ],
+)
+def test_the_precision_of_training_is_that_of_training(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], chosen: str
+) -> None:
+    monkeypatch.setattr(instruction_set, "flags", lambda: frozenset(flags))
+    assert chosen in finding("training").text
+    assert autocast_for("auto", "cpu") == ("bf16" if "bfloat16" in chosen else "off")
+
+
+@pytest.mark.parametrize(
+    ("cores", "said"),
+    [
+        (1, "one part of a batch at a time on 1 threads, since this process may use 1 cores ("),
+        (4, "4 parts of a batch side by side on 4 threads, since this process may use 4 cores ("),
+        (
+            12,
+            "one part of a batch at a time on the engine's choice of threads, since this process may use 12 cores; "
+            "more than 8",
+        ),
+    ],
+)
+def test_threads_are_those_that_the_engine_takes(monkeypatch: pytest.MonkeyPatch, cores: int, said: str) -> None:
+    for module in (doctor, provider_cores):
+        monkeypatch.setattr(module, "usable_cores", lambda: cores)
+    assert said in finding("threads").text
+
+
+def test_the_remembered_batch_size_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What `load` measured and kept, under the same key."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "256, near the best (docs/bench.md); auto: not measured yet" in finding("batch size").text
+    monkeypatch.setattr(batch_size, "measured", lambda *_: 64)
+    assert ds.load(SHIPPED_BUNDLE, batch_size="auto").batch_size == 64
+    assert "auto: measured 64 for the shipped bundle on this machine" in finding("batch size").text
+
+
+def test_the_noise_of_images_is_that_which_certificates_get() -> None:
+    smoother = ds.load(SHIPPED_BUNDLE)
+    image = np.zeros(smoother.bundle.input_shape, np.uint8)
+    noise = smoother.certify(image, budget=ds.Fixed(50)).seed.noise
+    assert finding("8-bit noise").text.startswith(f"{noise} by {noise.generator}: ")

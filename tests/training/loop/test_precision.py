@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from dualsmooth.runtime.engine import instruction_set
 from dualsmooth.training import ClassifierConfig, Config, train
-from dualsmooth.training.loop import precision
 from dualsmooth.training.loop.precision import autocast_for, settled
 
 
 def processor(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
-    monkeypatch.setattr(precision, "flags", lambda: frozenset(flags))
+    monkeypatch.setattr(instruction_set, "flags", lambda: frozenset(flags))
 
 
 @pytest.mark.parametrize(("flags", "device", "expected"), [
