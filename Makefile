@@ -2,6 +2,8 @@
 PYTHON ?= python3
 DEMO := build/venv-demo
 DEV := build/venv-dev
+GPU := build/venv-gpu
+CUPY ?= cupy-cuda12x
 LIGHT := build/venv-openvino
 LIGHT_TESTS := $(addprefix tests/,runtime/engine soundness/test_deployment.py $(foreach name,smoothing/test_sampler \
 	commands/test_bench noise/test_philox,runtime/$(name).py))
@@ -14,7 +16,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo serve test light oldest nightly lint fast browser data bench clean
+.PHONY: help demo serve test light oldest gpu nightly lint fast browser data bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -39,6 +41,10 @@ light: $(LIGHT)/ready ## the engine's tests in a light environment with onnxrunt
 oldest: $(OLDEST)/ready ## the core's tests with the oldest NumPy, SciPy and ONNX Runtime that are allowed
 	$(STEP) 'tests with the oldest versions'
 	$(OLDEST)/bin/python -m pytest -q -m 'not slow' $(OLDEST_TESTS)
+
+gpu: $(GPU)/ready ## what needs an NVIDIA GPU, on one (docs/gpu.md; CUPY=cupy-cuda13x for a driver of CUDA 13)
+	$(STEP) 'tests on a GPU'
+	DUALSMOOTH_GPU=1 $(GPU)/bin/python -m pytest -q -m gpu tests/runtime/engine
 
 nightly: $(DEV)/ready ## the fuzz targets with 10,000 inputs each (build/fuzz.md: what happened to them)
 	DUALSMOOTH_FUZZ=10000 $(DEV)/bin/python -m pytest -q tests/fuzz
@@ -78,6 +84,12 @@ $(LIGHT)/ready: pyproject.toml
 	$(STEP) 'the runtime with OpenVINO, into $(LIGHT)'
 	$(PYTHON) -m venv $(LIGHT)
 	$(LIGHT)/bin/pip install --quiet -e '.[openvino,fast]' onnx pytest
+	touch $@
+
+$(GPU)/ready: pyproject.toml
+	$(STEP) 'the runtime for NVIDIA GPUs, into $(GPU) (minutes)'
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/pip install --quiet -e '.[gpu,report]' 'onnxruntime-gpu[cuda,cudnn]' tensorrt $(CUPY) onnx pytest
 	touch $@
 
 $(OLDEST)/ready: pyproject.toml

@@ -127,6 +127,8 @@ def _providers() -> Finding:
     if not usable:
         return Finding("providers", BAD, f"the engine offers {', '.join(available)}; dualsmooth uses none of them")
     text = f"{', '.join(usable)} (the engine offers {', '.join(available)})"
+    for name in usable:
+        PROVIDERS[name].prepare(onnxruntime)
     missing = {name: reason for name in usable if (reason := PROVIDERS[name].why_missing())}
     if missing:
         reasons = "; ".join(f"{name} will not start: {reason}" for name, reason in missing.items())

@@ -15,6 +15,7 @@ SERVER = re.compile(r"(?:grpc|http)://[^ \"']+")
 ELSEWHERE = {
     r"^(docker|tritonserver) ": "a container or a server of one's own; tests/triton runs Triton",
     SERVER.pattern: "asks a server: tests/triton/test_documents.py runs it on a real one",
+    r"^nvidia-smi": "needs a device, as do the tests that `make gpu` runs",
     r"^(pip|apt|apt-get) ": "changes the machine; make's targets install what they need",
     r"^python scripts/": "measures for minutes to hours; each script has tests of its own",
 }

@@ -15,6 +15,7 @@ from dualsmooth.runtime.commands import doctor
 from dualsmooth.runtime.commands.doctor import BAD, NOTE, Finding, examine
 from dualsmooth.runtime.engine import batch_size, instruction_set
 from dualsmooth.runtime.engine.providers import cores as provider_cores
+from dualsmooth.runtime.engine.providers.cuda import Cuda
 from dualsmooth.runtime.noise import selftest
 from dualsmooth.runtime.noise.generators import Source
 from dualsmooth.training.loop.precision import autocast_for
@@ -63,6 +64,15 @@ def test_a_missing_engine_is_found_and_the_rest_is_still_examined(monkeypatch: p
     assert states["engine"].fix == "pip install 'dualsmooth[cpu]'"
     assert states["certificate"].state == BAD
     assert states["noise"].state == doctor.GOOD
+
+
+def test_libraries_from_wheels_are_loaded_before_any_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA from pip lies outside of the loader's path."""
+    loaded: list[object] = []
+    monkeypatch.setattr(doctor, "offered", lambda _: ["cpu", "cuda"])
+    monkeypatch.setattr(Cuda, "prepare", classmethod(lambda cls, engine: loaded.append(engine)))
+    monkeypatch.setattr(Cuda, "why_missing", classmethod(lambda cls: "" if loaded else "CUDA is missing"))
+    assert finding("providers").state == doctor.GOOD
 
 
 def test_a_tampered_generator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Batches on a device: the binding on a real session, the wiring with a stand-in array module, and CUDA where it is."""
+"""Batches on a device: the binding on a real session, the wiring with a stand-in array module. test_gpu.py: devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import toys
 
 import dualsmooth as ds
 from dualsmooth.runtime.engine.device import run_bound
-from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.engine.providers import nvidia
 from dualsmooth.runtime.engine.providers.cpu import Cpu
 from dualsmooth.runtime.engine.providers.cuda import Cuda
@@ -98,19 +97,3 @@ def test_cupy_is_used_for_cuda_only(monkeypatch: pytest.MonkeyPatch) -> None:
         Cuda().array_module()
     monkeypatch.setattr(nvidia, "find_spec", lambda name: None)
     assert Cuda().array_module() is np
-
-
-def test_on_a_real_device(tmp_path: Path) -> None:
-    """Noise made and bound on the GPU gives the votes that the same noise, carried to the CPU provider, gives."""
-    cupy = pytest.importorskip("cupy", reason="needs CuPy and a CUDA device")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("needs onnxruntime-gpu and a CUDA device")
-    bundle = ds.read_bundle(make(tmp_path / "b"))
-    gpu, noise = OnnxEngine(bundle, Cuda(), batch_size=64), Noise("float", "Philox4x32")
-    out = cupy.empty((50, 1, 1, 2), np.float32)
-    add_noise(Seed.make(1, noise).generator(STREAM), toys.image(0.6, 0.2), 0.5, out, xp=cupy)
-    model = bundle.classifiers[0]
-    host = np.empty((50, 1, 1, 2), np.float32)
-    add_noise(Seed.make(1, noise).generator(STREAM), toys.image(0.6, 0.2), 0.5, host)
-    assert np.allclose(cupy.asnumpy(out), host, atol=1e-5)
-    assert (gpu.votes(model, out, 0.5, 2) == OnnxEngine(bundle).votes(model, cupy.asnumpy(out), 0.5, 2)).all()
