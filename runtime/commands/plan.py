@@ -107,8 +107,8 @@ def _text(found: Capacity, budget: str, pilot: int, speed: str) -> str:
     high = f"90 % up to {found.high:,}, {found.high_seconds:,.3f} s"
     lines = {
         "certificate": f"{budget}: {found.mean:,.0f}{error} passes in the mean of {pilot:,} images; {high}",
-        "replica": f"{speed}: {found.served:,.2f} certificates/s",
-        "all": f"{found.images:,} images: {found.passes:,} passes, {found.core_hours:,.1f} core hours",
-        "clock": f"{found.hours:,.1f} hours on {found.replicas:,} replicas",
+        "replica": f"{speed}: {found.served:,.4f} certificates/s",
+        "all": f"{found.images:,} images: {found.passes:,} passes, {found.core_hours:,.2f} core hours",
+        "clock": f"{found.hours:,.2f} hours on {found.replicas:,} replicas",
     }
     return "\n".join(f"{name:13}{text}" for name, text in lines.items())
