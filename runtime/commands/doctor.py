@@ -24,8 +24,9 @@ from dualsmooth.runtime.engine.instruction_set import (
     why_bf16,
 )
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
-from dualsmooth.runtime.engine.providers import PROVIDERS, Cpu
+from dualsmooth.runtime.engine.providers import PROVIDERS
 from dualsmooth.runtime.engine.providers.cores import MOST_LANES, usable_cores
+from dualsmooth.runtime.engine.providers.cpu import Cpu
 from dualsmooth.runtime.engine.wheels import clash, installed_wheels, offered
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 from dualsmooth.runtime.noise.add import MODES

@@ -19,7 +19,8 @@ from dualsmooth.cli import main
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.commands.doctor import GOOD, examine
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
-from dualsmooth.runtime.engine.providers import PROVIDERS, Cuda
+from dualsmooth.runtime.engine.providers import PROVIDERS
+from dualsmooth.runtime.engine.providers.cuda import Cuda
 from dualsmooth.runtime.engine.wheels import onnxruntime_for
 from dualsmooth.runtime.noise.add import add_noise
 from dualsmooth.runtime.noise.streams import Noise, Seed
