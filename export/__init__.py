@@ -2,6 +2,24 @@
 
 `export_run("run/", "bundle/")` exports a training run; `export_bundle("bundle/", estimator=..., ...)` any modules and
 ONNX files; `load_checkpoint("weights.pth", module)` fills a module with a checkpoint as the field saves it.
+
+>>> import tempfile
+>>> from torch import nn
+>>> from dualsmooth.export import export_bundle
+>>> def network(outputs):  # yours, trained under noise
+...     return nn.Sequential(nn.Flatten(), nn.Linear(784, outputs))
+>>> with tempfile.TemporaryDirectory() as folder:
+...     bundle = export_bundle(
+...         f"{folder}/bundle",
+...         estimator=network(2),
+...         classifiers=[network(10), network(10)],
+...         sigmas=(0.25, 0.5),
+...         sigma_e=0.5,
+...         classes="0 1 2 3 4 5 6 7 8 9".split(),
+...         input_shape=(1, 28, 28),
+...     )
+>>> sorted(bundle.files)
+['classifier_0.25.onnx', 'classifier_0.5.onnx', 'estimator.onnx']
 """
 
 from __future__ import annotations

@@ -111,7 +111,12 @@ class Config:
 
 
 def config_from(values: Mapping[str, Any], source: str) -> Config:
-    """Build a `Config` from nested values, as TOML gives them; `source` is named in errors. Raises `InputError`."""
+    """Build a `Config` from nested values, as TOML gives them; `source` is named in errors. Raises `InputError`.
+
+    >>> config = config_from({"dataset": "fashion-mnist", "classifier": {"epochs": 5}}, "my settings")
+    >>> config.sigmas, config.classifier.epochs
+    ((0.25, 0.5, 1.0), 5)
+    """
     if "dataset" not in values:
         raise InputError(f"{source}: no dataset is given; pass --dataset {NAMES}")
     config: Config = built(Config, values, source)

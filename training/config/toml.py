@@ -15,7 +15,11 @@ from dualsmooth.training.objectives import OBJECTIVES, Objective, objective_clas
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The nested values of a TOML file; raises `InputError`."""
+    """The nested values of a TOML file; raises `InputError`.
+
+    >>> read_toml("configs/fashion-mnist.toml")["dataset"]
+    'fashion-mnist'
+    """
     try:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:

@@ -42,6 +42,13 @@ def load_checkpoint(
     deviation of a normalising layer beside the network, or `mean` and `std` are given, what is returned has
     (x - mean) / std in front. Where a normalising layer left no values in the file, as that of Cohen et al., they must
     be given. Raises `InputError`.
+
+    >>> import tempfile
+    >>> saved, mine = nn.Linear(2, 3), nn.Linear(2, 3)
+    >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+    ...     torch.save({"state_dict": {f"module.{name}": w for name, w in saved.state_dict().items()}}, file.name)
+    ...     bool((load_checkpoint(file.name, mine).weight == saved.weight).all())
+    True
     """
     values, target = _without_wrappers(read_state_dict(path, key)), unwrapped(module)
     fit = max((_fit(values, names) for names in _namings(target)), key=lambda found: len(found.taken))
