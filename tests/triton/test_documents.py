@@ -14,7 +14,7 @@ import toys
 import dualsmooth as ds
 from dualsmooth.cli import main
 
-NAMES = ["README.md", "docs/triton.md"]
+NAMES = ["README.md", "docs/triton.md", "docs/gpu.md"]
 
 
 def test_no_other_document_asks_a_server() -> None:
@@ -32,11 +32,12 @@ def test_commands(name: str, grpc_url: str, tmp_path: Path, capsys: pytest.Captu
     assert asking
     np.save(tmp_path / "image.npy", toys.image(0.9, 0.1))
     for command in asking:
-        put = documents.SERVER.sub(grpc_url, re.sub(r"\bIMAGE\b|\S+\.npy", str(tmp_path / "image.npy"), command))
+        put = documents.SERVER.sub(grpc_url, re.sub(r"\bIMAGE\b|\S+\.(npy|png)", str(tmp_path / "image.npy"), command))
         program, *arguments = shlex.split(documents.smaller(put))
         assert Path(program).name == "dualsmooth"
         assert main(arguments) == 0, command
-        assert "certified radius" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert ('"radius"' if "--json" in arguments else "certified radius") in shown
 
 
 @pytest.mark.slow
