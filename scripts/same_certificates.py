@@ -74,7 +74,7 @@ def sampled(count: int) -> Iterator[tuple[str, str]]:
             except ds.DualSmoothError as error:
                 yield name, f"{type(error).__name__}: {error}"
         for rule, image in product(RULES[:2], images):
-            yield f"predict {rule}", smoother.predict(image, n=200, rule=rule, seed=5).to_json()
+            yield f"predict {rule}", smoother.predict(image, n=200, rule=rule, seed=5, noise=ds.Noise()).to_json()
 
 
 def texts(tree: Path, step: int, images: int) -> list[str]:
