@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import fcntl
+import filecmp
 import os
 import shutil
 import signal
@@ -34,16 +36,23 @@ class TritonError(Exception):
 
 
 def fetch(build: Path = BUILD) -> tuple[Path, Path]:
-    """The server's folder and the stub's virtual environment under `build`, made if missing (about a minute).
+    """The server's folder and the stub's virtual environment under `build`, made if missing (about a minute), by one
+    process at a time.
 
     The stub's environment has numpy<2: under NumPy 2 the 24.10 stub reads all tensors as zeros.
     """
-    server, venv = build / "triton", build / "venv-stub"
+    build.mkdir(parents=True, exist_ok=True)
+    with open(build / ".triton.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _fetch(build / "triton", build / "venv-stub")
+
+
+def _fetch(server: Path, venv: Path) -> tuple[Path, Path]:
+    home = server / "pytriton" / "tritonserver"
     if not (server / "ready").is_file():
         print(f"fetching Triton ({WHEEL}, 55 MB) into {server}", file=sys.stderr, flush=True)
         shutil.rmtree(server, ignore_errors=True)
         _pip(sys.executable, "install", "--no-deps", "--upgrade", "--target", str(server), WHEEL)
-        home = server / "pytriton" / "tritonserver"
         stub = home / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
         if not stub.is_file():
             raise TritonError(f"{WHEEL} has no stub for Python {PYTHON}; use Python 3.11")
@@ -55,8 +64,11 @@ def fetch(build: Path = BUILD) -> tuple[Path, Path]:
         _run(sys.executable, "-m", "venv", str(venv))
         _pip(str(venv / "bin" / "python"), "install", "numpy<2", *_engine(), "-e", str(ROOT))
         (venv / "ready").touch()
-    home = server / "pytriton" / "tritonserver"
-    shutil.copytree(BACKENDS, home / "backends", dirs_exist_ok=True)
+    for source in (path for path in BACKENDS.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        place = home / "backends" / source.relative_to(BACKENDS)
+        if not (place.is_file() and filecmp.cmp(source, place, shallow=False)):  # another server may be reading it
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, place)
     return home, venv
 
 
