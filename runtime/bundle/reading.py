@@ -61,6 +61,11 @@ class Bundle:
     manifest_sha256: str = ""
     optimisation: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def noise_levels(self) -> tuple[float, ...]:
+        """Those of the classifiers, and the estimator's."""
+        return (*self.sigmas, self.sigma_e)
+
     def models(self) -> tuple[BaseModel, ...]:
         """The estimator first, then the classifier of each level; shared classifiers occur once."""
         return tuple(dict.fromkeys((self.estimator, *self.classifiers)))

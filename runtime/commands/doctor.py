@@ -196,8 +196,7 @@ def _batch_size() -> Finding:
 
 
 def _image_noise() -> Finding:
-    bundle = read_bundle(SHIPPED_BUNDLE)
-    levels = (*bundle.sigmas, bundle.sigma_e)
+    levels = read_bundle(SHIPPED_BUNDLE).noise_levels
     lattice, other = (DEFAULT_NOISE.suited(image, levels) for image in (np.zeros(1, np.uint8), np.full(1, 1e-3, "f4")))
     text = f"{lattice} by {lattice.generator}: exact on the images' lattice, and faster; other images get {other}"
     return Finding("8-bit noise", GOOD, text)

@@ -97,7 +97,7 @@ def evaluate(
     if outside:
         raise InputError(f"index {outside[0]} is outside of {dataset.name}; expected 0 to {len(dataset) - 1}")
     dataset = dataset.fitted(bundle.classes, bundle.input_shape)
-    noise = (noise or DEFAULT_NOISE).suited(np.empty(0, np.uint8), (*bundle.sigmas, bundle.sigma_e))  # as data sets are
+    noise = (noise or DEFAULT_NOISE).suited(np.empty(0, np.uint8), bundle.noise_levels)  # as data sets are
     settings = Settings.of(
         alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, all_levels=all_levels
     )

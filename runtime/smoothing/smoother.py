@@ -297,7 +297,7 @@ class Smoother:
     def suited(self, seed: Seed, pixels: npt.NDArray[Any]) -> Seed:
         """The seed with the mode of noise that suits an image, or images, at this bundle's levels, where it is
         `auto`."""
-        return seed.suited(pixels, (*self.bundle.sigmas, self.bundle.sigma_e))
+        return seed.suited(pixels, self.bundle.noise_levels)
 
     def artefact(self, pixels: npt.NDArray[np.float32]) -> Artefact:
         b = self.bundle
