@@ -21,7 +21,7 @@ def _gaussian() -> Objective:
 @dataclass(frozen=True)
 class ClassifierConfig:
     """Stage 2: networks trained under Gaussian noise for an `objective`: one shared by all `sigmas`, or one `experts`
-    network for each of them.
+    network for each of them; with `chain` each starts from the trained one of the level below, the first afresh.
 
     `width` and `depth` are factors of our own models' sizes, `pretrained` a file of weights to start from ("" for
     none), `ema` the decay of an exponential moving average of the weights, which then is the network (0: none), and
@@ -37,6 +37,7 @@ class ClassifierConfig:
     model: str = "small-cnn"
     width: float = 1.0
     experts: bool = False
+    chain: bool = False
     depth: float = 1.0
     pretrained: str = ""
     epochs: int = 12
@@ -58,6 +59,7 @@ class ClassifierConfig:
         self.objective.check()
         need_from("classifier", self, 0, "mse", "stability")
         part, denoised = self.denoised_part, self.model.startswith(DENOISED)
+        need(self.experts or not self.chain, "classifier.chain is true without experts", "classifier.experts = true too")
         need(part in PARTS, f"classifier.denoised_part is {part!r}", "all, denoiser or classifier")
         plain = part == "all" and not self.denoiser
         need(denoised or plain, f"model {self.model!r} has no denoiser", 'classifier.model = "denoised:MODEL"')

@@ -33,7 +33,8 @@ def offered(source: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
     levels = same and given.sigmas == config.sigmas
     folds = range(1 + (config.labels.folds if _folds_alike(given, config) else 0))
     names: list[str] = []
-    for fold in folds if levels or (same and config.classifier.experts) else ():
+    alone = same and config.classifier.experts and not config.classifier.chain
+    for fold in folds if levels or alone else ():
         there = set(files.classifier_names(given, fold))
         names += [name for name in dict.fromkeys(files.classifier_names(config, fold)) if name in there]
     if levels and given.labels == config.labels:

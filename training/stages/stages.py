@@ -127,7 +127,7 @@ def _family(
 ) -> tuple[Network, ...]:
     """The classifiers trained on `rows`, one for each level; a shared one is the same object throughout.
 
-    Without `start` they are fresh. With it they are fine-tuned: an expert on images drawn in proportion to `shares`
+    Without `start` they are fresh, or in a chain. With it they are fine-tuned: an expert on images drawn in proportion to `shares`
     [N,K], a shared classifier at each image's levels in proportion to them.
     """
     config, number, fold = work.config, *key
@@ -147,9 +147,10 @@ def _family(
             drawn = numpy_generator(config.seed, Randomness.DRAWS, *tag).choice(rows, len(rows), p=chance)
         elif shares is not None:
             weights = shares[rows].astype(np.float32)
+        below = networks[names[level - 1]] if level and config.classifier.chain else None
         networks[name] = train_classifier(
             folder / name, work.data, config, levels=served, rows=drawn, weights=weights,
-            start=None if start is None else start[level], key=tag if any(tag) else (), device=work.device,
+            start=below if start is None else start[level], key=tag if any(tag) else (), device=work.device,
             settings=settings,
         )  # fmt: skip
     return tuple(networks[name] for name in names)
