@@ -59,7 +59,7 @@ class ClassifierConfig:
         self.objective.check()
         need_from("classifier", self, 0, "mse", "stability")
         part, denoised = self.denoised_part, self.model.startswith(DENOISED)
-        need(self.experts or not self.chain, "classifier.chain is true without experts", "classifier.experts = true too")
+        need(self.experts or not self.chain, "classifier.chain is true without experts", "experts = true too")
         need(part in PARTS, f"classifier.denoised_part is {part!r}", "all, denoiser or classifier")
         plain = part == "all" and not self.denoiser
         need(denoised or plain, f"model {self.model!r} has no denoiser", 'classifier.model = "denoised:MODEL"')

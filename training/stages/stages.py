@@ -127,8 +127,8 @@ def _family(
 ) -> tuple[Network, ...]:
     """The classifiers trained on `rows`, one for each level; a shared one is the same object throughout.
 
-    Without `start` they are fresh, or in a chain. With it they are fine-tuned: an expert on images drawn in proportion to `shares`
-    [N,K], a shared classifier at each image's levels in proportion to them.
+    Without `start` they are fresh, or in a chain. With it they are fine-tuned: an expert on images drawn in proportion
+    to `shares` [N,K], a shared classifier at each image's levels in proportion to them.
     """
     config, number, fold = work.config, *key
     settings, tuned = config.classifier, config.finetune
