@@ -1,43 +1,110 @@
-"""Certified accuracy of every rule on the same votes: the table in the README, and docs/rules.md.
+"""Certified accuracy of every rule on the same votes, for each bundle that ships: docs/rules.md.
 
-Certifies 500 Fashion-MNIST test images (every 16th of the first 8,000) with the shipped bundle, every level sampled in
-full, and compares the rules offline. Resumable; about 20 million passes.
+The page is made of the committed votes and needs no passes. To draw votes again (every level sampled in full, 20
+million passes for each bundle; resumable):
 
-    python scripts/compare_rules.py --results build/all-levels.jsonl --page docs/rules.md
+    python scripts/compare_rules.py --page docs/rules.md --force
+    python scripts/compare_rules.py --draw fashion-mnist --results build/fashion-mnist-all-levels.jsonl
+    python scripts/compare_rules.py --draw cifar10 --results build/cifar10-all-levels.jsonl --provider openvino
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from frame import USABLE, every, publish
+from frame import USABLE, add_page, every, parsed, publish
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
+from dualsmooth.runtime.bundle.shipped import DATA
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.curves import ORACLE, certified_radii, expand_rules, recomputed
+from dualsmooth.runtime.evaluation.curves import certified_radii, expand_rules, recomputed
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import Result, load_results
-from dualsmooth.runtime.report import Curve, markdown_table, plot_curves
-from dualsmooth.runtime.statistics.accuracy import RADII
+from dualsmooth.runtime.report import markdown_table
+from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
+from dualsmooth.runtime.statistics.bounds import Array
+
+VOTES = Path(__file__).parent.parent / "docs" / "results"
+RULES = ("single", "oracle", "multiscale", "paper", "interval")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A bundle, the test images that it is measured on, and what others published for them."""
+
+    title: str
+    bundle: Path
+    data: str
+    images: range
+    votes: Path
+    radii: tuple[float, ...]
+    published: dict[str, tuple[float, ...]]
+    note: str = ""
+    rivals: Path | None = None
+
+
+STUDIES = {
+    "cifar10": Study(
+        "CIFAR-10-JPEG",
+        DATA / "cifar10",
+        "npz:build/cifar10/test.npz",
+        range(0, 5000, 10),
+        VOTES / "cifar10-all-levels.jsonl",
+        tuple(k / 4 for k in range(11)),
+        {
+            "Dual RS (Sun et al. 2026)": (70.5, 57.5, 45.3, 34.2, 24.7, 17.8, 12.5, 8.8, 6.7, 4.7, 3.1),
+            "Gaussian, ResNet-110, best sigma at each radius": (
+                80.2, 66.2, 49.3, 33.6, 23.2, 17.7, 13.1, 8.8, 5.9, 3.4, 1.8,
+            ),
+            "CAT-RS, ResNet-110, best sigma at each radius": (
+                76.1, 67.8, 58.2, 45.4, 37.8, 31.4, 24.4, 21.4, 18.7, 15.9, 12.9,
+            ),
+        },
+        "The images are JPEG copies of CIFAR-10, which moves each by 1.7 (L2, median): published rows are of the "
+        "originals, of other networks and, but for Dual RS, of N = 100,000 or its equivalent. No single classifier has "
+        "the rows of a best sigma.",
+    ),
+    "fashion-mnist": Study(
+        "Fashion-MNIST",
+        DATA / "fashion-mnist",
+        "fashion-mnist",
+        range(0, USABLE, 16),
+        VOTES / "fashion-mnist-all-levels.jsonl",
+        RADII,
+        {},
+        rivals=VOTES / "fashion-mnist-gaussian-experts.jsonl",
+    ),
+}  # fmt: skip
 
 PAGE = """# Rules on the same votes
 
-{images} Fashion-MNIST test images (every {step}th of the first 8,000), the shipped bundle, N = {passes:,} votes of
-every stage and level, alpha = 0.001. Certified accuracy in %. Written by `python scripts/compare_rules.py`.
+What each rule certifies from the *same votes* of the *same networks*: rows differ in nothing but the rule. A cell is
+the share of test images (in %) whose label is right and certified at L2 radius r or more; ACR is the mean certified
+radius, wrong and abstained images counting 0. N votes of every stage and level, alpha = 0.001. Written by
+`python scripts/compare_rules.py` from the committed votes.
 
-`single` rows are classifiers trained for that level alone. `oracle` picks the best sigma of each image with its label
-known: the limit of routing, which no one can issue.
+`single` rows are classifiers trained for that level alone. `multiscale` is the cascade of Jeong & Shin (2023). `oracle`
+picks the best sigma of each image with its label known: the limit of routing, which no one can issue. The *envelope* is
+the best single sigma at each radius, which no single classifier reaches everywhere.
+
+{studies}
+"""
+SECTION = """## {title}
+
+{count} test images ({first}, {second}, … {last}), the bundle `{name}` that ships, N = {passes:,}.{note}
 
 {table}
+{published}
+Mean over these {radii} radii: {means}.
 
 The router of the interval rule sends images to {levels}.
 
-## One bundle, several points between small and large radii
+### Several points between small and large radii
 
 The route need not be the median: `route="quantile:Q"` is the smallest level below which at least Q of the estimator's
 votes lie. Each is a dual classifier of its own, certified by the same theorem; none needs training. `dualsmooth report
@@ -45,40 +112,34 @@ votes lie. Each is a dual classifier of its own, certified by the same theorem; 
 
 {frontier}
 
-## Against the envelope
+### Against the envelope
 
-The envelope is the best single sigma at each radius, which no single classifier reaches everywhere. Differences in
-points, each with the 95 % interval of a paired bootstrap over the images (the best sigma chosen anew in each resample).
+Differences in points, each with the 95 % interval of a paired bootstrap over the images (the best sigma chosen anew in
+each resample).
 
-{head}
-{line}
-{paper}
-{interval}
-
-The same against classifiers that were trained for one sigma by Gaussian augmentation alone (Cohen et al. 2019), with
-the networks, images, N and alpha of the others ({rivals_name}):
-
+{envelope}
 {rivals}
-
-{head}
-{line}
-{gaussian}
-
-## What limits the interval rule
+### What limits the interval rule
 
 Images (in points) that the envelope's sigma certifies at r and the interval rule does not, by reason: the classifier at
 the chosen level does not certify the label at r (wrong level), or it does, and the router does not (route radius); and
 those that the interval rule certifies and the envelope's sigma does not.
 
-{head}
-{line}
 {limits}
 """
-GAUSSIAN = Path(__file__).parent.parent / "docs" / "results" / "fashion-mnist-gaussian-experts.jsonl"
-RULES = ("single", "oracle", "multiscale", "paper", "interval")
+RIVALS = """
+The same against classifiers that were trained for one sigma by Gaussian augmentation alone (Cohen et al. 2019), with
+the networks, images, N and alpha of the others ({name}):
+
+{table}
+
+{envelope}
+"""
 
 
-def against_envelope(results: list[Result], rule: str, rivals: list[Result], resamples: int = 4_000) -> str:
+def against_envelope(
+    results: list[Result], rule: str, rivals: list[Result], at: Sequence[float], resamples: int = 4_000
+) -> str:
     """Certified accuracy of `rule` minus that of the envelope of `rivals`, the best single sigma at each radius, in
     points. `rivals` are the same results, or those of other classifiers on the same images.
 
@@ -87,7 +148,7 @@ def against_envelope(results: list[Result], rule: str, rivals: list[Result], res
     sigmas = rivals[0].certificate.terms.sigmas
     radii = [certified_radii(rivals, rule=name) for name in expand_rules(["single"], sigmas)]
     radii.append(certified_radii(results, rule=rule))
-    *singles, ours = (np.stack([(r >= at) & (r > 0) for at in RADII]).astype(np.float64) for r in radii)
+    *singles, ours = (np.stack([(r >= x) & (r > 0) for x in at]).astype(np.float64) for r in radii)
     draws = np.random.default_rng(0).multinomial(len(results), np.full(len(results), 1 / len(results)), resamples)
     weights = np.vstack([np.ones(len(results)), draws]).T / len(results)
     envelope = np.max([single @ weights for single in singles], axis=0)
@@ -97,7 +158,7 @@ def against_envelope(results: list[Result], rule: str, rivals: list[Result], res
     return _row(f"{rule} - envelope", cells)
 
 
-def what_limits(results: list[Result]) -> str:
+def what_limits(results: list[Result], at: Sequence[float]) -> str:
     """Where the interval rule loses to the envelope's single sigma: images that this sigma certifies at r and the
     interval rule does not (in points), by reason, and those that it wins."""
     sigmas = results[0].certificate.terms.sigmas
@@ -107,13 +168,12 @@ def what_limits(results: list[Result]) -> str:
     reach = np.where(right, [o.class_radius for o in outcomes], -1.0)
     singles = np.stack([certified_radii(results, rule=name) for name in expand_rules(["single"], sigmas)])
     rows: dict[str, list[float]] = {"won": [], "lost: wrong level": [], "lost: route radius": []}
-    for at in RADII:
-        at = max(at, 1e-9)
-        best = singles[int(np.argmax((singles >= at).mean(axis=1)))] >= at
-        lost = best & (radius < at)
-        rows["won"].append(float((~best & (radius >= at)).mean()))
-        rows["lost: wrong level"].append(-float((lost & (reach < at)).mean()))
-        rows["lost: route radius"].append(-float((lost & (reach >= at)).mean()))
+    for r in (max(r, 1e-9) for r in at):
+        best = singles[int(np.argmax((singles >= r).mean(axis=1)))] >= r
+        lost = best & (radius < r)
+        rows["won"].append(float((~best & (radius >= r)).mean()))
+        rows["lost: wrong level"].append(-float((lost & (reach < r)).mean()))
+        rows["lost: route radius"].append(-float((lost & (reach >= r)).mean()))
     return "\n".join(_row(name, [f"{100 * v:+.1f}" for v in values]) for name, values in rows.items())
 
 
@@ -125,73 +185,110 @@ def levels_used(results: list[Result]) -> str:
     return ", ".join(f"sigma {s:g} for {100 * share:.1f} %" for s, share in zip(terms.sigmas, shares, strict=True))
 
 
+def _head(at: Sequence[float]) -> str:
+    return _row("at r =", [f"{r:g}" for r in at]) + "\n| --- |" + " ---: |" * len(at)
+
+
 def _row(name: str, cells: Iterable[object]) -> str:
     return f"| {name} | " + " | ".join(map(str, cells)) + " |"
 
 
-def curve_of(results: Sequence[Result], rule: str) -> Curve:
-    if rule == ORACLE:
-        return Curve.of(results, name=rule, source="", rule=rule)
-    return Curve.of(recomputed(results, rule=rule), name=rule, source="")
+def curves_of(results: list[Result], rules: Sequence[str]) -> dict[str, Array]:
+    """The certified radii [N] of each rule, by name."""
+    sigmas = results[0].certificate.terms.sigmas
+    return {rule: certified_radii(results, rule=rule) for rule in expand_rules(rules, sigmas)}
+
+
+def published_table(study: Study, ours: Array) -> str:
+    """The interval rule's row beside published ones."""
+    if not study.published:
+        return ""
+    rows = [
+        _row(f"{study.title}, ours: interval rule", [f"{100 * a:.1f}" for a in certified_accuracy(ours, study.radii)])
+    ]
+    known = [(f"CIFAR-10, published: {name}", row) for name, row in study.published.items()]
+    rows += [_row(name, [f"{a:.1f}" for a in row]) for name, row in known]
+    return "\n".join(["", _head(study.radii), *rows, ""])
+
+
+def section(study: Study, results: list[Result]) -> str:
+    """The tables of one study."""
+    curves = curves_of(results, RULES)
+    curves["interval, mode route"] = np.array(
+        [r.correct_radius for r in recomputed(results, rule="interval", route="mode")]
+    )
+    means = {name: 100 * certified_accuracy(radii, study.radii).mean() for name, radii in curves.items()}
+    envelope = [against_envelope(results, rule, results, study.radii) for rule in ("paper", "interval")]
+    return SECTION.format(
+        title=study.title, count=len(results), first=study.images[0], second=study.images[1], last=study.images[-1],
+        name=study.bundle.name, passes=fixed_passes(results),
+        note=f" {study.note}" if study.note else "",
+        table=markdown_table(curves, study.radii),
+        published=published_table(study, curves["interval"]), radii=len(study.radii),
+        means=", ".join(f"{name} {mean:.1f}" for name, mean in means.items()),
+        levels=levels_used(results),
+        frontier=markdown_table(curves_of(results, ["frontier"]), study.radii),
+        envelope="\n".join([_head(study.radii), *envelope]),
+        rivals=rivals_of(study, results),
+        limits=f"{_head(study.radii)}\n{what_limits(results, study.radii)}",
+    )  # fmt: skip
+
+
+def fixed_passes(results: list[Result]) -> int:
+    """N of the one fixed budget that all results were made with; `InputError` for others."""
+    budgets = {result.certificate.terms.budget for result in results}
+    budget = next(iter(budgets))
+    if len(budgets) > 1 or not isinstance(budget, ds.Fixed):
+        raise InputError(f"the results were made with {len(budgets)} budgets, {budget} first; expected one, fixed:N")
+    return budget.n
+
+
+def rivals_of(study: Study, results: list[Result]) -> str:
+    """The interval rule against other classifiers on the same images."""
+    if study.rivals is None:
+        return ""
+    known = {result.index: result for result in load_results(study.rivals)}
+    rivals = [known[result.index] for result in results]
+    return RIVALS.format(
+        name=study.rivals.name, table=markdown_table(curves_of(rivals, ["single"]), study.radii),
+        envelope=f"{_head(study.radii)}\n{against_envelope(results, 'interval', rivals, study.radii)}",
+    )  # fmt: skip
+
+
+def draw(study: Study, results: Path, args: argparse.Namespace) -> None:
+    """Votes of every level for the images of a study, into the results file."""
+    evaluate(
+        ds.load(args.bundle or study.bundle, threads=args.threads, provider=args.provider),
+        load_dataset(args.dataset or study.data),
+        results,
+        indices=study.images,
+        budget=ds.Fixed(args.passes),
+        seed=args.seed,
+        all_levels=True,
+        progress=every(10),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--bundle", type=Path, default=SHIPPED_BUNDLE)
-    parser.add_argument("--results", type=Path, required=True, help="results file, made or resumed")
+    parser.add_argument("--draw", choices=STUDIES, help="draw votes for this study")
+    parser.add_argument("--results", type=Path, help="into this results file, made or resumed")
+    parser.add_argument("--bundle", type=Path, help="with this bundle (default: the one that ships)")
+    parser.add_argument("--dataset", help="of this data set (default: the study's)")
     parser.add_argument("--passes", type=int, default=10_000)
-    parser.add_argument("--step", type=int, default=16)
     parser.add_argument("--seed", type=int, default=20261122)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--rivals", type=Path, default=GAUSSIAN, help="results of classifiers to compare with as well")
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--page", type=Path, help="write the tables there, as Markdown")
-    args = parser.parse_args()
-    indices = range(0, USABLE, args.step)
-    known = {result.index: result for result in load_results(args.rivals)}
-    if missing := set(indices) - set(known):
-        raise InputError(f"{args.rivals} lacks image {min(missing)}; pass a --step that it covers, or other --rivals")
-    rivals = [known[index] for index in indices]
-    sigmas = ds.read_bundle(args.bundle).sigmas
-    results = load_results(args.results) if args.results.exists() else []
-    if not set(indices) <= {r.index for r in results}:
-        evaluate(
-            ds.load(args.bundle, threads=args.threads),
-            load_dataset("fashion-mnist"),
-            args.results,
-            indices=indices,
-            budget=ds.Fixed(args.passes),
-            seed=args.seed,
-            all_levels=True,
-            progress=every(10),
-        )
-        results = load_results(args.results)
-    curves = [curve_of(results, rule) for rule in expand_rules(RULES, sigmas)]
-    source = str(args.results)
-    by_mode = recomputed(results, rule="interval", route="mode")
-    curves.append(Curve.of(by_mode, name="interval, mode route", source=source))
-    if {r.certificate.terms.edition for r in results} == {1}:
-        curves.append(Curve.of(results, name="interval, as version 1 shared alpha", source=source))
-    frontier = {name: certified_radii(results, rule=name) for name in expand_rules(["frontier"], sigmas)}
-    page = PAGE.format(
-        images=len(results),
-        step=args.step,
-        passes=args.passes,
-        table=markdown_table({curve.name: curve.radii for curve in curves}),
-        levels=levels_used(results),
-        head=_row("at r =", map("{:g}".format, RADII)),
-        line="| --- |" + " ---: |" * len(RADII),
-        paper=against_envelope(results, "paper", results),
-        interval=against_envelope(results, "interval", results),
-        gaussian=against_envelope(results, "interval", rivals),
-        rivals_name=args.rivals.name,
-        rivals=markdown_table({name: certified_radii(rivals, rule=name) for name in expand_rules(["single"], sigmas)}),
-        frontier=markdown_table(frontier),
-        limits=what_limits(results),
-    )
-    publish(page, args.page)
-    if args.plot:
-        plot_curves(curves, args.plot, title=f"Fashion-MNIST, {len(results)} test images, N = {args.passes:,}")
+    parser.add_argument("--provider", default="cpu")
+    add_page(parser, "--page")
+    args = parsed(parser)
+    if bool(args.draw) != bool(args.results):
+        raise InputError("--draw and --results go together: which votes, and where to keep them")
+    if args.draw:
+        draw(STUDIES[args.draw], args.results, args)
+        publish(section(STUDIES[args.draw], load_results(args.results)), None)
+        return
+    parts = [section(study, load_results(study.votes)) for study in STUDIES.values() if study.votes.exists()]
+    publish(PAGE.format(studies="\n".join(parts)), args.page)
 
 
 if __name__ == "__main__":
