@@ -24,7 +24,8 @@ class Reweighted(Objective):
     """Gaussian augmentation for the share `after` of the epochs. Then images that fewer than `threshold` of `judging`
     passes classify right are dropped; the others are drawn in proportion to Phi^-1(p), for a lower bound p on the share
     of `votes` passes, counted anew after each further share `every` of the epochs (10 % error, shares raised to 3/4);
-    and each noise is moved against the classifier, see `against`.
+    and each noise is moved against the classifier, see `against`. Levels up to `above` are left to Gaussian
+    augmentation: at the smallest, accuracy is worth more than radii that the next level serves better.
 
     `step` is a length in units of each image's own noise level. The authors' settings in CIFAR-10, for 150 epochs: four
     copies, 100 passes to judge, new weights after every .07 of the epochs; threshold .5, .4, .4, steps 3, 6, 4, step 1,
@@ -40,27 +41,29 @@ class Reweighted(Objective):
     steps: int = 4
     step: float = 0.5
     copies: int = 1
+    above: float = 0.0
 
     def check(self) -> None:
         need_share(SECTION, self, "after", "threshold", "every")
         need_from(SECTION, self, 1, "judging", "votes", "copies")
-        need_from(SECTION, self, 0, "steps")
+        need_from(SECTION, self, 0, "steps", "above")
         need(self.step > 0, f"{SECTION}.step is {self.step}", "a positive length, in units of the noise level")
 
     def review(
         self, epoch: int, epochs: int, known: dict[str, torch.Tensor], look: Look
     ) -> dict[str, torch.Tensor]:  # fmt: skip
         since = epoch - first_epoch(self.after, epochs)
-        if since < 0 or since % max(1, round(self.every * epochs)):
+        pursued = look.sigmas > self.above
+        if since < 0 or since % max(1, round(self.every * epochs)) or not pursued.any():
             return known
         share = look.hits(self.votes if known else self.judging)
-        kept = known[_KEPT] if known else share >= self.threshold
-        if not kept.any():
+        kept = known[_KEPT] if known else (share >= self.threshold) | ~pursued
+        if not (kept & pursued).any():
             raise InputError(
                 f"no image is classified right in {self.threshold:.0%} of {self.judging} passes after {epoch} epochs; "
                 f"expected some to go on with; lower {SECTION}.threshold, or raise {SECTION}.after or classifier.epochs"
             )
-        return {_KEPT: kept, WEIGHTS: kept * self.weights(share)}
+        return {_KEPT: kept, WEIGHTS: torch.where(pursued, kept * self.weights(share), 1.0)}
 
     def weights(self, share: torch.Tensor) -> torch.Tensor:
         """How often images are drawn, in proportion, for their shares of hits in `votes` passes."""
@@ -69,9 +72,11 @@ class Reweighted(Objective):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         noise = batch.noise(self.copies)
-        if batch.epoch >= first_epoch(self.after, batch.epochs):
+        pursued = batch.sigma > self.above
+        if batch.epoch >= first_epoch(self.after, batch.epochs) and pursued.any():
+            length = self.step * batch.sigma * pursued
             with batch.frozen() as frozen:
-                noise = against(frozen, noise, self.step * batch.sigma.repeat(self.copies), self.steps)
+                noise = against(frozen, noise, length.repeat(self.copies), self.steps)
         logits = batch.logits(batch.images.repeat(self.copies, 1, 1, 1) + noise)
         return cross_entropy(logits.flatten(0, 1), batch.labels.repeat(self.copies))
 
