@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dualsmooth.export.onnx.normalisation import Normalisation, check_statistics
 from dualsmooth.export.roles import ROLES
+from dualsmooth.runtime.bundle.reading import bundle_folder
+from dualsmooth.runtime.bundle.shipped import SHIPPED_NAMES
 from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.errors import InputError
@@ -26,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Export a finished run, another bundle (to change its precision) or existing ONNX files as a "
         "bundle: ONNX files, compared with what they come from, manifest.json and a model card."
     )
-    parser.add_argument("path", nargs="?", metavar="SOURCE", help="run directory of `dualsmooth train`, or a bundle")
+    parser.add_argument(
+        "path",
+        nargs="?",
+        metavar="SOURCE",
+        help=f"run directory of `dualsmooth train`, or a bundle ({SHIPPED_NAMES}: one that ships)",
+    )
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory to make; must not exist, or be empty")
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument(
@@ -166,7 +173,8 @@ def _files(arguments: argparse.Namespace) -> Any:
     if arguments.path is not None:
         if given:
             raise InputError(f"SOURCE and --{given[0].replace('_', '-')} exclude each other; pass one of them")
-        return Path(arguments.path)
+        path = Path(arguments.path)
+        return path if path.exists() else bundle_folder(arguments.path)
     missing = [name for name in names if getattr(arguments, name) is None]
     if missing:
         raise InputError(f"pass a run directory, a bundle, or ONNX files; --{missing[0]} is missing for the latter")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it once, when it is imported
 
 if TYPE_CHECKING:
+    from dualsmooth.runtime.bundle.describing import bundles
     from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
+    from dualsmooth.runtime.datasets.samples import sample, sample_label
     from dualsmooth.runtime.errors import (
         BundleError,
         CertificateError,
@@ -46,12 +48,15 @@ __all__ = [
     "RemoteSmoother",
     "ServerError",
     "Smoother",
+    "bundles",
     "connect",
     "load",
     "parse_budget",
     "parse_noise",
     "read_bundle",
     "read_results",
+    "sample",
+    "sample_label",
 ]
 
 _HOME = {
@@ -73,12 +78,15 @@ _HOME = {
     "RemoteSmoother": "serving.client",
     "ServerError": "errors",
     "Smoother": "smoothing.smoother",
+    "bundles": "bundle.describing",
     "connect": "serving.client",
     "load": "smoothing.smoother",
     "parse_budget": "statistics.budgets",
     "parse_noise": "noise.streams",
     "read_bundle": "bundle.reading",
     "read_results": "evaluation.columns",
+    "sample": "datasets.samples",
+    "sample_label": "datasets.samples",
 }
 """The module that each of these lies in."""
 

@@ -14,8 +14,7 @@ class DualSmoothError(Exception):
 
     def __str__(self) -> str:
         line = " ".join(super().__str__().split())
-        line = line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}…"
-        return "".join(c if c.isprintable() else "?" for c in line)
+        return printable(line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}…")
 
 
 class InputError(DualSmoothError, ValueError):
@@ -40,6 +39,15 @@ class ServerError(DualSmoothError):
 
 class CertificateError(DualSmoothError):
     """A certificate does not follow from its own counts, or belongs to another bundle."""
+
+
+def printable(text: str) -> str:
+    """Text of others on one line: what could break the line or steer a terminal is a question mark.
+
+    >>> printable("a\\nb")
+    'a?b'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def one_of(names: Iterable[str]) -> str:

@@ -7,12 +7,38 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dualsmooth.runtime.bundle.reading import MANIFEST, BaseModel, Bundle
+from dualsmooth.runtime.bundle.reading import MANIFEST, BaseModel, Bundle, shipped_manifest
+from dualsmooth.runtime.bundle.shipped import SHIPPED
+from dualsmooth.runtime.errors import printable
 from dualsmooth.runtime.graphs.model import TYPES, read_model
 from dualsmooth.runtime.graphs.precision import precision_of
 from dualsmooth.runtime.graphs.shapes import infer
 
 Facts = dict[str, Any]
+
+
+SAID_AT = (0.25, 0.5, 1.0)
+"""Radii of the certified accuracy in the line on a bundle that ships."""
+
+
+def bundles() -> dict[str, str]:
+    """The bundles that ship: each name, as `load` takes it, with a line on classes, shape, noise levels and accuracy.
+
+    >>> list(bundles())
+    ['fashion-mnist']
+    """
+    return {name: _line(shipped_manifest(name)) for name in SHIPPED}
+
+
+def _line(bundle: Bundle) -> str:
+    some = ", ".join(bundle.classes[:3]) + (", …" if len(bundle.classes) > 3 else "")
+    line = bundle.summary.replace(" classes", f" classes ({some})", 1)
+    metrics = bundle.provenance.get("metrics", {})
+    found = dict(zip(metrics.get("radii", ()), metrics.get("certified_accuracy", {}).get("interval", ()), strict=False))
+    if shares := [f"{found[r]:.1%} at r = {r:g}" for r in SAID_AT if r in found]:
+        how = f"{metrics['images']} validation images, {metrics['votes']} votes, alpha {metrics['alpha']:g}"
+        line += f"; certified accuracy {', '.join(shares)} ({how})"
+    return printable(line)
 
 
 def describe(bundle: Bundle) -> Facts:

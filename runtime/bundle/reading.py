@@ -16,7 +16,8 @@ from typing import Any
 
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.bundle.fields import Fields
-from dualsmooth.runtime.errors import BundleError
+from dualsmooth.runtime.bundle.shipped import SHIPPED, SHIPPED_NAMES
+from dualsmooth.runtime.errors import BundleError, printable
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.admission import check_file
 from dualsmooth.runtime.graphs.foreign_files import foreign, pointer
@@ -60,6 +61,15 @@ class Bundle:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     manifest_sha256: str = ""
     optimisation: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Bundle {printable(self.path.name)}: {self.summary}, {self.precision}>"
+
+    @property
+    def summary(self) -> str:
+        """Classes, shape of the images and noise levels in a few words."""
+        shape, sigmas = "x".join(map(str, self.input_shape)), ", ".join(f"{sigma:g}" for sigma in self.sigmas)
+        return f"{len(self.classes)} classes, images {shape}, sigmas {sigmas}"
 
     @property
     def noise_levels(self) -> tuple[float, ...]:
@@ -105,25 +115,42 @@ def manifest_text(
         raise BundleError(f"the manifest cannot be written as JSON ({error}); pass plain, finite values") from error
 
 
+def bundle_folder(name: str | Path) -> Path:
+    """The folder of a bundle: of one that ships where `name` is the text of its name, unless a bundle lies at that
+    path. A `Path`, and a text such as `./fashion-mnist`, is never a name."""
+    if isinstance(name, str) and name in SHIPPED and not (Path(name) / MANIFEST).exists():
+        return SHIPPED[name].folder
+    return Path(name)
+
+
 def read_bundle(path: str | Path) -> Bundle:
     """Read and check a bundle: the manifest, presence and SHA-256 of every file, and every graph against the manifest.
 
-    No file is opened that the manifest does not list, and nothing is executed. Raises `BundleError` with the first
-    thing that is wrong.
+    `path`: its folder, or the name of one that ships (`bundles`). No file is opened that the manifest does not list,
+    and nothing is executed. Raises `BundleError` with the first thing that is wrong.
 
-    >>> bundle = read_bundle("runtime/data/fashion-mnist")
+    >>> bundle = read_bundle("fashion-mnist")
     >>> bundle.sigmas, bundle.sigma_e, bundle.input_shape
     ((0.25, 0.5, 1.0), 1.0, (1, 28, 28))
     """
-    root = Path(path)
+    root = bundle_folder(path)
     if not root.is_dir():
-        raise BundleError(f"bundle {root} is not a directory; pass the directory that holds {MANIFEST}")
+        raise BundleError(
+            f"bundle {root} is not a directory; pass the directory that holds {MANIFEST}, or the name of a bundle that "
+            f"ships: {SHIPPED_NAMES}"
+        )
     raw = _read_manifest(root / MANIFEST)
     bundle = parse_manifest(root, raw)
     for name, digest in bundle.files.items():
         _check_hash(root / name, digest)
     _check_graphs(bundle)
     return bundle
+
+
+def shipped_manifest(name: str) -> Bundle:
+    """What the manifest of the bundle that ships as `name` says; its files are not looked at."""
+    folder = SHIPPED[name].folder
+    return parse_manifest(folder, _read_manifest(folder / MANIFEST))
 
 
 def _read_manifest(path: Path) -> bytes:

@@ -1,10 +1,31 @@
-"""What ships in the package: a bundle, and real images to certify with it."""
+"""What ships in the package: bundles by name, and labelled images to try them on."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from dualsmooth.runtime.errors import one_of
+
 DATA = Path(__file__).parents[1] / "data"
-SHIPPED_BUNDLE = DATA / "fashion-mnist"
-SHIPPED_IMAGES = DATA / "fashion-mnist-test-200.npz"
-"""200 Fashion-MNIST test images, `npz:PATH` as a data set."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A bundle that ships: its name, which is that of its folder in `DATA`, and the file of labelled images there
+    (`npz:PATH` as a data set); none where its pictures may not be handed on."""
+
+    name: str
+    images: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return DATA / self.name
+
+
+SHIPPED = {row.name: row for row in (Shipped("fashion-mnist", images="fashion-mnist-test-200.npz"),)}
+"""By the name that `load`, and every command that takes a bundle, knows it by."""
+SHIPPED_NAMES = one_of(SHIPPED)
+SHIPPED_BUNDLE = SHIPPED["fashion-mnist"].folder
+SHIPPED_IMAGES = DATA / SHIPPED["fashion-mnist"].images
+"""200 Fashion-MNIST test images."""

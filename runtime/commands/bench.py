@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from dualsmooth.runtime.bundle.reading import MANIFEST
+from dualsmooth.runtime.bundle.reading import MANIFEST, bundle_folder
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.commands.options import engine_of, engine_options, noise_option
+from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, noise_option
 from dualsmooth.runtime.engine.device import run_bound
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import EngineError, InputError
@@ -170,7 +170,7 @@ def table(found: list[Comparison]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "networks", nargs="*", default=[SHIPPED], metavar="network",
-        help=f"a bundle's folder, or {SHIPPED} (default), resnet20, resnet110, resnet50-224 (these need torch)",
+        help=f"{BUNDLE_HELP}, or {SHIPPED} (default), resnet20, resnet110, resnet50-224 (these need torch)",
     )  # fmt: skip
     parser.add_argument("--precision", default="fp32", help="of the named networks (default fp32; int8 needs torch)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default 2)")
@@ -208,14 +208,13 @@ def _torch_side() -> tuple[Any, str]:
 
 def _opened(name: str, args: argparse.Namespace, made: Any, reason: str) -> tuple[Smoother, dict[str, Loop]]:
     """A network that is named, or a bundle's folder, and the loops of other people over it."""
-    named = not (Path(name) / MANIFEST).exists()
-    if not named:
-        path = Path(name)
-    elif made is not None:
+    path = bundle_folder(name)
+    named = not (path / MANIFEST).exists()
+    if named and made is not None:
         path = made.bundle(name, args.precision, args.work).path
-    elif (name, args.precision) == (SHIPPED, "fp32"):
+    elif named and (name, args.precision) == (SHIPPED, "fp32"):
         path = SHIPPED_BUNDLE
-    else:
+    elif named:
         raise InputError(f"network {name} in {args.precision}: {reason}; or pass a bundle's folder")
     smoother = load(path, **engine_of(args))
     if made is None or not named:

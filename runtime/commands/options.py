@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dualsmooth.runtime.bundle.shipped import SHIPPED_NAMES
 from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import DETAILS, NAMES, load_dataset
@@ -20,6 +21,7 @@ from dualsmooth.runtime.smoothing.smoother import Smoother, load
 from dualsmooth.runtime.statistics import budgets, routes, rules
 
 N = TypeVar("N", int, float)
+BUNDLE_HELP = f"a bundle's folder, or the name of one that ships ({SHIPPED_NAMES})"
 ENGINE_DEFAULTS: dict[str, Any] = {"provider": "cpu", "threads": 0, "batch_size": 256}
 
 
@@ -27,8 +29,7 @@ def source_argument(parser: argparse.ArgumentParser) -> None:
     """Where the networks are: a bundle here, or a server."""
     parser.add_argument(
         "bundle",
-        type=lambda text: text if is_url(text) else Path(text),
-        help="a bundle's folder, or a Triton server: grpc://host:8001, http://host:8000",
+        help=f"{BUNDLE_HELP}, or a Triton server: grpc://host:8001, http://host:8000",
     )
 
 

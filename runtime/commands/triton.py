@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dualsmooth.runtime.commands.options import engine_of, engine_options
+from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options
 from dualsmooth.runtime.serving.protocol import IN_PROCESS
 from dualsmooth.runtime.serving.repository import fill_repository
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model repository")
     parser.add_argument(
         "--engine",

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dualsmooth.runtime import strict_json
-from dualsmooth.runtime.commands.options import engine_options, open_smoother
+from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_options, open_smoother
 from dualsmooth.runtime.datasets.single_images import read_image
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.rounding import shown
@@ -21,7 +21,7 @@ Seen = dict[tuple[int, int], int]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
-    parser.add_argument("--bundle", type=Path, help="check that it is about this bundle")
+    parser.add_argument("--bundle", help=f"check that it is about this bundle: {BUNDLE_HELP}")
     parser.add_argument("--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image")
     parser.add_argument(
         "--strict",
