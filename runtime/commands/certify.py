@@ -12,7 +12,6 @@ from dualsmooth.runtime.commands.options import (
     sampling_options,
     source_argument,
 )
-from dualsmooth.runtime.datasets.single_images import read_image
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.settings import BUDGET, Settings
@@ -32,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings.of(**sampling_of(args))
     smoother = open_smoother(args)
     settings.terms(smoother.bundle)
-    images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
+    images = [smoother.check_image(path) for path in args.images]
     for path, certificate in zip(args.images, smoother.certify_with(images, settings), strict=True):
         print(certificate.to_json() if args.json else _sentence(path, smoother, certificate), flush=True)
     return 0

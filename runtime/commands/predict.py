@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from dualsmooth.runtime.commands.options import engine_options, noise_option, open_smoother, source_argument
-from dualsmooth.runtime.datasets.single_images import read_image
 from dualsmooth.runtime.noise.streams import parse_noise
 from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE
 from dualsmooth.runtime.statistics import routes, rules
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     noise = parse_noise(args.noise)
     smoother = open_smoother(args)
-    images = [smoother.check_image(read_image(path, smoother.bundle.input_shape)) for path in args.images]
+    images = [smoother.check_image(path) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
         found = smoother.predict(
             image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, route=args.route, seed=args.seed

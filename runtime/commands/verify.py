@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_options, open_smoother
-from dualsmooth.runtime.datasets.single_images import read_image
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.rounding import shown
 from dualsmooth.runtime.smoothing.certificate import Certificate
@@ -74,7 +73,7 @@ def _checked(line: str, number: int, args: argparse.Namespace, smoother: Smoothe
         _strict(certificate, strict_json.loads(line)["radius"], seen, number)
         checked.append("own noise from the system's entropy")
     if smoother is not None and args.replay is not None:
-        smoother.replay(certificate, read_image(args.replay, smoother.bundle.input_shape))
+        smoother.replay(certificate, args.replay)
         checked.append("replayed votes are identical")
     notes = [*certificate.caveats(), *_word(certificate, smoother, replayed=args.replay is not None)]
     if args.json:

@@ -1,4 +1,4 @@
-"""One picture file to 8-bit pixels: the only place that decodes, for single images, class folders and training alike.
+"""One picture to 8-bit pixels: the only place that decodes, for single images, class folders and training alike.
 
 Formats and what is done to each is documented in docs/data.md. In short: what a viewer shows, and nothing that is not
 certain. Needs Pillow.
@@ -7,8 +7,11 @@ certain. Needs Pillow.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -39,28 +42,53 @@ def decode(path: str | Path, channels: int, size: tuple[int, int] | None = None)
     """
     try:
         import PIL.Image
-        import PIL.ImageOps
     except ImportError as error:
         raise InputError(f"reading {path} needs Pillow; pip install 'dualsmooth[report]'") from error
+    with _in_one_line(path), PIL.Image.open(path, formats=FORMATS) as opened:
+        return _converted(path, opened, channels, size)
+
+
+def converted(picture: PIL.Image.Image, channels: int, size: tuple[int, int] | None = None) -> PIL.Image.Image:
+    """What `decode` would give from the file of a picture that is open already. Raises `InputError`."""
+    name = getattr(picture, "filename", "") or "the picture"
+    with _in_one_line(name):
+        return _converted(name, picture, channels, size)
+
+
+def is_opened(image: object) -> TypeGuard[PIL.Image.Image]:
+    """Whether it is a picture of Pillow's, which is not imported to find out."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(image, pillow.Image)
+
+
+@contextmanager
+def _in_one_line(name: str | Path) -> Iterator[None]:
     try:
-        with PIL.Image.open(path, formats=FORMATS) as opened:
-            if size is not None and opened.size not in (size, size[::-1]):
-                raise _other_size(path, opened.size, size)
-            frames = getattr(opened, "n_frames", 1)
-            if frames > 1 and opened.format != "MPO":  # that is a JPEG with a preview behind it
-                raise InputError(f"{path} has {frames} frames or pages; pass one, saved as a picture")
-            opened.load()
-            picture: PIL.Image.Image = opened
-            if opened.getexif().get(_ORIENTATION, 1) != 1:
-                picture = PIL.ImageOps.exif_transpose(opened)
-            if size is not None and picture.size != size:
-                raise _other_size(path, picture.size, size)
-            _check_opaque(path, picture)
-            return _eight_bits(path, picture).convert("L" if channels == 1 else "RGB")
+        yield
     except InputError:
         raise
     except Exception as error:  # damaged pictures fail in many ways
-        raise InputError(f"cannot read {path} ({one_line(error)[:80]}); {_EXPECTED}") from error
+        raise InputError(f"cannot read {name} ({one_line(error)[:80]}); {_EXPECTED}") from error
+
+
+def _converted(
+    path: str | Path, opened: PIL.Image.Image, channels: int, size: tuple[int, int] | None
+) -> PIL.Image.Image:
+    import PIL.ImageOps
+
+    if size is not None and opened.size not in (size, size[::-1]):
+        raise _other_size(path, opened.size, size)
+    frames = getattr(opened, "n_frames", 1)
+    if frames > 1 and opened.format != "MPO":  # that is a JPEG with a preview behind it
+        raise InputError(f"{path} has {frames} frames or pages; pass one, saved as a picture")
+    opened.load()
+    picture = opened
+    if opened.getexif().get(_ORIENTATION, 1) != 1:
+        picture = PIL.ImageOps.exif_transpose(opened)
+    if size is not None and picture.size != size:
+        raise _other_size(path, picture.size, size)
+    _check_opaque(path, picture)
+    return _eight_bits(path, picture).convert("L" if channels == 1 else "RGB")
 
 
 def is_picture(name: str) -> bool:
@@ -70,8 +98,7 @@ def is_picture(name: str) -> bool:
 
 def _other_size(path: str | Path, found: tuple[int, int], size: tuple[int, int]) -> InputError:
     return InputError(
-        f"image {path} is {found[0]} pixels wide and {found[1]} high; expected {size[0]} wide and {size[1]} high: "
-        "resize it"
+        f"{path} is {found[0]} pixels wide and {found[1]} high; expected {size[0]} wide and {size[1]} high: resize it"
     )
 
 

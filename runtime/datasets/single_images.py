@@ -1,28 +1,39 @@
-"""Read single images: pictures (with Pillow) and NPY, as [C,H,W] arrays. Nothing is resized or rescaled."""
+"""Single images, as files, pictures of Pillow's or arrays, to [C,H,W] arrays. Nothing is resized or rescaled."""
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.datasets.decode import decode
+from dualsmooth.runtime.datasets.decode import converted, decode, is_opened
 from dualsmooth.runtime.errors import InputError, one_line
 
+if TYPE_CHECKING:
+    import PIL.Image
+
+ImageLike: TypeAlias = "npt.ArrayLike | str | os.PathLike[str] | PIL.Image.Image"
+"""What `checked_image` takes."""
 Image = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+_EXPECTED = "expected an array [C,H,W] of float32 in [0, 1] or uint8, a picture of PIL's, or the path of a file"
 
 
-def read_image(path: str | Path, shape: tuple[int, int, int]) -> Image:
-    """The image at `path` as uint8 [C,H,W] (PNG, JPEG, …), or as the array in an NPY file ([C,H,W], or [H,W] if C = 1).
+def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> Image:
+    """The image at `path` as uint8 [C,H,W] (PNG, JPEG, …), or as the array in an NPY file, arranged as `checked_image`
+    does.
 
     Pictures are converted to grey or RGB as `shape` wants, see `decode`. Raises `InputError` if the file cannot be
     used.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"image {path} does not exist; expected a PNG, JPEG or NPY file")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"image {path} {what}; expected a PNG, JPEG or NPY file")
     return _read_npy(path, shape) if path.suffix.lower() == ".npy" else _read_picture(path, shape)
 
 
@@ -33,46 +44,75 @@ def _read_npy(path: Path, shape: tuple[int, int, int]) -> Image:
         raise InputError(f"cannot read {path} ({str(error)[:80]}); expected an NPY file of numbers") from error
     if array.dtype not in (np.uint8, np.float32):
         raise InputError(f"{path} holds {array.dtype}; expected uint8, or float32 in [0, 1]")
-    if array.shape != shape and (shape[0] != 1 or array.shape != shape[1:]):
+    found = _arranged(array, shape)
+    if found is None:
         fix = "resize it"
         if array.ndim == 3 and (array.shape[2], *array.shape[:2]) == shape:
             fix = "it is channels last, save array.transpose(2, 0, 1)"
         elif array.ndim == 4:
             fix = "pass one image a file"
         raise InputError(f"image {path} has shape {list(array.shape)}; expected {list(shape)} (channels first): {fix}")
-    return np.array(array).reshape(shape)
+    return np.array(found, order="C")
 
 
-def _read_picture(path: Path, shape: tuple[int, int, int]) -> Image:
+def _read_picture(picture: Path | PIL.Image.Image, shape: tuple[int, int, int]) -> Image:
     channels, height, width = shape
     if channels not in (1, 3):
-        raise InputError(f"{path}: the bundle takes {channels} channels; pass an NPY file instead of a picture")
+        name = picture if isinstance(picture, Path) else "a picture"
+        raise InputError(f"{name}: the bundle takes {channels} channels; pass an NPY file instead of a picture")
     with warnings.catch_warnings(action="ignore"):  # of large pictures, which are refused here
-        pixels = np.asarray(decode(path, channels, (width, height)), np.uint8)
+        if isinstance(picture, Path):
+            picture = decode(picture, channels, (width, height))
+        else:
+            picture = converted(picture, channels, (width, height))
+        pixels = np.asarray(picture, np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def checked_image(image: npt.ArrayLike, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
-    """float32 [C,H,W] in [0, 1] from float32 or uint8. Raises `InputError`, with what would mend the image."""
+def several(images: Iterable[ImageLike]) -> Iterable[ImageLike]:
+    """`images` if they are images to go through one by one. Raises `InputError` for one image, which would be gone
+    through too: a text by its letters, a picture [C,H,W] by its channels."""
+    if isinstance(images, str | os.PathLike) or is_opened(images):
+        what = f"the path {str(images)[:80]!r}" if isinstance(images, str | os.PathLike) else "one picture"
+        fix = "pass it to certify, or a list of paths or images, such as sorted(Path(folder).glob('*.png'))"
+        raise InputError(f"images is {what}; expected several images: {fix}")
     try:
-        pixels = np.asarray(image)
-    except ValueError as error:
-        raise InputError("image is a ragged list; expected an array [C,H,W]") from error
-    except Exception as error:  # such as a tensor on a GPU, or one with a gradient
-        raise InputError(
-            f"image is a {type(image).__name__} that NumPy cannot read ({one_line(error)}); expected an array [C,H,W], "
-            "e.g. tensor.detach().cpu().numpy()"
-        ) from error
-    if pixels.dtype == object:
-        raise InputError(f"image is a {type(image).__name__}; expected an array [C,H,W] of float32 in [0, 1] or uint8")
-    if pixels.shape != shape:
-        fix = _reshaped(pixels.shape, shape)
-        raise InputError(f"image has shape {list(pixels.shape)}; expected {list(shape)} (channels first){fix}")
+        iter(images)
+    except TypeError:
+        raise InputError(f"images is a {type(images).__name__}; expected an iterable of images") from None
+    return images
+
+
+def _arranged(pixels: npt.NDArray[Any], shape: tuple[int, int, int]) -> npt.NDArray[Any] | None:
+    """[C,H,W] from [C,H,W], from [H,W] where C is 1, and from [H,W,C] where the last axis alone is C long; None for
+    others."""
+    channels, *sides = shape
+    if pixels.shape == shape:
+        return pixels
+    if channels == 1 and pixels.shape in (tuple(sides), (*sides, 1)):
+        return pixels.reshape(shape)
+    if pixels.shape == (*sides, channels) and channels not in sides:
+        return pixels.transpose(2, 0, 1)
+    return None
+
+
+def checked_image(image: ImageLike, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """float32 [C,H,W] in [0, 1] from one image. Raises `InputError`, with what would mend it.
+
+    `image`: an array, or a tensor that NumPy can read, of float32 in [0, 1] or uint8, as [C,H,W], as [H,W] where C is
+    1, or as [H,W,C] where no other axis is C long; a picture of PIL's; or the path of a picture or NPY file.
+    """
+    seen = _array(image, shape)
+    pixels = _arranged(seen, shape)
+    if pixels is None:
+        fix = _reshaped(seen.shape, shape)
+        raise InputError(f"image has shape {list(seen.shape)}; expected {list(shape)} (channels first){fix}")
     if pixels.dtype == np.uint8:
-        return np.asarray(pixels.astype(np.float32) / np.float32(255))
+        return np.asarray(pixels.astype(np.float32, order="C") / np.float32(255))
     if pixels.dtype.kind not in "fiu" or not np.isfinite(pixels).all():
-        seen = "holds NaN or infinite values" if pixels.dtype.kind == "f" else f"has dtype {pixels.dtype}"
-        raise InputError(f"image {seen}; expected float32 in [0, 1] or uint8")
+        what = "holds NaN or infinite values" if pixels.dtype.kind == "f" else f"has dtype {pixels.dtype}"
+        fix = ": pass image.astype(np.float32)" if pixels.dtype == bool else ""
+        raise InputError(f"image {what}; expected float32 in [0, 1] or uint8{fix}")
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype.kind in "iu":
         fix = ": pass image.astype(np.uint8)" if low >= 0 and high <= 255 else ""
@@ -86,6 +126,30 @@ def checked_image(image: npt.ArrayLike, shape: tuple[int, int, int]) -> npt.NDAr
     return np.ascontiguousarray(pixels)
 
 
+def _array(image: Any, shape: tuple[int, int, int]) -> npt.NDArray[Any]:
+    """The array that an image is, in whatever order its axes are. Raises `InputError`."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, shape)
+    if is_opened(image):
+        return _read_picture(image, shape)
+    if isinstance(image, list | tuple):
+        raise InputError(
+            f"image is a {type(image).__name__}; {_EXPECTED}: pass np.array(image, np.float32), np.uint8 for 0 to 255, "
+            "or several images to certify_many"
+        )
+    try:
+        bare = hasattr(image, "__dlpack__") and not hasattr(image, "__array__")
+        pixels = np.from_dlpack(image) if bare else np.asarray(image)
+    except Exception as error:  # such as a tensor on a GPU, or one with a gradient
+        raise InputError(
+            f"image is a {type(image).__name__} that NumPy cannot read ({one_line(error)}); expected an array [C,H,W], "
+            "e.g. tensor.detach().cpu().numpy()"
+        ) from error
+    if pixels.dtype.kind not in "biufc" or (pixels.ndim == 0 and not isinstance(image, np.ndarray | np.generic)):
+        raise InputError(f"image is a {type(image).__name__}; {_EXPECTED}")
+    return pixels
+
+
 def _reshaped(seen: tuple[int, ...], shape: tuple[int, int, int]) -> str:
     """What turns an array of shape `seen` into an image, where that is plain."""
     if len(seen) == 4 and seen[1:] in (shape, (*shape[1:], shape[0])):
@@ -93,8 +157,8 @@ def _reshaped(seen: tuple[int, ...], shape: tuple[int, int, int]) -> str:
         turned = "" if seen[1:] == shape else ", with the channels first"
         return f": this is a batch, pass {many}{turned}"
     if seen == (*shape[1:], shape[0]):
-        return ": these are channels last, pass image.transpose(2, 0, 1)"
-    return ": pass image[None]" if (1, *seen) == shape else ""
+        return ", and which axis holds the channels is not plain: if it is the last, pass image.transpose(2, 0, 1)"
+    return ": this is a batch, pass each with certify_many" if (1, *seen[1:]) == shape else ""
 
 
 def _rescaled(low: float, high: float) -> str:

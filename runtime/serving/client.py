@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.reading import parse_manifest
+from dualsmooth.runtime.datasets.single_images import ImageLike
 from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
 from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
@@ -98,7 +98,7 @@ class RemoteSmoother(Smoother):
 
     def certify_with(
         self,
-        images: Iterable[npt.ArrayLike],
+        images: Iterable[ImageLike],
         settings: Settings,
         *,
         indices: Iterable[int] | None = None,
@@ -134,7 +134,7 @@ class RemoteSmoother(Smoother):
 
     def certify_stream(
         self,
-        image: npt.ArrayLike,
+        image: ImageLike,
         *,
         alpha: float = ALPHA,
         budget: Budget | None = None,
@@ -154,7 +154,7 @@ class RemoteSmoother(Smoother):
         for tensors in self.wire.stream(pixels, _parameters(terms, asked, False)):
             yield self._checked(tensors, pixels, terms, self.suited(asked, pixels))
 
-    def predict_with(self, image: npt.ArrayLike, settings: Settings) -> Prediction:
+    def predict_with(self, image: ImageLike, settings: Settings) -> Prediction:
         """As for a local smoother. Raises `ServerError` as well."""
         asked = _asked(settings).at(0)
         job, terms = self.prediction_job(image, settings, asked)
@@ -196,7 +196,7 @@ class RemoteSmoother(Smoother):
         digest = state.pop("manifest_sha256")
         self._take_over(connect(**state), digest)
 
-    def _ask(self, image: npt.ArrayLike, terms: Terms, asked: Seed, all_levels: bool) -> Any:
+    def _ask(self, image: ImageLike, terms: Terms, asked: Seed, all_levels: bool) -> Any:
         pixels = self.check_image(image, asked.noise)
         sent = self.wire.send(pixels, _parameters(terms, asked, all_levels))
         return pixels, self.suited(asked, pixels), sent

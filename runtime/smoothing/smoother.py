@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.reading import Bundle, read_bundle
-from dualsmooth.runtime.datasets.single_images import checked_image
+from dualsmooth.runtime.datasets.single_images import ImageLike, checked_image, several
 from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.engine.opening import check_batch_size, open_engine
 from dualsmooth.runtime.engine.providers import provider_of
@@ -21,6 +21,7 @@ from dualsmooth.runtime.noise.add import require_lattice
 from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.checking import replay_job, require_bundle, require_replayed
 from dualsmooth.runtime.smoothing.prediction import Prediction
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
 from dualsmooth.runtime.smoothing.seeds import numbered
@@ -29,7 +30,6 @@ from dualsmooth.runtime.statistics.budgets import Budget, Fixed
 from dualsmooth.runtime.statistics.certification import certification, settle
 from dualsmooth.runtime.statistics.prediction import predicted, prediction
 from dualsmooth.runtime.statistics.rules.rule import Terms
-from dualsmooth.runtime.statistics.votes import Request, Requests, Tally
 
 
 def load(
@@ -40,15 +40,16 @@ def load(
     batch_size: int | str = 256,
     provider_options: Mapping[str, Any] | None = None,
 ) -> Smoother:
-    """Read and check the bundle at `path`, and open its networks on `provider`.
+    """Read and check a bundle, and open its networks on `provider`.
 
+    `path`: the bundle's folder, or the name of one that ships (`bundles`); a bundle in a folder of that name is nearer.
     `threads`: of the engine; 0: the cores of this process.
     `provider`: `cpu`, `cuda`, `tensorrt` or `openvino`; `provider_options`: those of its class in
     `runtime/engine/providers/`, e.g. `{"arena": False}`.
     `batch_size`: passes in one call of the engine; `auto`: measured once on this machine and remembered.
     Raises `BundleError`, `ProviderError` or `InputError`.
 
-    >>> with load("runtime/data/fashion-mnist") as smoother:
+    >>> with load("fashion-mnist") as smoother:
     ...     smoother.bundle.classes[0]
     'T-shirt/top'
     """
@@ -102,7 +103,7 @@ class Smoother:
 
     def certify(
         self,
-        image: npt.ArrayLike,
+        image: ImageLike,
         *,
         alpha: float = ALPHA,
         budget: Budget | None = None,
@@ -113,14 +114,15 @@ class Smoother:
     ) -> Certificate:
         """With probability at least 1 - alpha, the dual classifier is constant within the returned radius (L2).
 
-        `image`: float32 in [0, 1] or uint8, [C,H,W]. `budget`: `Fixed(10_000)` by default. `rule`: `interval`
-        (docs/mathematics.md), `paper` (Sun et al. 2026), `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`:
-        `median`, `mode` or `quantile:Q`. `seed`: from the operating system unless given. `noise`: `auto` by SFC64
-        unless given: 8-bit images get noise on their own lattice, others float32 normals. Raises `InputError`,
-        `EngineError`.
+        `image`: an array or tensor [C,H,W] of float32 in [0, 1] or uint8, a picture of PIL's or a path (`check_image`).
+        `budget`: `Fixed(10_000)` by default. `rule`: `interval` (docs/mathematics.md), `paper` (Sun et al. 2026),
+        `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`: `median`, `mode` or `quantile:Q`. `seed`: from the
+        operating system unless given. `noise`: `auto` by SFC64 unless given: 8-bit images get noise on their own
+        lattice, others float32 normals. Raises `InputError`, `EngineError`.
 
-        >>> image = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][0][None]  # an ankle boot, uint8 [1,28,28]
-        >>> certificate = load("runtime/data/fashion-mnist").certify(image, budget=Fixed(1_000), seed=1)
+        >>> import dualsmooth as ds
+        >>> image = ds.sample("fashion-mnist")  # an ankle boot, uint8 [1,28,28]
+        >>> certificate = ds.load("fashion-mnist").certify(image, budget=ds.Fixed(1_000), seed=1)
         >>> certificate.label, certificate.abstained, certificate.radius > 0.1
         (9, False, True)
         """
@@ -129,7 +131,7 @@ class Smoother:
 
     def certify_many(
         self,
-        images: Iterable[npt.ArrayLike],
+        images: Iterable[ImageLike],
         *,
         alpha: float = ALPHA,
         budget: Budget | None = None,
@@ -149,17 +151,18 @@ class Smoother:
         draws the same noise in any run. `all_levels` samples every level in full, so that rules can be compared
         offline. Arguments and errors otherwise as for `certify`.
 
-        >>> images = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][[0, 2], None]  # uint8 [2,1,28,28]
-        >>> smoother = load("runtime/data/fashion-mnist")
-        >>> [c.label for c in smoother.certify_many(images, budget=Fixed(200), seed=1)]
+        >>> import dualsmooth as ds
+        >>> images, smoother = [ds.sample("fashion-mnist", index) for index in (0, 2)], ds.load("fashion-mnist")
+        >>> [c.label for c in smoother.certify_many(images, budget=ds.Fixed(200), seed=1)]
         [9, 1]
         """
         given = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
-        return self.certify_with(images, replace(given, all_levels=all_levels), indices=indices, in_flight=in_flight)
+        asked = replace(given, all_levels=all_levels)
+        return self.certify_with(several(images), asked, indices=indices, in_flight=in_flight)
 
     def certify_with(
         self,
-        images: Iterable[npt.ArrayLike],
+        images: Iterable[ImageLike],
         settings: Settings,
         *,
         indices: Iterable[int] | None = None,
@@ -186,7 +189,7 @@ class Smoother:
 
     def predict(
         self,
-        image: npt.ArrayLike,
+        image: ImageLike,
         *,
         alpha: float = ALPHA,
         n: int = PREDICTION_PASSES,
@@ -201,19 +204,19 @@ class Smoother:
         `paper`; it decides only which route is the default. `route`: as for `certify`. Raises `InputError`,
         `EngineError`.
 
-        >>> image = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][0][None]
-        >>> load("runtime/data/fashion-mnist").predict(image, n=200, seed=1).label
+        >>> import dualsmooth as ds
+        >>> ds.load("fashion-mnist").predict(ds.sample("fashion-mnist"), n=200, seed=1).label
         9
         """
         return self.predict_with(image, Settings(alpha, Fixed(n), rule, route, seed, noise))
 
-    def predict_with(self, image: npt.ArrayLike, settings: Settings) -> Prediction:
+    def predict_with(self, image: ImageLike, settings: Settings) -> Prediction:
         """`predict`, with all that is asked in one piece; the budget is a `Fixed(n)`."""
         job, terms = self.prediction_job(image, settings, settings.seeds().at(0))
         next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
         return self.prediction(job, terms)
 
-    def job(self, image: npt.ArrayLike, terms: Terms, seed: Seed, *, all_levels: bool = False) -> Job:
+    def job(self, image: ImageLike, terms: Terms, seed: Seed, *, all_levels: bool = False) -> Job:
         """The work of one certificate. Raises `InputError`."""
         pixels, tally = self.check_image(image, seed.noise), terms.tally()
         seed = self.suited(seed, pixels)
@@ -225,7 +228,7 @@ class Smoother:
         artefact, seed = self.artefact(job.image), replace(job.seed, binding=b"")
         return Certificate(settle(terms, job.tally), terms, job.tally, seed, artefact, version("dualsmooth"))
 
-    def prediction_job(self, image: npt.ArrayLike, settings: Settings, seed: Seed) -> tuple[Job, Terms]:
+    def prediction_job(self, image: ImageLike, settings: Settings, seed: Seed) -> tuple[Job, Terms]:
         """The work of one prediction, and its terms. Raises `InputError`."""
         terms = settings.prediction_terms(self.bundle)
         pixels, tally, n = self.check_image(image, seed.noise), terms.tally(), terms.budget.looks[-1]
@@ -253,18 +256,9 @@ class Smoother:
 
     def verify(self, certificate: Certificate) -> None:
         """Check that a certificate is about this bundle's files. Raises `CertificateError`."""
-        stated = certificate.artefact
-        if stated.manifest_sha256 != self.bundle.manifest_sha256 or dict(stated.files) != dict(self.bundle.files):
-            raise CertificateError(f"the certificate is about other files than the bundle {self.bundle.path}")
-        b, terms = self.bundle, certificate.terms
-        if stated.precision != b.precision:
-            raise CertificateError(
-                f"the certificate states precision {stated.precision[:20]!r}; the bundle {b.path} is in {b.precision}"
-            )
-        if (terms.sigmas, terms.sigma_e, terms.classes) != (b.sigmas, b.sigma_e, len(b.classes)):
-            raise CertificateError(f"the certificate states other noise levels or classes than the bundle {b.path}")
+        require_bundle(certificate, self.bundle)
 
-    def replay(self, certificate: Certificate, image: npt.ArrayLike) -> None:
+    def replay(self, certificate: Certificate, image: ImageLike) -> None:
         """Draw a certificate's votes again from its seed; raises `CertificateError` unless all counts are the same.
 
         Exact on the same provider and engine version; elsewhere a rounding difference may move single votes.
@@ -273,22 +267,14 @@ class Smoother:
         pixels = self.check_image(image, certificate.seed.noise)
         if image_sha256(pixels) != certificate.artefact.image_sha256:
             raise CertificateError("the image is not the one that the certificate is about")
-        tally = certificate.terms.tally()
-        stated = certificate.tally
-        process = _replaying(stated)
-        next(
-            Sampler(self.bundle, self.engine, batch_size=self.batch_size).run(
-                [Job(pixels, certificate.drawn_seed, tally, process)]
-            )
-        )
-        if tally.to_dict() != stated.to_dict():
-            issuer, here = certificate.artefact, (self.engine.provider, self.engine.name)
-            why = f": it was issued on {issuer.provider}, {issuer.engine}, whose kernels round otherwise; replay there"
-            why = "" if (issuer.provider, issuer.engine) == here else why
-            raise CertificateError(f"replay on {', '.join(here)} drew other votes than the certificate states{why}")
+        job = replay_job(certificate, pixels)
+        next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
+        require_replayed(certificate, job.tally, self.artefact(pixels))
 
-    def check_image(self, image: npt.ArrayLike, noise: Noise | None = None) -> npt.NDArray[np.float32]:
-        """float32 [C,H,W] in [0, 1] from float32 or uint8, on the lattice if `noise` is; raises `InputError`."""
+    def check_image(self, image: ImageLike, noise: Noise | None = None) -> npt.NDArray[np.float32]:
+        """float32 [C,H,W] in [0, 1], on the lattice if `noise` is, from one image of the bundle's size: an array or
+        tensor of float32 in [0, 1] or uint8, as [C,H,W], [H,W] where C is 1, or [H,W,C] where no other axis is C long;
+        a picture of PIL's; or the path of a picture or NPY file. Raises `InputError` with what would mend it."""
         pixels = checked_image(image, self.bundle.input_shape)
         if noise is not None and noise.on_lattice:
             require_lattice(pixels)
@@ -303,10 +289,3 @@ class Smoother:
         b = self.bundle
         engine = self.engine
         return Artefact(b.manifest_sha256, b.files, b.precision, engine.provider, engine.name, image_sha256(pixels))
-
-
-def _replaying(stated: Tally) -> Requests:
-    """Ask for exactly the looks that another tally holds."""
-    for stream, looks in stated.looks.items():
-        for look in looks:
-            yield [Request(stream, int(look.sum()))]

@@ -67,7 +67,7 @@ def test_a_path_is_never_a_name(name: str | Path, elsewhere: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fashion", "Fashion-MNIST", "no/such"])
 def test_unknown_names_are_refused_with_those_that_are_known(name: str, elsewhere: Path) -> None:
-    with pytest.raises(ds.BundleError, match=", or the name of a bundle that ships: .*fashion-mnist") as refused:
+    with pytest.raises(ds.BundleError, match=r", or the name of a bundle that ships: .*fashion-mnist") as refused:
         ds.load(name)
     assert "\n" not in str(refused.value)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import toys
 
@@ -34,10 +35,25 @@ def test_bytes_and_floats_are_the_same_image(smoother: ds.Smoother) -> None:
     assert as_bytes.to_json() == as_floats.to_json()
 
 
+def test_images_come_as_arrays_pictures_and_paths(smoother: ds.Smoother, tmp_path: Path) -> None:
+    """Mixed, and each certified as the array that it is."""
+    pixels = np.array([[[128, 51]]], np.uint8)
+    PIL.Image.fromarray(pixels[0]).save(tmp_path / "a.png")
+    given = [pixels, pixels[0], tmp_path / "a.png", str(tmp_path / "a.png"), PIL.Image.fromarray(pixels[0])]
+    plain = [c.to_json() for c in smoother.certify_many([pixels] * len(given), seed=1, budget=FIXED)]
+    assert [c.to_json() for c in smoother.certify_many(given, seed=1, budget=FIXED)] == plain
+    assert [smoother.certify(image, seed=1, budget=FIXED).to_json() for image in given] == plain[:1] * len(given)
+    first = smoother.predict(pixels, n=100, seed=1)
+    assert all(smoother.predict(image, n=100, seed=1) == first for image in given)
+    smoother.replay(smoother.certify(pixels, seed=1, budget=FIXED), tmp_path / "a.png")
+    with pytest.raises(ds.InputError, match="images is the path"):
+        smoother.certify_many(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((1, 2), np.float32),
+        np.zeros((2, 1), np.float32),
         np.zeros((1, 1, 1, 2), np.float32),
         np.zeros((2, 1, 1), np.float32),
         np.zeros((0, 1, 2), np.float32),
