@@ -19,6 +19,7 @@ from dualsmooth.runtime.report.bands import LEVEL, all_bands
 from dualsmooth.runtime.report.curves import Curve, colours
 from dualsmooth.runtime.report.pictures import picture_data
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.drawing import colours_css
 from dualsmooth.runtime.statistics.accuracy import RADII
 from dualsmooth.runtime.statistics.rules import DEFAULT, RULES
 from dualsmooth.runtime.statistics.rules.rule import Legend
@@ -54,7 +55,7 @@ def html_report(
         "votes": {curve.source: _all_votes(curve) for curve in reversed(curves) if curve.results},
         "pictures": picture_data(dataset, [r for curve in curves for r in curve.results]) if dataset else None,
     }
-    style, script = _part("report.css"), "".join(map(_part, SCRIPTS))
+    style, script = colours_css() + _part("report.css"), "".join(map(_part, SCRIPTS))
     policy = (
         f"default-src 'none'; img-src data: blob:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"

@@ -170,7 +170,7 @@ class RemoteSmoother(Smoother):
             "label": found.label is None or 0 <= found.label < len(self.bundle.classes),
         }
         self._require(fits)
-        return found
+        return replace(found, classes=self.bundle.classes)
 
     def check_health(self, *, timeout: float = 30.0) -> None:
         """A real inference through both networks; Triton's own readiness stays true when the model's process has died.
@@ -213,7 +213,7 @@ class RemoteSmoother(Smoother):
             "radius": abs(number_in(tensors, RADIUS) - certificate.radius) <= 2e-6,
         }
         self._require(fits)
-        return certificate
+        return replace(certificate, classes=self.bundle.classes)
 
     def _require(self, fits: Mapping[str, bool]) -> None:
         for what, good in fits.items():

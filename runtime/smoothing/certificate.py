@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from dualsmooth.runtime import strict_json
+from dualsmooth.runtime.datasets.single_images import checked_image
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.noise.streams import Seed
-from dualsmooth.runtime.smoothing.artefact import Artefact, bound
+from dualsmooth.runtime.rounding import confidence, shown
+from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
 from dualsmooth.runtime.smoothing.stated import VERSIONS, drawn_terms, require_same, stated_terms
+from dualsmooth.runtime.smoothing.view import Picture, View, class_name, eight_bits, label_words, view
 from dualsmooth.runtime.statistics.budgets import parse_budget
 from dualsmooth.runtime.statistics.certification import check_looks, checked_terms, settle
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
@@ -28,7 +34,8 @@ class Certificate:
 
     Rules and routes certify different classifiers: one sigma, the cascade, and the dual classifier by each route may
     give an input different labels, each of them rightly certified. `drawn`: the terms that the votes were drawn for,
-    where the certificate was recomputed under others.
+    where the certificate was recomputed under others. `classes`, the bundle's, and `picture`, uint8 [C,H,W], are for
+    people; the certificate does not rest on them, and neither is in its JSON.
     """
 
     outcome: Outcome
@@ -38,6 +45,35 @@ class Certificate:
     artefact: Artefact
     version: str
     drawn: Terms | None = None
+    classes: tuple[str, ...] = field(default=(), compare=False)
+    picture: Picture | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        words = label_words(self.label, self.classes)
+        radius = "" if self.abstained else f", radius {shown(self.radius, 4)}"
+        marks = f"{', fixed seed' if self.seed.fixed else ''}{', recomputed' if self.drawn else ''}"
+        return (
+            f"<Certificate: {words}{radius}, sigma {self.sigma:g}, {self.passes} passes, "
+            f"confidence {confidence(self.alpha)}{marks}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.show().html
+
+    def show(self, image: npt.ArrayLike | None = None) -> View:
+        """The certificate to look at, in a notebook or as text: label, radius, the bars of its levels, and the picture.
+
+        The picture is that of `certify`, which keeps it; other certificates hold only the hash of theirs, and `image`
+        [C,H,W] may be given. Raises `InputError`, and `CertificateError` where it is another image.
+        """
+        picture = self.picture
+        if image is not None:
+            pixels = checked_image(image, np.shape(image))
+            if image_sha256(pixels) != self.artefact.image_sha256:
+                raise CertificateError("the image is not the one that the certificate is about")
+            picture = eight_bits(pixels)
+        classes, notes = self.classes, self.caveats()
+        return view(self.outcome, self.terms, self.passes, classes=classes, picture=picture, notes=notes)
 
     @property
     def label(self) -> int | None:
@@ -47,6 +83,12 @@ class Certificate:
     def radius(self) -> float:
         """Certified L2 radius, rounded down to 1e-6."""
         return self.outcome.radius
+
+    @property
+    def class_name(self) -> str | None:
+        """The name of the label's class; None where abstained, and where no names are known: in what is read from
+        JSON, which has none."""
+        return class_name(self.label, self.classes)
 
     def correct_radius(self, truth: int) -> float:
         """The certified radius where the label is `truth`; -1 where it is wrong or abstained."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.errors import CertificateError
 from dualsmooth.runtime.noise.streams import Seed
+from dualsmooth.runtime.rounding import confidence
 from dualsmooth.runtime.smoothing.stated import number
+from dualsmooth.runtime.smoothing.view import class_name, label_words
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,16 @@ class Prediction:
     seed: Seed
     manifest_sha256: str
     image_sha256: str
+    classes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __repr__(self) -> str:
+        said = label_words(self.label, self.classes)
+        return f"<Prediction: {said}, {self.passes} passes, confidence {confidence(self.alpha)}>"
+
+    @property
+    def class_name(self) -> str | None:
+        """The name of the label's class; None where abstained, and where no names are known."""
+        return class_name(self.label, self.classes)
 
     @property
     def abstained(self) -> bool:
@@ -32,6 +44,7 @@ class Prediction:
 
     def to_json(self) -> str:
         stated = {**vars(self), "levels": list(self.levels), "seed": self.seed.to_dict()}
+        del stated["classes"]
         return json.dumps({**stated, "abstained": self.abstained})
 
     @classmethod

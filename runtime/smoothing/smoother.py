@@ -26,6 +26,7 @@ from dualsmooth.runtime.smoothing.prediction import Prediction
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
 from dualsmooth.runtime.smoothing.seeds import numbered
 from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE, Settings
+from dualsmooth.runtime.smoothing.view import eight_bits
 from dualsmooth.runtime.statistics.budgets import Budget, Fixed
 from dualsmooth.runtime.statistics.certification import certification, settle
 from dualsmooth.runtime.statistics.prediction import predicted, prediction
@@ -69,6 +70,10 @@ class Smoother:
 
     def __init__(self, bundle: Bundle, engine: Engine, *, batch_size: int = 256) -> None:
         self.bundle, self.engine, self.batch_size = bundle, engine, batch_size
+
+    def __repr__(self) -> str:
+        engine = f"{self.engine.provider}, {self.engine.name}"
+        return f"{repr(self.bundle).replace('Bundle', type(self).__name__, 1)[:-1]}, on {engine}>"
 
     def close(self) -> None:
         """Let go of the networks and threads; certifying raises `EngineError` from then on. Twice does no harm."""
@@ -127,7 +132,9 @@ class Smoother:
         (9, False, True)
         """
         settings = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
-        return next(self.certify_with([image], settings))
+        pixels = self.check_image(image)
+        certificate = next(self.certify_with([pixels], settings))
+        return replace(certificate, picture=eight_bits(pixels))
 
     def certify_many(
         self,
@@ -226,7 +233,8 @@ class Smoother:
     def certificate(self, terms: Terms, job: Job) -> Certificate:
         """What the votes that a job has so far prove. Raises `CertificateError` where the rule needs more."""
         artefact, seed = self.artefact(job.image), replace(job.seed, binding=b"")
-        return Certificate(settle(terms, job.tally), terms, job.tally, seed, artefact, version("dualsmooth"))
+        outcome, classes = settle(terms, job.tally), self.bundle.classes
+        return Certificate(outcome, terms, job.tally, seed, artefact, version("dualsmooth"), classes=classes)
 
     def prediction_job(self, image: ImageLike, settings: Settings, seed: Seed) -> tuple[Job, Terms]:
         """The work of one prediction, and its terms. Raises `InputError`."""
@@ -252,6 +260,7 @@ class Smoother:
             seed=replace(job.seed, binding=b""),
             manifest_sha256=self.bundle.manifest_sha256,
             image_sha256=image_sha256(job.image),
+            classes=self.bundle.classes,
         )
 
     def verify(self, certificate: Certificate) -> None:
