@@ -12,11 +12,11 @@ DATA = Path(__file__).parents[1] / "data"
 
 @dataclass(frozen=True)
 class Shipped:
-    """A bundle that ships: its name, which is that of its folder in `DATA`, and the file of labelled images there
-    (`npz:PATH` as a data set); none where its pictures may not be handed on."""
+    """A bundle that ships: its name, which is that of its folder in `DATA`, and the file of labelled images there to
+    try it on (`npz:PATH` as a data set)."""
 
     name: str
-    images: str = ""
+    images: str
 
     @property
     def folder(self) -> Path:

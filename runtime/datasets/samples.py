@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.reading import shipped_manifest
-from dualsmooth.runtime.bundle.shipped import DATA, SHIPPED
+from dualsmooth.runtime.bundle.shipped import DATA, SHIPPED, SHIPPED_NAMES
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import load_dataset
-from dualsmooth.runtime.errors import InputError, one_of
+from dualsmooth.runtime.errors import InputError
 
 
 def sample(name: str = "fashion-mnist", index: int = 0) -> npt.NDArray[np.uint8]:
-    """A test picture for the bundle that ships as `name`: uint8 [C,H,W], of the class `sample_label(name, index)`.
+    """A picture to try the bundle that ships as `name` on: uint8 [C,H,W], of the class `sample_label(name, index)`.
 
     Raises `InputError` where no such picture ships.
 
@@ -31,15 +31,12 @@ def sample_label(name: str = "fashion-mnist", index: int = 0) -> int:
 
 
 def _samples(name: str, index: int) -> Dataset:
-    if name not in _WITH_PICTURES:
-        raise InputError(f"no pictures ship as {str(name)[:60]!r}; expected {one_of(_WITH_PICTURES)}")
+    if name not in SHIPPED:
+        raise InputError(f"no pictures ship as {str(name)[:60]!r}; expected {SHIPPED_NAMES}")
     found = _read(name)
     if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < len(found):
         raise InputError(f"picture {str(index)[:40]} of {name}; expected an index from 0 to {len(found) - 1}")
     return found
-
-
-_WITH_PICTURES = tuple(name for name, row in SHIPPED.items() if row.images)
 
 
 @cache

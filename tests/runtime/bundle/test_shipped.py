@@ -36,9 +36,16 @@ def test_each_is_found_by_its_name(name: str, elsewhere: Path) -> None:
     assert "\n" not in line
     assert line.startswith(f"{len(found.classes)} classes ({found.classes[0]}")
     assert "x".join(map(str, found.input_shape)) in line
-    metrics = json.loads((found.path / "manifest.json").read_text())["provenance"]["metrics"]
+    assert all(f"{sigma:g}" in line for sigma in found.sigmas)
+    image, label = ds.sample(name), ds.sample_label(name)
+    assert (image.dtype, image.shape) == (np.uint8, found.input_shape)
+    assert 0 <= label < len(found.classes)
+
+
+def test_the_line_states_the_accuracy_that_the_manifest_does() -> None:
+    metrics = json.loads((SHIPPED_BUNDLE / "manifest.json").read_text())["provenance"]["metrics"]
     share = metrics["certified_accuracy"]["interval"][metrics["radii"].index(0.5)]
-    assert f"{100 * share:.1f}% at r = 0.5" in line
+    assert f"{100 * share:.1f}% at r = 0.5" in ds.bundles()["fashion-mnist"]
 
 
 def test_a_bundle_in_a_folder_of_that_name_is_nearer(elsewhere: Path) -> None:
@@ -87,7 +94,7 @@ def test_samples_are_the_pictures_of_the_file_with_their_labels() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("no-such",), "no pictures ship as 'no-such'; expected fashion-mnist"),
+        (("no-such",), "no pictures ship as 'no-such'; expected .*fashion-mnist"),
         (("fashion-mnist", 200), "picture 200 of fashion-mnist; expected an index from 0 to 199"),
         (("fashion-mnist", -1), "picture -1 of"),
         (("fashion-mnist", True), "picture True of"),
