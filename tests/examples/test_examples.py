@@ -9,7 +9,7 @@ import pytest
 
 import dualsmooth as ds
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("export_*.py"))
 EXPECTED = {
     "export_module": {"classifier.onnx", "estimator.onnx"},
     "export_onnx_files": {"classifier.onnx", "estimator.onnx"},
@@ -36,3 +36,5 @@ def test_every_example_is_listed() -> None:
     text = (EXAMPLES[0].parent / "README.md").read_text()
     assert {p.stem for p in EXAMPLES} == set(EXPECTED)
     assert all(f"`{p.name} OUT`" in text for p in EXAMPLES)
+    others = {p.name for p in EXAMPLES[0].parent.iterdir() if not p.name.startswith((".", "_"))}
+    assert not [name for name in others - {"README.md"} if f"`{name}" not in text]
