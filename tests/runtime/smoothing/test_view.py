@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,11 +14,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import toys
-from browser import Page, browser, find_browser
 
 import dualsmooth as ds
-from dualsmooth.runtime.evaluation.results import Result
-from dualsmooth.runtime.report import Curve, html_report
 from dualsmooth.runtime.smoothing.drawing import LEFT, RIGHT, WIDTH
 
 HOSTILE = '</div></style><script>window.hacked=1</script><img src=x onerror="window.hacked=1">\n\x1b[2J'
@@ -163,61 +159,3 @@ def test_hostile_names_stay_text(certificate: ds.Certificate) -> None:
     assert tags == {"div", "style", "img", "p", "b", "small", "svg", "text", "rect", "line"}
     said = "".join(tree(html).find("div/p").itertext())  # type: ignore[union-attr]
     assert said.startswith(HOSTILE.replace("\n", "?").replace("\x1b", "?"))
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    executable = find_browser()
-    if executable is None:
-        pytest.skip("no Chromium: install one, or `make browser`")
-    with browser(executable) as page:
-        yield page
-
-
-BARS = """[...document.querySelectorAll('PLACE svg rect[height="15"]')].map(r =>
-    [r.getAttribute('fill'), r.width.baseVal.value / (r.ownerSVGElement.viewBox.baseVal.width - 94)])"""
-TEXTS = "[...document.querySelectorAll('PLACE svg text')].map(t => t.textContent)"
-
-
-@pytest.mark.slow
-def test_a_browser_draws_the_bars_of_the_report(page: Page, certificate: ds.Certificate, tmp_path: Path) -> None:
-    hostile = replace(certificate, classes=(HOSTILE, HOSTILE))
-    alone, report = tmp_path / "alone.html", tmp_path / "report.html"
-    alone.write_text(f"<html data-ready=yes><body>{hostile.show().html}</body></html>", "utf-8")
-    report.write_text(html_report([Curve.of([Result(0, 1, "toy", 0.1, certificate)], name="a", source="a")]), "utf-8")
-    page.open(report)
-    page.run("openDetail(DATA.runs[0], 0)")
-    theirs = [page.run(what.replace("PLACE", "#detail .chart")) for what in (BARS, TEXTS)]
-    page.open(alone)
-    assert page.run("window.hacked") is None
-    assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
-    ours = [page.run(what.replace("PLACE", ".dualsmooth")) for what in (BARS, TEXTS)]
-    assert len(ours[0]) == 4
-    assert [colour for colour, _ in ours[0]] == [colour for colour, _ in theirs[0]]
-    for (_, mine), (_, other) in zip(ours[0], theirs[0], strict=True):
-        assert mine == pytest.approx(other, abs=0.005)
-    assert sorted(ours[1]) == sorted(theirs[1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1000])
-def test_it_can_be_read_on_any_screen(
-    page: Page, certificate: ds.Certificate, tmp_path: Path, width: int, dark: bool
-) -> None:
-    file = tmp_path / "alone.html"
-    file.write_text(
-        "<html data-ready=yes><meta name=viewport content='width=device-width'>"
-        f"<body style='background: #777'>{certificate.show().html}</body></html>",
-        "utf-8",
-    )
-    page.open(file, width=width, dark=dark)
-    assert page.run("document.documentElement.scrollWidth <= innerWidth")
-    ground, ink = page.run(
-        "[getComputedStyle(document.querySelector('.dualsmooth')).backgroundColor,"
-        " getComputedStyle(document.querySelector('.dualsmooth p')).color]"
-    )
-    light = [sum(int(part) for part in colour[4:-1].split(",")) for colour in (ground, ink)]
-    assert (light[0] < light[1]) is dark
-    assert abs(light[0] - light[1]) > 450
-    assert page.run("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"  # the notebook's own is left alone
