@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -50,8 +51,8 @@ def panel(axes: Axes, study: Study) -> None:
 def figure(ground: str, ink: str) -> bytes:
     """All studies whose votes are there, side by side, as SVG."""
     studies = [study for study in STUDIES.values() if study.votes.exists()]
-    colours = {f"{part}.color": ink for part in ("text", "xtick", "ytick")} | {"axes.labelcolor": ink}
-    style = {**colours, "axes.edgecolor": ink, "svg.hashsalt": "dualsmooth", "axes.titlecolor": ink}
+    inked = ("text.color", "xtick.color", "ytick.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor")
+    style: dict[Any, Any] = dict.fromkeys(inked, ink) | {"svg.hashsalt": "dualsmooth"}
     with matplotlib.rc_context(style):
         drawn = Figure(figsize=(4.6 * len(studies), 3.6), layout="constrained", facecolor=ground)
         for place, study in enumerate(studies, start=1):

@@ -44,8 +44,8 @@ def patched(image: Floats, radius: float, side: int = 4) -> Floats:
     rows, columns = slice(height // 2 - side // 2, height // 2 + side // 2), slice(width // 3, width // 3 + side)
     changed = image.copy()
     part = changed[rows, columns]
-    towards = np.where(part.mean() > 0.5, 0.0, 1.0) - part
-    changed[rows, columns] = part + towards * min(1.0, radius / np.linalg.norm(towards))
+    towards = (0.0 if part.mean() > 0.5 else 1.0) - part
+    changed[rows, columns] = part + towards * min(1.0, radius / float(np.linalg.norm(towards)))
     return changed
 
 
