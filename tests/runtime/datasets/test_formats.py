@@ -118,4 +118,3 @@ def test_its_name_is_its_own_and_is_listed_everywhere(format: Format) -> None:
     assert "\n" not in format.help
     assert f"{format.form}: {format.help}" in DETAILS
     assert f"\n| `{format.form}`" in (ROOT / "docs" / "data.md").read_text()
-    assert f"`{format.form}`" in (ROOT / "README.md").read_text()
