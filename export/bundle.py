@@ -31,10 +31,10 @@ from dualsmooth.runtime.noise.levels import require_unit_scale
 def export_bundle(
     out: str | Path,
     *,
-    estimator: Source,
     classifiers: Sequence[Source],
     sigmas: Sequence[float],
-    sigma_e: float,
+    estimator: Source | None = None,
+    sigma_e: float | None = None,
     classes: Sequence[str],
     input_shape: tuple[int, int, int],
     provenance: Mapping[str, Any] | None = None,
@@ -53,6 +53,8 @@ def export_bundle(
 ) -> Bundle:
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
+    `sigma_e`: the estimator's noise level, the largest of the sigmas by default. One sigma needs no estimator: it is
+    then the classifier smoothed at that sigma that is certified (Cohen et al. 2019).
     A network is a module, an ONNX file, or an `Ensemble` of them. They take noisy images in [0, 1] units, unnormalised:
     normalisation belongs inside, and `normalise` puts it in front of networks that lack it: "estimator" or "classifier"
     to (mean, std), each one number a channel, or one for all (`mean` and `std` alone are refused: they do not say whose
@@ -67,18 +69,20 @@ def export_bundle(
     int8 dot products (VNNI). `provenance` is recorded in the manifest, with versions, parity and agreement. Raises
     `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
     """
-    root, levels, sigma_e = Path(out), tuple(float(s) for s in sigmas), float(sigma_e)
+    root, levels = Path(out), tuple(float(s) for s in sigmas)
     target = Target(precision, pictures, floor, force, quantise_ends, reduce_range)
-    require_unit_scale((*levels, sigma_e), "sigmas and sigma_e")
     _check_place(root, len(classifiers), len(levels))
+    routers = _routers(estimator, sigma_e, levels)
+    noisy_at = tuple(sigma for _, sigma in routers)
+    require_unit_scale((*levels, *noisy_at), "sigmas and sigma_e")
     target.check(input_shape)
     _check_normalise(normalise, mean, std, input_shape[0])
-    first, files = member_files("estimator", [estimator], (sigma_e,), len(levels))
+    first, files = member_files("estimator", [source for source, _ in routers], noisy_at, len(levels))
     models, others = member_files("classifier", classifiers, levels, len(classes))
     files += others
     manifest: dict[str, Any] = {
-        "sigmas": levels, "sigma_e": sigma_e, "classes": tuple(classes), "input_shape": input_shape,
-        "estimator": first[0], "classifiers": tuple(models), "precision": precision,
+        "sigmas": levels, "sigma_e": next(iter(noisy_at), None), "classes": tuple(classes), "input_shape": input_shape,
+        "estimator": next(iter(first), None), "classifiers": tuple(models), "precision": precision,
     }  # fmt: skip
     _check_manifest(manifest, files)
     graphs, parity = _graphs(files, input_shape, normalise, layout, parity_batches)
@@ -95,6 +99,19 @@ def _check_place(root: Path, classifiers: int, levels: int) -> None:
         raise InputError(
             f"{classifiers} classifiers for {levels} sigmas; expected one each (the same module may repeat)"
         )
+
+
+def _routers(estimator: Source | None, sigma_e: float | None, levels: tuple[float, ...]) -> list[tuple[Source, float]]:
+    """The estimator and its noise level; none where there is one level without a router. Raises `InputError`."""
+    if estimator is not None:
+        return [(estimator, max(levels) if sigma_e is None else float(sigma_e))]
+    if len(levels) > 1:
+        raise InputError(
+            f"{len(levels)} sigmas and no estimator to choose between them; pass one, or one sigma without a router"
+        )
+    if sigma_e is not None:
+        raise InputError(f"sigma_e is {sigma_e}, the noise level of an estimator, and there is none; leave it out")
+    return []
 
 
 def _check_normalise(

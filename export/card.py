@@ -18,7 +18,9 @@ def model_card(bundle: Bundle, version: str) -> str:
     channels, height, width = facts["input_shape"]
     classes = ", ".join(_plain(name) for name in facts["classes"][:20])
     more = f", … ({len(facts['classes'])} in all)" if len(facts["classes"]) > 20 else ""
-    stages = [("variance estimator", facts["estimator"]), *(("classifier", level) for level in facts["levels"])]
+    router = [("variance estimator", facts["estimator"])] if facts["estimator"] else []
+    stages = [*router, *(("classifier", level) for level in facts["levels"])]
+    kind = "dual randomized" if router else "randomized"
     rows = [
         f"| {role} | {stage['sigma']:g} | {', '.join(stage['members'])} | "
         f"{cost(stage['multiply_adds'], stage['uncounted'])} |"
@@ -29,7 +31,7 @@ def model_card(bundle: Bundle, version: str) -> str:
         [
             "# Model card",
             "",
-            f"A bundle of dualsmooth {version}: an image classifier with certified L2 robustness, by dual randomized",
+            f"A bundle of dualsmooth {version}: an image classifier with certified L2 robustness, by {kind}",
             "smoothing. A certificate is about exactly the files below, in this precision.",
             "",
             f"- input: {channels} x {height} x {width}, pixels in [0, 1], not normalised",

@@ -63,7 +63,9 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     """The options that say what files of networks do not say themselves."""
     files = parser.add_argument_group("existing ONNX files, in place of SOURCE")
     files.add_argument(
-        "--estimator", metavar="FILES", help="ONNX file of the estimator; several, with commas, are averaged"
+        "--estimator",
+        metavar="FILES",
+        help="ONNX file of the estimator; several, with commas, are averaged; one sigma may do without (no router)",
     )
     files.add_argument(
         "--classifier",
@@ -71,7 +73,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         metavar="FILES",
         help="ONNX file of the classifier: once, or once for each sigma",
     )
-    files.add_argument("--sigmas", help="noise levels, ascending, e.g. 0.25,0.5,1.0")
+    files.add_argument("--sigmas", help="noise levels, ascending, e.g. 0.25,0.5,1.0; or one, e.g. 0.5")
     files.add_argument("--sigma-e", type=float, help="the estimator's noise level (default: the largest of the sigmas)")
     files.add_argument("--classes", help="how many, or their names with commas, or a text file with one a line")
     files.add_argument("--input-shape", metavar="C,H,W", help="default: what the estimator's file declares")
@@ -166,9 +168,9 @@ def _pictures(arguments: argparse.Namespace) -> Pictures | None:
 
 def _files(arguments: argparse.Namespace) -> Any:
     """What to export: the path of a run or bundle, or the ONNX files and what they do not say."""
-    names = ("estimator", "classifier", "sigmas", "classes")
+    names = ("classifier", "sigmas", "classes")
     statistics = [f"{role}_{name}" for role in ROLES for name in ("mean", "std", "arch")]
-    options = (*names, "sigma_e", "input_shape", "checkpoint_key", *statistics, "mean", "std")
+    options = (*names, "estimator", "sigma_e", "input_shape", "checkpoint_key", *statistics, "mean", "std")
     given = [name for name in options if getattr(arguments, name) is not None]
     if arguments.path is not None:
         if given:
@@ -193,10 +195,10 @@ def _files(arguments: argparse.Namespace) -> Any:
         require_unit_scale(_numbers(getattr(arguments, flag) or "0", f"--{flag}"), f"--{flag}")
     shape = arguments.input_shape and tuple(int(n) for n in _numbers(arguments.input_shape, "--input-shape"))
     return OnnxFiles(
-        estimator=arguments.estimator.split(","),
+        estimator=[] if arguments.estimator is None else arguments.estimator.split(","),
         classifiers=[files.split(",") for files in arguments.classifier],
         sigmas=sigmas,
-        sigma_e=max(sigmas) if arguments.sigma_e is None else arguments.sigma_e,
+        sigma_e=arguments.sigma_e,
         classes=read_class_names(arguments.classes),
         input_shape=shape,
         normalise={role: pair for role in ROLES if (pair := _statistics(arguments, role))},

@@ -27,13 +27,14 @@ class OnnxFiles:
     """Existing files (several for a model: an ensemble), and what they do not say themselves.
 
     They are ONNX files, or checkpoints of PyTorch where `architectures` names the network of their role ("estimator",
-    "classifier"; `key` as for `load_checkpoint`). `normalise` as for `export_bundle`.
+    "classifier"; `key` as for `load_checkpoint`). `normalise` as for `export_bundle`. Where there is one sigma and no
+    router, `estimator` is empty and `sigma_e` None.
     """
 
     estimator: Sequence[str]
     classifiers: Sequence[Sequence[str]]
     sigmas: Sequence[float]
-    sigma_e: float
+    sigma_e: float | None
     classes: Sequence[str]
     input_shape: tuple[int, int, int] | None = None
     normalise: Mapping[str, Normalisation] = field(default_factory=dict)
@@ -88,7 +89,7 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
 
     return export_bundle(
         out,
-        estimator=ensemble("estimator", files.estimator),
+        estimator=ensemble("estimator", files.estimator) if files.estimator else None,
         classifiers=[ensemble("classifier", members) for members in lists],
         sigmas=files.sigmas,
         sigma_e=files.sigma_e,
@@ -107,7 +108,7 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
 
 def _shape(files: OnnxFiles) -> tuple[int, int, int]:
     for role, paths in (("estimator", files.estimator), ("classifier", files.classifiers[0])):
-        if role not in files.architectures and not is_checkpoint(paths[0]):
+        if paths and role not in files.architectures and not is_checkpoint(paths[0]):
             return shape_of(paths[0], files.layout)
     raise InputError("checkpoints do not say which images they take; pass --input-shape C,H,W, e.g. 3,32,32")
 
@@ -140,7 +141,7 @@ def _export_again(bundle: Bundle, out: str | Path, command: str, settings: dict[
     before = {k: bundle.provenance[k] for k in ("exported_with", "export", "parity") if k in bundle.provenance}
     return export_bundle(
         out,
-        estimator=ensemble(bundle.estimator),
+        estimator=None if bundle.estimator is None else ensemble(bundle.estimator),
         classifiers=[ensemble(model) for model in bundle.classifiers],
         sigmas=bundle.sigmas,
         sigma_e=bundle.sigma_e,

@@ -80,8 +80,8 @@ class VoteBank:
         """Draw a stream again from its start up to `until` votes."""
         bundle = self.smoother.bundle
         estimator = stream.stage == ESTIMATOR
-        model = bundle.estimator if estimator else bundle.classifiers[stream.level]
-        sigma = bundle.sigma_e if estimator else bundle.sigmas[stream.level]
+        level = stream.level
+        model, sigma = bundle.router if estimator else (bundle.classifiers[level], bundle.sigmas[level])
         generator = Seed(SEED, self.index, fixed=True).generator(stream)
         buffer = np.empty((BATCH, *bundle.input_shape), np.float32)
         parts = []
@@ -141,7 +141,7 @@ def cost_ratio(smoother: ds.Smoother) -> float:
     times: dict[str, list[float]] = {"e": [], "c": []}
     for _ in range(40):
         for name, model, width in (
-            ("e", bundle.estimator, len(bundle.sigmas)),
+            ("e", bundle.router[0], len(bundle.sigmas)),
             ("c", bundle.classifiers[0], len(bundle.classes)),
         ):
             start = time.perf_counter()

@@ -121,7 +121,7 @@ class ClosedForm:
 
     def __init__(self, scene: Scene, bundle: Bundle) -> None:
         self._cuts: dict[BaseModel, tuple[int, tuple[float, ...]]] = {
-            bundle.estimator: (1, tuple(c * STEP for c in scene.router)),
+            bundle.router[0]: (1, tuple(c * STEP for c in scene.router)),
             **{m: (0, (c * STEP,)) for m, c in zip(bundle.classifiers, scene.classes, strict=True)},
         }
 

@@ -11,7 +11,6 @@ import torch
 from torch_twin import Twin, checked_twin
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle.reading import BaseModel
 from dualsmooth.runtime.noise.add import add_noise
 from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, PREDICTION, Stream
@@ -34,7 +33,7 @@ class Networks:
     def of(cls, smoother: ds.Smoother) -> Networks:
         bundle = smoother.bundle
         twins = {m: checked_twin(smoother, m, len(bundle.classes)) for m in dict.fromkeys(bundle.classifiers)}
-        estimator = checked_twin(smoother, bundle.estimator, len(bundle.sigmas))
+        estimator = checked_twin(smoother, bundle.router[0], len(bundle.sigmas))
         return cls(smoother, estimator, tuple(twins[m] for m in bundle.classifiers))
 
     def shares(self, level: int | None, noisy: torch.Tensor) -> torch.Tensor:
@@ -45,8 +44,8 @@ class Networks:
     def votes(self, level: int | None, image: Image, count: int, seed: Seed) -> npt.NDArray[np.int64]:
         """Votes [width] of the deployed network on `count` noisy copies of `image`."""
         b = self.smoother.bundle
-        model: BaseModel = b.estimator if level is None else b.classifiers[level]
-        sigma, width = (b.sigma_e, len(b.sigmas)) if level is None else (b.sigmas[level], len(b.classes))
+        model, sigma = b.router if level is None else (b.classifiers[level], b.sigmas[level])
+        width = len(b.sigmas if level is None else b.classes)
         generator = seed.generator(Stream(ESTIMATOR if level is None else CLASSIFIER, level or 0, PREDICTION))
         counts = np.zeros(width, np.int64)
         for start in range(0, count, 250):
@@ -78,7 +77,7 @@ class Attack:
             change.requires_grad_(True)
             total = torch.zeros(())
             for level, gain in gains:
-                sigma = bundle.sigma_e if level is None else bundle.sigmas[level]
+                sigma = bundle.router[1] if level is None else bundle.sigmas[level]
                 noise = sigma * torch.randn((self.samples, *image.shape), generator=generator)
                 total = total + gain(networks.shares(level, clean + change + noise))
             (gradient,) = torch.autograd.grad(total, change)

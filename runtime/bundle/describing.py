@@ -59,7 +59,7 @@ def describe(bundle: Bundle) -> Facts:
         "input_shape": list(bundle.input_shape),
         "classes": list(bundle.classes),
         "precision": bundle.precision,
-        "estimator": {"sigma": bundle.sigma_e, **_model(bundle.estimator, files)},
+        "estimator": None if bundle.estimator is None else {"sigma": bundle.sigma_e, **_model(bundle.estimator, files)},
         "levels": levels,
         "bytes": sum(file["bytes"] for file in files.values()),
         "files": files,
@@ -111,7 +111,9 @@ def sentences(facts: Facts) -> str:
         f"manifest   sha256 {facts['manifest_sha256']}",
         f"input      {shape} in [0, 1], unnormalised",
         f"classes    {len(names)}: {some}",
-        _stage("estimator", facts["estimator"]),
+        _stage("estimator", facts["estimator"])
+        if facts["estimator"]
+        else "estimator  none: one noise level, no router",
         *(_stage("classifier", level) for level in facts["levels"]),
         "",
     ]

@@ -46,6 +46,16 @@ class Fields:
         self._need(numbers[0] > 0 and all(a < b for a, b in pairwise(numbers)), "sigmas must be positive and ascending")
         return numbers
 
+    def routed(self) -> bool:
+        """Whether there is a router; a bundle of one level may do without."""
+        stated = [key for key in ("estimator", "sigma_e") if key in self._values]
+        if not stated and len(self.sigmas()) == 1:
+            return False
+        missing = {"estimator", "sigma_e"}.difference(stated)
+        why = "only one of the sigmas alone needs neither" if len(missing) == 2 else "they go together"
+        self._need(not missing, f"{' and '.join(sorted(missing))} must be there: {why}")
+        return True
+
     def sigma_e(self) -> float:
         value: Any = self._values.get("sigma_e")
         self._need(_number(value) and value > 0, "sigma_e must be a positive number")

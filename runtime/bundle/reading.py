@@ -47,14 +47,15 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked manifest and the directory it was read from."""
+    """A checked manifest and the directory it was read from. `estimator` and `sigma_e` are None where there is one
+    level and no router."""
 
     path: Path
     sigmas: tuple[float, ...]
-    sigma_e: float
+    sigma_e: float | None
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
-    estimator: BaseModel
+    estimator: BaseModel | None
     classifiers: tuple[BaseModel, ...]
     precision: str
     files: Mapping[str, str]
@@ -73,36 +74,50 @@ class Bundle:
 
     @property
     def noise_levels(self) -> tuple[float, ...]:
-        """Those of the classifiers, and the estimator's."""
-        return (*self.sigmas, self.sigma_e)
+        """Those of the classifiers, and last the estimator's."""
+        return self.sigmas if self.sigma_e is None else (*self.sigmas, self.sigma_e)
+
+    @property
+    def trial_level(self) -> float:
+        """The noise level that networks are tried at when they are opened."""
+        return self.noise_levels[-1]
+
+    @property
+    def router(self) -> tuple[BaseModel, float]:
+        """The estimator and its noise level. Raises `BundleError` where there is none."""
+        if self.estimator is None or self.sigma_e is None:
+            raise BundleError(f"{self.path} has one noise level and no estimator; ask for its classifier")
+        return self.estimator, self.sigma_e
 
     def models(self) -> tuple[BaseModel, ...]:
         """The estimator first, then the classifier of each level; shared classifiers occur once."""
-        return tuple(dict.fromkeys((self.estimator, *self.classifiers)))
+        first = () if self.estimator is None else (self.estimator,)
+        return tuple(dict.fromkeys((*first, *self.classifiers)))
 
 
 def manifest_text(
     *,
     sigmas: tuple[float, ...],
-    sigma_e: float,
+    sigma_e: float | None,
     classes: tuple[str, ...],
     input_shape: tuple[int, int, int],
-    estimator: BaseModel,
+    estimator: BaseModel | None,
     classifiers: tuple[BaseModel, ...],
     precision: str,
     files: Mapping[str, str],
     provenance: Mapping[str, Any],
     optimisation: Mapping[str, str] | None = None,
 ) -> str:
-    """The text of `manifest.json`; `files` maps each file name to its SHA-256, `optimisation` some to their level."""
+    """The text of `manifest.json`; `files` maps each file name to its SHA-256, `optimisation` some to their level.
+    Without a router, `estimator` and `sigma_e` are None."""
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "input": {"shape": list(input_shape), "range": [0.0, 1.0]},
         "classes": list(classes),
         "sigmas": list(sigmas),
-        "sigma_e": sigma_e,
-        "estimator": estimator.to_dict(),
+        **({} if sigma_e is None else {"sigma_e": sigma_e}),
+        **({} if estimator is None else {"estimator": estimator.to_dict()}),
         "classifiers": [model.to_dict() for model in classifiers],
         "precision": precision,
         "files": {name: {"sha256": digest} for name, digest in sorted(files.items())},
@@ -187,7 +202,7 @@ def _check_graphs(bundle: Bundle) -> None:
     external: set[str] = set()
     for name in sorted(used):
         for model, width in (
-            (bundle.estimator, len(bundle.sigmas)),
+            *([] if bundle.estimator is None else [(bundle.estimator, len(bundle.sigmas))]),
             *((m, len(bundle.classes)) for m in bundle.classifiers),
         ):
             if name in model.members:
@@ -217,13 +232,14 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
     fields = Fields(root / MANIFEST, manifest)
     fields.require(FORMAT, VERSION)
     sigmas, files = fields.sigmas(), fields.files()
+    routed = fields.routed()
     return Bundle(
         path=root,
         sigmas=sigmas,
-        sigma_e=fields.sigma_e(),
+        sigma_e=fields.sigma_e() if routed else None,
         classes=fields.classes(),
         input_shape=fields.input_shape(),
-        estimator=BaseModel(*fields.estimator(files)),
+        estimator=BaseModel(*fields.estimator(files)) if routed else None,
         classifiers=tuple(BaseModel(*model) for model in fields.classifiers(len(sigmas), files)),
         precision=fields.precision(),
         files=files,

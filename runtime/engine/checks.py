@@ -41,7 +41,7 @@ def check_rows(path: Path, logits: Callable[[npt.NDArray[np.float32]], Any], bun
     at `path` would not be independent. Two batches [3,C,H,W] that differ in the middle; False where the network cannot
     run them (`EngineError`), which it will say again."""
     normals = np.random.Generator(np.random.SFC64(0)).standard_normal((3, *bundle.input_shape), np.float32)
-    batch = np.float32(0.5) + np.float32(bundle.sigma_e) * normals
+    batch = np.float32(0.5) + np.float32(bundle.trial_level) * normals
     try:
         outer = []
         for middle in (batch[1], 4 * batch[1] + 1):

@@ -88,5 +88,5 @@ def warm_up(bundle: Bundle, engine: Engine, batch_size: int) -> Iterator[str]:
     """Run every base model once, one batch; yields what was run. Raises `EngineError`, `ProviderError`."""
     batch = engine.xp.full((batch_size, *bundle.input_shape), 0.5, np.float32)
     for model in bundle.models():
-        engine.votes(model, batch, bundle.sigma_e, width_of(bundle, model))
+        engine.votes(model, batch, bundle.trial_level, width_of(bundle, model))
         yield ", ".join(model.members)

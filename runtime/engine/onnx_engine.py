@@ -81,7 +81,7 @@ class OnnxEngine(Engine):
         )
         self._sessions[name] = session = self._session(path, self._lanes.count)
         self._takes_sigma[name] = check_graph(session, path, bundle.input_shape, width)
-        check_rows(path, lambda batch: self.logits(name, self.xp.asarray(batch), bundle.sigma_e, width), bundle)
+        check_rows(path, lambda batch: self.logits(name, self.xp.asarray(batch), bundle.trial_level, width), bundle)
 
     def _check_files(self) -> None:
         for name, digest in self._files.items():

@@ -136,8 +136,8 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
     fixed = sum(r.certificate.seed.fixed for r in results)
     return {
         "images": f"{len(results):,} of {results[0].dataset}",
-        "rule": f"{terms.rule}, route by {terms.route_kind}",
-        "noise levels": f"{', '.join(f'{s:g}' for s in terms.sigmas)}; estimator {terms.sigma_e:g}",
+        "rule": f"{terms.rule}, {_route(terms)}",
+        "noise levels": ", ".join(f"{s:g}" for s in terms.sigmas) + _router(terms),
         "budget": str(terms.budget),
         "passes": terms.budget.spends,
         "alpha": f"{terms.alpha:g} a certificate",
@@ -150,7 +150,15 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
 
 
 def _origin(drawn: Terms) -> str:
-    return f"the votes were drawn for {drawn.rule}, route by {drawn.route_kind}, alpha {drawn.alpha:g}"
+    return f"the votes were drawn for {drawn.rule}, {_route(drawn)}, alpha {drawn.alpha:g}"
+
+
+def _route(terms: Terms) -> str:
+    return "no router" if terms.sigma_e is None else f"route by {terms.route_kind}"
+
+
+def _router(terms: Terms) -> str:
+    return "" if terms.sigma_e is None else f"; estimator {terms.sigma_e:g}"
 
 
 def conditions(curves: Sequence[Curve]) -> str:

@@ -46,7 +46,7 @@ class BlsEngine(Engine):
         """As for any engine; what others check when they open a network is checked here before its first votes, since
         Triton may load it later."""
         if name in self._untried and check_rows(
-            self._bundle.path / name, lambda rows: self._run(name, rows, self._bundle.sigma_e, width), self._bundle
+            self._bundle.path / name, lambda rows: self._run(name, rows, self._bundle.trial_level, width), self._bundle
         ):
             self._untried.remove(name)
         return self._run(name, batch, sigma, width)

@@ -27,12 +27,14 @@ _GRAPH_LEVELS = {"extended": 1, "basic": -1, "disabled": 2}
 def model_names(bundle: Bundle) -> dict[str, str]:
     """The Triton model that serves each ONNX file.
 
-    `variance_estimator`, and `classifier` where one serves all levels; else `classifier_<level>` for each expert, named
-    after the first level that it serves. The members of an ensemble get `_<member>` behind it.
+    `variance_estimator` where there is a router, and `classifier` where one serves all levels; else
+    `classifier_<level>` for each expert, named after the first level that it serves. The members of an ensemble get
+    `_<member>` behind it.
     """
     names: dict[str, str] = {}
     one = len(set(bundle.classifiers)) == 1
-    for stage, model in [("variance_estimator", bundle.estimator)] + [
+    router = [] if bundle.estimator is None else [("variance_estimator", bundle.estimator)]
+    for stage, model in router + [
         ("classifier" if one else f"classifier_{level}", model) for level, model in enumerate(bundle.classifiers)
     ]:
         for number, file in enumerate(model.members):
@@ -128,7 +130,7 @@ def quoted(text: str) -> str:
 
 def _base_config(bundle: Bundle, engine: OnnxEngine, file: str, name: str, batch_size: int) -> str:
     """Batched dynamically, unless the network takes a scalar `sigma`: that cannot differ within a batch."""
-    estimator = file in bundle.estimator.members
+    estimator = bundle.estimator is not None and file in bundle.estimator.members
     shape = ", ".join(map(str, bundle.input_shape))
     width = str(len(bundle.sigmas) if estimator else len(bundle.classes))
     stage = "variance_estimator" if estimator else "classifier"

@@ -65,7 +65,7 @@ def accept(
     seed.require_generator()
     if type(settings.all_levels) is not bool:
         raise InputError(f"all_levels is {str(settings.all_levels)[:40]!r}; expected true or false")
-    passes = (budget.looks[-1] + (budget.selection if certifies else 0)) * (len(smoother.bundle.sigmas) + 1)
+    passes = (budget.looks[-1] + (budget.selection if certifies else 0)) * len(smoother.bundle.noise_levels)
     limits.check(budget, passes, np.size(image))
     image = np.array(image)  # the caller's memory may be reused as soon as this returns
     started = time.monotonic()

@@ -209,7 +209,7 @@ class Sampler:
                 if left <= 0:
                     continue
                 if stream.stage == ESTIMATOR:
-                    model, sigma = self.bundle.estimator, self.bundle.sigma_e
+                    model, sigma = self.bundle.router
                 else:
                     model, sigma = self.bundle.classifiers[stream.level], self.bundle.sigmas[stream.level]
                 group = _Group(model, sigma if self.engine.takes_sigma(model) else None)

@@ -23,9 +23,11 @@ def stated_terms(data: Mapping[str, Any]) -> Terms:
     sigmas = tuple(number(s) for s in stated["sigmas"])
     if not 1 <= len(sigmas) <= 64 or sigmas[0] <= 0 or any(a >= b for a, b in pairwise(sigmas)):
         raise CertificateError("terms.sigmas must be positive and ascending")
-    classes, sigma_e = stated["classes"], number(stated["sigma_e"])
-    if type(classes) is not int or not 2 <= classes <= 100_000 or sigma_e <= 0:
+    classes, sigma_e = stated["classes"], None if stated["sigma_e"] is None else number(stated["sigma_e"])
+    if type(classes) is not int or not 2 <= classes <= 100_000 or (sigma_e is not None and sigma_e <= 0):
         raise CertificateError("terms.classes must be an integer from 2 and terms.sigma_e positive")
+    if sigma_e is None and len(sigmas) > 1:
+        raise CertificateError("terms.sigma_e must be there where terms.sigmas are several: they are routed between")
     return _terms(sigmas, sigma_e, classes, stated, data["alpha"], data["version"])
 
 
@@ -42,7 +44,7 @@ def drawn_terms(terms: Terms, stated: Any) -> Terms | None:
 
 
 def _terms(
-    sigmas: tuple[float, ...], sigma_e: float, classes: int, stated: Mapping[str, Any], alpha: Any, version: Any
+    sigmas: tuple[float, ...], sigma_e: float | None, classes: int, stated: Mapping[str, Any], alpha: Any, version: Any
 ) -> Terms:
     terms = checked_terms(
         sigmas,

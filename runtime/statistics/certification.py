@@ -12,7 +12,7 @@ from dataclasses import replace
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.statistics.bounds import require_alpha
 from dualsmooth.runtime.statistics.budgets import CALLS, Budget
-from dualsmooth.runtime.statistics.routes import checked_route
+from dualsmooth.runtime.statistics.routes import NONE, checked_route
 from dualsmooth.runtime.statistics.rules import edition_1, rule_named
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
 from dualsmooth.runtime.statistics.votes import (
@@ -32,7 +32,7 @@ MIN_ALPHA = 1e-100
 
 def checked_terms(
     sigmas: tuple[float, ...],
-    sigma_e: float,
+    sigma_e: float | None,
     classes: int,
     *,
     alpha: float,
@@ -41,12 +41,14 @@ def checked_terms(
     budget: Budget,
 ) -> Terms:
     """Terms from what a person states. Raises `InputError` for an alpha outside (0, 0.1], an unknown rule or route, or
-    a budget that the rule does not take."""
+    a budget that the rule does not take. `sigma_e`: None where there is one level and no router."""
     require_alpha(alpha, MIN_ALPHA)
     if not isinstance(budget, Budget):
         raise InputError(f"budget is {budget!r}; expected {CALLS}")
-    found = rule_named(rule, sigmas)
-    kind = checked_route(route, found.default_route)
+    found = rule_named(rule, sigmas, router=sigma_e is not None)
+    kind = NONE if sigma_e is None else checked_route(route, found.default_route)
+    if sigma_e is None and route not in (None, NONE):
+        raise InputError(f"route {str(route)[:40]!r} of a bundle with one noise level and no router; leave it out")
     found.check_budget(budget)
     return Terms(sigmas, sigma_e, classes, float(alpha), found, kind, budget)
 
@@ -66,7 +68,8 @@ def certification(terms: Terms, tally: Tally, *, all_levels: bool = False) -> Re
         yield from terms.rule.requests(terms, tally)
         return
     levels = range(len(terms.sigmas))
-    every = [Stream(ESTIMATOR, 0, SELECTION), *(Stream(CLASSIFIER, s, SELECTION) for s in levels)]
+    router = [] if terms.sigma_e is None else [Stream(ESTIMATOR, 0, SELECTION)]
+    every = [*router, *(Stream(CLASSIFIER, s, SELECTION) for s in levels)]
     yield [Request(stream, terms.budget.selection) for stream in every]
     bounded = [stream._replace(purpose=ESTIMATION) for stream in every]
     for size in terms.budget.looks:
@@ -83,8 +86,10 @@ def settle(terms: Terms, tally: Tally) -> Outcome:
 
 def check_looks(terms: Terms, tally: Tally) -> None:
     """Raises `CertificateError` unless all streams, needed or not, have the looks that the budget fixes: one of
-    selection votes, and bounded ones from the first on."""
+    selection votes, and bounded ones from the first on. Without a router there are no votes of an estimator."""
     for stream, looks in tally.looks.items():
+        if stream.stage == ESTIMATOR and terms.sigma_e is None:
+            raise CertificateError("there are votes of an estimator, but no sigma_e that they were drawn at")
         fixed = (terms.budget.selection,) if stream.purpose == SELECTION else terms.budget.looks
         sizes = tuple(int(counts.sum()) for counts in looks)
         if sizes != fixed[: len(sizes)]:

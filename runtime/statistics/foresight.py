@@ -45,7 +45,7 @@ def least_prediction(levels: int, alpha: float) -> int:
 
 def require_possible_prediction(terms: Terms, n: int) -> None:
     """Raises `InputError` where the rule does not predict, or n passes that agree would abstain."""
-    if not terms.rule.predicts:
+    if not terms.rule.predicts and terms.sigma_e is not None:
         raise InputError(f"rule {str(terms.rule)!r} does not predict; expected {PREDICTING}")
     least = least_prediction(len(terms.sigmas), terms.alpha)
     if n < least:

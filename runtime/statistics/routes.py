@@ -10,6 +10,8 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.statistics.votes import Counts
 
 MEDIAN, MODE, QUANTILE = "median", "mode", "quantile:"
+NONE = "none"
+"""The route where there is one level and no router."""
 FORMS = "median, mode or quantile:Q with Q from 0.001 to 0.999"
 """How routes are written."""
 

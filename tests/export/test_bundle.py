@@ -45,6 +45,21 @@ def test_experts_become_one_file_each(probe: Make, tmp_path: Path) -> None:
     assert [m.members[0] for m in bundle.classifiers] == ["classifier_0.25.onnx", "classifier_0.5.onnx"]
 
 
+def test_one_sigma_needs_no_estimator(probe: Make, tmp_path: Path) -> None:
+    alone: dict[str, Any] = {"sigmas": (0.5,), "classes": ("a", "b", "c"), "input_shape": (1, 6, 6)}
+    bundle = export_bundle(tmp_path / "b", classifiers=[probe(3)], **alone)
+    assert (bundle.sigma_e, bundle.estimator, list(bundle.files)) == (None, None, ["classifier.onnx"])
+    assert "sigma_e" not in (tmp_path / "b" / "manifest.json").read_text()
+    with pytest.raises(InputError, match="sigma_e is 1, the noise level of an estimator, and there is none"):
+        export_bundle(tmp_path / "c", classifiers=[probe(3)], sigma_e=1, **alone)
+    with pytest.raises(InputError, match="2 sigmas and no estimator to choose between them"):
+        export_bundle(tmp_path / "c", classifiers=[probe(3)] * 2, **alone | {"sigmas": (0.25, 0.5)})
+    routed = export_bundle(
+        tmp_path / "d", estimator=probe(2), classifiers=[probe(3)] * 2, **alone | {"sigmas": (0.25, 0.5)}
+    )
+    assert routed.sigma_e == 0.5
+
+
 def test_a_taken_place_is_refused_and_left_alone(probe: Make, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     for place in (tmp_path, tmp_path / "mine.txt"):

@@ -96,6 +96,19 @@ def test_a_checkpoint_with_its_architecture(tmp_path: Path, capfd: pytest.Captur
     assert read_bundle(tmp_path / "b").provenance["architectures"] == {"classifier": "resnet8"}
 
 
+def test_one_sigma_without_a_router(tmp_path: Path) -> None:
+    files = [*FILES[2:5], "1", "--classes", "10"]
+    assert main(["export", *files, "--out", str(tmp_path / "b")]) == 0
+    made = read_bundle(tmp_path / "b")
+    assert (made.sigmas, made.sigma_e, made.estimator, list(made.files)) == ((1.0,), None, None, ["classifier.onnx"])
+    assert made.input_shape == (1, 28, 28)
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "robustness, by randomized" in card
+    assert "variance estimator" not in card
+    assert main(["export", str(tmp_path / "b"), "--out", str(tmp_path / "half"), "--precision", "fp16", "--force"]) == 0
+    assert read_bundle(tmp_path / "half").estimator is None
+
+
 BAD: dict[str, tuple[list[str], str]] = {
     "nothing": ([], "pass a run directory"),
     "both": ([str(SHIPPED_BUNDLE), *FILES], "exclude each other"),
@@ -114,6 +127,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "floor": ([str(SHIPPED_BUNDLE), "--precision", "fp16", "--floor", "95"], "floor is 95"),
     "mean": ([*FILES, "--classes", "10", "--classifier-mean", "x"], "--classifier-mean 'x'"),
     "whose mean": ([*FILES, "--classes", "10", "--mean", "0.5", "--std", "0.5"], "pass --classifier-mean"),
+    "no estimator": ([*FILES[2:], "--classes", "10"], "3 sigmas and no estimator to choose between them"),
+    "sigma_e of none": ([*FILES[2:5], "1", "--sigma-e", "1", "--classes", "10"], "sigma_e is 1.0, the noise level of"),
     "mean alone": ([*FILES, "--classes", "10", "--classifier-mean", "0.5"], "given without --classifier-std"),
     "0 to 255": (
         [*FILES, "--classes", "10", "--estimator-mean", "73", "--estimator-std", "90"],

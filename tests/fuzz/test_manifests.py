@@ -17,7 +17,7 @@ from dualsmooth.runtime.bundle.reading import MANIFEST, SCHEMA, manifest_text, p
 
 
 class Real:
-    manifest: dict[str, Any]
+    manifests: list[dict[str, Any]]
     schema: Any
 
 
@@ -30,19 +30,20 @@ def real(folder: Path) -> None:
         estimator_cuts=[0.3, 0.6],
         classifier_cuts=[0.3, 0.4, 0.2],
     )
-    Real.manifest = json.loads((path / MANIFEST).read_text())
+    alone = toys.write_bundle(folder / "one", sigmas=(0.5,), classifier_cuts=[0.3])
+    Real.manifests = [json.loads((root / MANIFEST).read_text()) for root in (path, alone)]
     Real.schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 
 
-@fuzz("manifests", share=0.9, text=changed_text(lambda: [Real.manifest], indent=2))
+@fuzz("manifests", share=0.9, text=changed_text(lambda: Real.manifests, indent=2))
 def test_accepted_manifests_are_what_they_say(text: str) -> None:
     raw = text.encode("utf-8", "surrogatepass")
     bundle = attempt(parse_manifest, Path("b"), raw)
     stated = json.loads(raw)
     Real.schema.validate(stated)
     assert list(bundle.sigmas) == stated["sigmas"]
-    assert all(np.isfinite(s) for s in (*bundle.sigmas, bundle.sigma_e))
-    assert bundle.sigma_e == stated["sigma_e"]
+    assert all(np.isfinite(s) for s in bundle.noise_levels)
+    assert bundle.sigma_e == stated.get("sigma_e")
     assert bundle.files == {name: entry["sha256"] for name, entry in stated["files"].items()}
     assert {name for model in bundle.models() for name in model.members} <= set(bundle.files)
     fields = {k: v for k, v in vars(bundle).items() if k not in ("path", "manifest_sha256")}

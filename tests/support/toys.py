@@ -50,13 +50,14 @@ def write_bundle(
     path: Path,
     *,
     sigmas: tuple[float, ...],
-    sigma_e: float,
-    estimator_cuts: Sequence[float],
+    sigma_e: float | None = None,
+    estimator_cuts: Sequence[float] | None = None,
     classifier_cuts: Sequence[float | Sequence[float]],
 ) -> Path:
-    """A bundle with len(sigmas) - 1 estimator cuts along u and, for each level, the classifier's cut(s) along t."""
+    """A bundle with len(sigmas) - 1 estimator cuts along u and, for each level, the classifier's cut(s) along t.
+    Without estimator cuts it has no router."""
     path.mkdir(parents=True)
-    contents = {"estimator.onnx": steps_onnx(1, estimator_cuts)}
+    contents = {} if estimator_cuts is None else {"estimator.onnx": steps_onnx(1, estimator_cuts)}
     models = []
     for level, cut in enumerate(classifier_cuts):
         name = f"classifier_{level}.onnx"
@@ -71,7 +72,7 @@ def write_bundle(
         sigma_e=sigma_e,
         classes=tuple(f"class {c}" for c in range(count)),
         input_shape=SHAPE,
-        estimator=BaseModel(("estimator.onnx",)),
+        estimator=None if estimator_cuts is None else BaseModel(("estimator.onnx",)),
         classifiers=tuple(models),
         precision="fp32",
         files={name: sha256_of(path / name) for name in contents},

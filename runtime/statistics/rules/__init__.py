@@ -17,9 +17,10 @@ PREDICTING = one_of([rule.form for rule in RULES.values() if rule.predicts])
 """The rules that a prediction without a radius may be asked for under."""
 
 
-def rule_named(text: str, sigmas: tuple[float, ...]) -> Rule:
-    """The rule of a text such as `interval` or `single:0.5`. Raises `InputError`."""
+def rule_named(text: str, sigmas: tuple[float, ...], *, router: bool = True) -> Rule:
+    """The rule of a text such as `interval` or `single:0.5`. Without a `router` those that are about one are Cohen's
+    rule at the only level, which they come to there. Raises `InputError`."""
     for kind in RULES.values() if isinstance(text, str) else ():
         if (found := kind.named(text, sigmas)) is not None:
-            return found
+            return found if router or not found.routes else rule_named(Single.all_named(sigmas)[0], sigmas)
     raise InputError(f"rule {text!r} is unknown; expected {FORMS}")

@@ -28,6 +28,7 @@ class Interval(PlannedRule):
         reading="R: the shortest of the longer bars",
     )
     default_route: ClassVar[str] = MEDIAN
+    routes: ClassVar[bool] = True
     predicts: ClassVar[bool] = True
 
     def claims(self, terms: Terms, route: int, label: int) -> list[Claim]:

@@ -19,6 +19,7 @@ class Paper(PlannedRule):
     legend: ClassVar[Legend] = Legend(
         kind, "certified as far as the chosen noise level and the label at it both stay (Sun et al. 2026)", colour=1
     )
+    routes: ClassVar[bool] = True
     predicts: ClassVar[bool] = True
 
     def claims(self, terms: Terms, route: int, label: int) -> list[Claim]:

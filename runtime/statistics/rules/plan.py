@@ -50,7 +50,7 @@ class Plan:
     """The claims behind one certificate, and the geometry that turns their bounds into radii."""
 
     sigmas: tuple[float, ...]
-    sigma_e: float
+    sigma_e: float | None
     route_kind: str
     route: int
     label: int
@@ -66,7 +66,7 @@ class Plan:
         other levels everywhere.
         """
         levels = range(len(self.sigmas))
-        if not self.routed:
+        if not self.routed or self.sigma_e is None:
             return np.array([0.0 if s == self.route else math.inf for s in levels])
         quantiles = normal_quantile(lower)
         mine = [(set(c.event), float(z)) for c, z in zip(self.claims, quantiles, strict=True) if c.stage == ESTIMATOR]

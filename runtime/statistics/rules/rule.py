@@ -16,10 +16,11 @@ from dualsmooth.runtime.statistics.votes import Requests, Tally
 @dataclass(frozen=True)
 class Terms:
     """What is certified and how: noise levels, number of classes, alpha, rule, route and budget. Made and checked by
-    `certification.checked_terms`."""
+    `certification.checked_terms`. `sigma_e`: None where there is one level and no router; `route_kind` is then
+    `none`."""
 
     sigmas: tuple[float, ...]
-    sigma_e: float
+    sigma_e: float | None
     classes: int
     alpha: float
     rule: Rule
@@ -107,6 +108,8 @@ class Rule(ABC):
     default_route: ClassVar[str] = MODE
     edition: ClassVar[int] = 2
     """The version of the certificates that it makes."""
+    routes: ClassVar[bool] = False
+    """Whether it is about how the router and the levels go together, and nothing but `single` where there is none."""
     predicts: ClassVar[bool] = False
     """Whether a prediction without a radius (theorem 6) may be asked for under this name."""
 

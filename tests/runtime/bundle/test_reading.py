@@ -89,6 +89,7 @@ DAMAGED: dict[str, Change] = {
     "hash upper case": lambda m: m["files"].update({"estimator.onnx": {"sha256": "A" * 64}}),
     "hash other": lambda m: m["files"].update({"estimator.onnx": {"sha256": "0" * 64}}),
     "no estimator": lambda m: m.pop("estimator"),
+    "no router": lambda m: (m.pop("estimator"), m.pop("sigma_e")),
     "no members": lambda m: m["estimator"].update(members=[]),
     "member unknown": lambda m: m["estimator"].update(members=["other.onnx"]),
     "member is data": lambda m: (
@@ -131,6 +132,22 @@ HARMLESS: dict[str, Change] = {
     "sigma_e below": lambda m: m.update(sigma_e=0.1),
     "optimisation": lambda m: m.update(optimisation={"estimator.onnx": "disabled"}),
 }
+
+
+def test_one_level_needs_no_router_and_never_half_of_one(tmp_path: Path) -> None:
+    alone = toys.write_bundle(tmp_path / "b", sigmas=(0.5,), classifier_cuts=[0.2])
+    data = manifest(alone)
+    VALID.validate(data)
+    bundle = ds.read_bundle(alone)
+    assert (bundle.sigma_e, bundle.estimator, bundle.noise_levels) == (None, None, (0.5,))
+    assert bundle.models() == bundle.classifiers
+    with pytest.raises(ds.BundleError, match="has one noise level and no estimator"):
+        bundle.router  # noqa: B018
+    for half in ({"sigma_e": 0.5}, {"estimator": data["classifiers"][0]}, {"sigma_e": None}):
+        (alone / "manifest.json").write_text(json.dumps(data | half))
+        assert not VALID.is_valid(data | half)
+        with pytest.raises(ds.BundleError, match="must be there: they go together"):
+            ds.read_bundle(alone)
 
 
 @pytest.mark.parametrize("change", HARMLESS)
