@@ -22,6 +22,7 @@ from dualsmooth.export.onnx.normalisation import Normalisation, Statistics, chec
 from dualsmooth.export.onnx.sessions import opened
 from dualsmooth.export.roles import ROLES
 from dualsmooth.export.writing import EXTERNAL_ABOVE, serialise, write_bundle
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.bundle.reading import MANIFEST, Bundle, manifest_text, parse_manifest
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.graphs.precision import overall
@@ -38,6 +39,8 @@ def export_bundle(
     classes: Sequence[str],
     input_shape: tuple[int, int, int],
     provenance: Mapping[str, Any] | None = None,
+    resize: int | tuple[int, int] | None = None,
+    resampling: str = "bilinear",
     precision: str = "fp32",
     pictures: Pictures | None = None,
     floor: float | None = None,
@@ -53,14 +56,17 @@ def export_bundle(
 ) -> Bundle:
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
-    `sigma_e`: the estimator's noise level, the largest of the sigmas by default. One sigma needs no estimator: it is
-    then the classifier smoothed at that sigma that is certified (Cohen et al. 2019).
+    `sigma_e`: the estimator's noise level, by default the largest of the sigmas; one sigma needs no estimator.
     A network is a module, an ONNX file, or an `Ensemble` of them. They take noisy images in [0, 1] units, unnormalised:
     normalisation belongs inside, and `normalise` puts it in front of networks that lack it: "estimator" or "classifier"
     to (mean, std), each one number a channel, or one for all (`mean` and `std` alone are refused: they do not say whose
     they are). `layout` "nhwc" puts a transpose in front of ONNX files that take channels last. Modules whose `forward`
     has a second parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
     becomes one file. `out` must not exist, or be empty; it appears complete or not at all.
+
+    `resize` has the bundle take pictures of any size: their shorter side becomes that, or they become [height, width],
+    resampled as Pillow does (`resampling`: one of `RESAMPLING`), and the middle of `input_shape` is cut out. Radii are
+    about the result.
 
     `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
     `pictures` (on random images without), and refused where the arg max agrees on less than `floor` (by default
@@ -72,18 +78,11 @@ def export_bundle(
     root, levels = Path(out), tuple(float(s) for s in sigmas)
     target = Target(precision, pictures, floor, force, quantise_ends, reduce_range)
     _check_place(root, len(classifiers), len(levels))
-    routers = _routers(estimator, sigma_e, levels)
-    noisy_at = tuple(sigma for _, sigma in routers)
-    require_unit_scale((*levels, *noisy_at), "sigmas and sigma_e")
     target.check(input_shape)
     _check_normalise(normalise, mean, std, input_shape[0])
-    first, files = member_files("estimator", [source for source, _ in routers], noisy_at, len(levels))
-    models, others = member_files("classifier", classifiers, levels, len(classes))
-    files += others
-    manifest: dict[str, Any] = {
-        "sigmas": levels, "sigma_e": next(iter(noisy_at), None), "classes": tuple(classes), "input_shape": input_shape,
-        "estimator": next(iter(first), None), "classifiers": tuple(models), "precision": precision,
-    }  # fmt: skip
+    manifest, files = _members(estimator, sigma_e, classifiers, levels, tuple(classes))
+    how = None if resize is None else Preprocessing(input_shape, resize, resampling)
+    manifest |= {"input_shape": input_shape, "preprocessing": how, "precision": precision}
     _check_manifest(manifest, files)
     graphs, parity = _graphs(files, input_shape, normalise, layout, parity_batches)
     made, report = to_precision(graphs, files, target, input_shape)
@@ -99,6 +98,23 @@ def _check_place(root: Path, classifiers: int, levels: int) -> None:
         raise InputError(
             f"{classifiers} classifiers for {levels} sigmas; expected one each (the same module may repeat)"
         )
+
+
+def _members(
+    estimator: Source | None,
+    sigma_e: float | None,
+    classifiers: Sequence[Source],
+    levels: tuple[float, ...],
+    classes: tuple[str, ...],
+) -> tuple[dict[str, Any], list[MemberFile]]:
+    """Levels and networks as the manifest has them, and the networks' files. Raises `InputError`."""
+    routers = _routers(estimator, sigma_e, levels)
+    noisy_at = tuple(sigma for _, sigma in routers)
+    require_unit_scale((*levels, *noisy_at), "sigmas and sigma_e")
+    first, files = member_files("estimator", [source for source, _ in routers], noisy_at, len(levels))
+    models, others = member_files("classifier", classifiers, levels, len(classes))
+    facts = {"sigmas": levels, "sigma_e": next(iter(noisy_at), None), "classes": classes}
+    return {**facts, "estimator": next(iter(first), None), "classifiers": tuple(models)}, files + others
 
 
 def _routers(estimator: Source | None, sigma_e: float | None, levels: tuple[float, ...]) -> list[tuple[Source, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dualsmooth.runtime.bundle.describing import cost, describe, size
+from dualsmooth.runtime.bundle.describing import cost, describe, pictures, size
 from dualsmooth.runtime.bundle.reading import Bundle
 
 CARD = "README.md"
@@ -35,6 +35,7 @@ def model_card(bundle: Bundle, version: str) -> str:
             "smoothing. A certificate is about exactly the files below, in this precision.",
             "",
             f"- input: {channels} x {height} x {width}, pixels in [0, 1], not normalised",
+            f"- pictures: {pictures(facts)}",
             f"- classes: {classes}{more}",
             f"- precision: {facts['precision']}",
             f"- manifest SHA-256: `{facts['manifest_sha256']}`",

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from dualsmooth.export.onnx.normalisation import Normalisation, check_statistics
 from dualsmooth.export.roles import ROLES
+from dualsmooth.runtime.bundle.preprocessing import RESAMPLING
 from dualsmooth.runtime.bundle.reading import bundle_folder
 from dualsmooth.runtime.bundle.shipped import SHIPPED_NAMES
 from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.datasets.formats import NAMES
-from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.errors import InputError, one_of
 from dualsmooth.runtime.noise.levels import require_levels, require_unit_scale
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"run directory of `dualsmooth train`, or a bundle ({SHIPPED_NAMES}: one that ships)",
     )
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory to make; must not exist, or be empty")
+    parser.add_argument(
+        "--resize", metavar="SIDE",
+        help="take pictures of any size: their shorter side becomes SIDE pixels, e.g. 256 (or they become "
+        "HEIGHT,WIDTH), and the middle of the networks' size is cut out (default: other sizes are refused)",
+    )  # fmt: skip
+    parser.add_argument("--resampling", help=f"how --resize does it: {one_of(RESAMPLING)} (default bilinear)")
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument(
         "--calibration", metavar="DATASET",
@@ -116,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         "force": arguments.force,
         "quantise_ends": arguments.quantise_ends,
         "reduce_range": arguments.reduce_range,
+        **_resizing(arguments),
     }
     command = shlex.join(["dualsmooth", *sys.argv[1:]])
     sample = None
@@ -207,6 +215,19 @@ def _files(arguments: argparse.Namespace) -> Any:
         consensus=arguments.consensus,
         layout=arguments.layout,
     )
+
+
+def _resizing(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The preprocessing of pictures that was asked for; none where a bundle's own is kept."""
+    if arguments.resize is None:
+        if arguments.resampling is not None:
+            raise InputError(f"--resampling {arguments.resampling} without --resize, which it is about; add it")
+        return {}
+    sides = _numbers(arguments.resize, "--resize")
+    if len(sides) > 2 or any(side != int(side) for side in sides):
+        raise InputError(f"--resize {arguments.resize}; expected pixels of the shorter side, or HEIGHT,WIDTH")
+    whole = tuple(int(side) for side in sides)
+    return {"resize": whole if len(whole) == 2 else whole[0], "resampling": arguments.resampling or "bilinear"}
 
 
 def _statistics(arguments: argparse.Namespace, role: str) -> Normalisation | None:

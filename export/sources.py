@@ -147,10 +147,15 @@ def _export_again(bundle: Bundle, out: str | Path, command: str, settings: dict[
         sigma_e=bundle.sigma_e,
         classes=bundle.classes,
         input_shape=bundle.input_shape,
+        **(_preprocessing(bundle) | settings),
         provenance={
             **kept,
             "source": {"manifest_sha256": bundle.manifest_sha256, **before},
             "export": {"command": command, "created": created()},
         },
-        **settings,
     )
+
+
+def _preprocessing(bundle: Bundle) -> dict[str, Any]:
+    how = bundle.preprocessing
+    return {} if how is None else {"resize": how.resize, "resampling": how.resampling}

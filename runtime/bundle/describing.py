@@ -52,11 +52,13 @@ def describe(bundle: Bundle) -> Facts:
         {"sigma": sigma, **_model(model, files)}
         for sigma, model in zip(bundle.sigmas, bundle.classifiers, strict=True)
     ]  # fmt: skip
+    how = bundle.preprocessing
     unlisted = sorted(p.name for p in bundle.path.iterdir() if p.name not in {*bundle.files, MANIFEST})
     return {
         "path": str(bundle.path),
         "manifest_sha256": bundle.manifest_sha256,
         "input_shape": list(bundle.input_shape),
+        "preprocessing": None if how is None else {**how.to_dict(), "words": how.words},
         "classes": list(bundle.classes),
         "precision": bundle.precision,
         "estimator": None if bundle.estimator is None else {"sigma": bundle.sigma_e, **_model(bundle.estimator, files)},
@@ -110,6 +112,7 @@ def sentences(facts: Facts) -> str:
         f"{facts['path']}: a bundle, {facts['precision']}, {size(facts['bytes'])} in {len(facts['files'])} files",
         f"manifest   sha256 {facts['manifest_sha256']}",
         f"input      {shape} in [0, 1], unnormalised",
+        f"pictures   {pictures(facts)}",
         f"classes    {len(names)}: {some}",
         _stage("estimator", facts["estimator"])
         if facts["estimator"]
@@ -129,6 +132,12 @@ def sentences(facts: Facts) -> str:
         lines += ["", f"not listed in the manifest, never read: {', '.join(facts['unlisted'][:8])}"]
     text = "\n".join([*lines, "", *_provenance(facts["provenance"])])
     return "".join(c if c == "\n" or c.isprintable() else "?" for c in text)  # a bundle must not steer a terminal
+
+
+def pictures(facts: Facts) -> str:
+    """Which pictures the bundle takes."""
+    how = facts["preprocessing"]
+    return "of that size only" if how is None else f"of any size: {how['words']}; radii are about the result"
 
 
 def _stage(role: str, stage: Facts) -> str:

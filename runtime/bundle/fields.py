@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.runtime.bundle.preprocessing import LARGEST_SIDE, Preprocessing
 from dualsmooth.runtime.errors import BundleError
 from dualsmooth.runtime.graphs.precision import PRECISIONS
 
@@ -65,8 +66,8 @@ class Fields:
         source: Any = self._values.get("input")
         shape: Any = source.get("shape") if isinstance(source, dict) else None
         self._need(
-            isinstance(shape, list) and len(shape) == 3 and all(_whole(n) and 1 <= n <= 16384 for n in shape),
-            "input.shape must be [C, H, W] with sizes from 1 to 16384",
+            isinstance(shape, list) and len(shape) == 3 and all(_whole(n) and 1 <= n <= LARGEST_SIDE for n in shape),
+            f"input.shape must be [C, H, W] with sizes from 1 to {LARGEST_SIDE}",
         )
         self._need(math.prod(shape) <= 1 << 26, "input.shape has more than 2^26 values")
         limits = source.get("range")
@@ -75,6 +76,12 @@ class Fields:
             "input.range must be [0, 1]: normalisation belongs inside the graph",
         )
         return int(shape[0]), int(shape[1]), int(shape[2])
+
+    def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing | None:
+        """How pictures become inputs of `shape`, where that is stated."""
+        if "preprocessing" not in self._values:
+            return None
+        return Preprocessing.of(self._values["preprocessing"], shape, self._need)
 
     def classes(self) -> tuple[str, ...]:
         names: Any = self._values.get("classes")

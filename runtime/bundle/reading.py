@@ -16,6 +16,7 @@ from typing import Any
 
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.bundle.fields import Fields
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.bundle.shipped import SHIPPED, SHIPPED_NAMES
 from dualsmooth.runtime.errors import BundleError, printable
 from dualsmooth.runtime.files import sha256_of
@@ -48,7 +49,7 @@ class BaseModel:
 @dataclass(frozen=True)
 class Bundle:
     """A checked manifest and the directory it was read from. `estimator` and `sigma_e` are None where there is one
-    level and no router."""
+    level and no router, `preprocessing` where only images of `input_shape` are taken."""
 
     path: Path
     sigmas: tuple[float, ...]
@@ -62,6 +63,7 @@ class Bundle:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     manifest_sha256: str = ""
     optimisation: Mapping[str, str] = field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
 
     def __repr__(self) -> str:
         return f"<Bundle {printable(self.path.name)}: {self.summary}, {self.precision}>"
@@ -107,6 +109,7 @@ def manifest_text(
     files: Mapping[str, str],
     provenance: Mapping[str, Any],
     optimisation: Mapping[str, str] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> str:
     """The text of `manifest.json`; `files` maps each file name to its SHA-256, `optimisation` some to their level.
     Without a router, `estimator` and `sigma_e` are None."""
@@ -114,6 +117,7 @@ def manifest_text(
         "format": FORMAT,
         "version": VERSION,
         "input": {"shape": list(input_shape), "range": [0.0, 1.0]},
+        **({} if preprocessing is None else {"preprocessing": preprocessing.to_dict()}),
         "classes": list(classes),
         "sigmas": list(sigmas),
         **({} if sigma_e is None else {"sigma_e": sigma_e}),
@@ -231,14 +235,14 @@ def parse_manifest(root: Path, raw: bytes) -> Bundle:
 def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
     fields = Fields(root / MANIFEST, manifest)
     fields.require(FORMAT, VERSION)
-    sigmas, files = fields.sigmas(), fields.files()
+    sigmas, files, shape = fields.sigmas(), fields.files(), fields.input_shape()
     routed = fields.routed()
     return Bundle(
         path=root,
         sigmas=sigmas,
         sigma_e=fields.sigma_e() if routed else None,
         classes=fields.classes(),
-        input_shape=fields.input_shape(),
+        input_shape=shape,
         estimator=BaseModel(*fields.estimator(files)) if routed else None,
         classifiers=tuple(BaseModel(*model) for model in fields.classifiers(len(sigmas), files)),
         precision=fields.precision(),
@@ -246,4 +250,5 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         provenance=fields.provenance(),
         manifest_sha256=digest,
         optimisation=fields.optimisation(files),
+        preprocessing=fields.preprocessing(shape),
     )

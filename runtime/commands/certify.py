@@ -43,11 +43,12 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
     if isinstance(budget, AtRadius):
         cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
     cost += f", {certificate.seed.noise} noise" + (", fixed seed" if certificate.seed.fixed else "")
+    about = f"; {certificate.artefact.about}" if certificate.artefact.about else ""
     if certificate.label is None:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
     name = smoother.bundle.classes[certificate.label]
     return (
         f"{path}: {name} (class {certificate.label}), certified radius {shown(certificate.radius, 4)} (sigma "
         f"{certificate.sigma:g}, route radius {shown(certificate.route_radius, 4)}, class radius "
-        f"{shown(certificate.class_radius, 4)}, {cost})"
+        f"{shown(certificate.class_radius, 4)}, {cost}){about}"
     )

@@ -75,7 +75,8 @@ def _checked(line: str, number: int, args: argparse.Namespace, smoother: Smoothe
     if smoother is not None and args.replay is not None:
         smoother.replay(certificate, args.replay)
         checked.append("replayed votes are identical")
-    notes = [*certificate.caveats(), *_word(certificate, smoother, replayed=args.replay is not None)]
+    about = [certificate.artefact.about] if certificate.artefact.about else []
+    notes = [*about, *certificate.caveats(), *_word(certificate, smoother, replayed=args.replay is not None)]
     if args.json:
         result = {
             "valid": True, "strict": args.strict, "label": certificate.label, "radius": certificate.radius,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.datasets.class_names import match_labels
 from dualsmooth.runtime.datasets.image_files import ImageFiles
 from dualsmooth.runtime.errors import InputError
@@ -48,20 +49,32 @@ class Dataset:
             )
         return replace(self, classes=tuple(classes), indexed=False)
 
-    def fitted(self, classes: Sequence[str], shape: tuple[int, int, int], owner: str = "the bundle") -> Dataset:
+    def prepared(self, how: Preprocessing | None) -> Dataset:
+        """The same with pictures of files made to inputs by a bundle's preprocessing, whatever size the set's own name
+        asks for. Arrays stay as they are: each is made to one when its turn comes."""
+        images = self.images
+        return replace(self, images=replace(images, preprocessing=how)) if isinstance(images, ImageFiles) else self
+
+    def fitted(
+        self,
+        classes: Sequence[str],
+        shape: tuple[int, int, int],
+        owner: str = "the bundle",
+        preprocessing: Preprocessing | None = None,
+    ) -> Dataset:
         """The same with labels that count the names `classes`, for networks that take `shape` [C,H,W].
 
-        Classes are matched by name (`match_labels`); pictures of files are read as grey where C is 1. Raises
-        `InputError` where names or sizes do not fit.
+        Classes are matched by name (`match_labels`); pictures of files are read as grey where C is 1. With
+        `preprocessing` pictures may have any size (`prepared`). Raises `InputError` where names or sizes do not fit.
         """
         labels = match_labels(
             self.labels, self.classes, classes, data=self.name, owner=owner, indexed=self.indexed
         )  # fmt: skip
-        images = self.images
+        images = self.prepared(preprocessing).images
         if isinstance(images, ImageFiles) and shape[0] == 1:
             images = replace(images, channels=1)
         _, *found = images.shape
-        if tuple(found) != tuple(shape):
+        if tuple(found) != tuple(shape) and (preprocessing is None or found[0] not in (1, 3)):
             sized = self.at_size and shape[0] in (1, 3) and shape[1] == shape[2]
             fix = f"pass {self.at_size}{shape[1]}" if sized else "resize them, or pass another data set"
             raise InputError(f"{self.name} has images of {in_words(found)}; {owner} takes {in_words(shape)}: {fix}")

@@ -98,7 +98,8 @@ def is_picture(name: str) -> bool:
 
 def _other_size(path: str | Path, found: tuple[int, int], size: tuple[int, int]) -> InputError:
     return InputError(
-        f"{path} is {found[0]} pixels wide and {found[1]} high; expected {size[0]} wide and {size[1]} high: resize it"
+        f"{path} is {found[0]} pixels wide and {found[1]} high; expected {size[0]} wide and {size[1]} high: resize it, "
+        "or give the bundle its preprocessing (dualsmooth export --resize)"
     )
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.datasets.decode import decode
+from dualsmooth.runtime.datasets.preprocess import middle, preprocessed, resized, shorter_side
 
 Box = tuple[float, float, float, float]
 
@@ -21,16 +23,20 @@ class ImageFiles:
     decoding, `np.asarray` decodes all.
 
     Each picture is decoded (see `decode`), its shorter side resized to `resize` (bilinear with antialiasing), and the
-    middle cut out. Safe to use from several threads.
+    middle cut out; or all is done as a bundle's `preprocessing` says, and sizes are its own. Safe to use from several
+    threads.
     """
 
     paths: npt.NDArray[np.bytes_]
     size: int
     resize: int
     channels: int = 3
+    preprocessing: Preprocessing | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        if self.preprocessing is not None:
+            return len(self.paths), *self.preprocessing.shape
         return len(self.paths), self.channels, self.size, self.size
 
     def __len__(self) -> int:
@@ -54,16 +60,15 @@ class ImageFiles:
     def decode(self, path: str, crop: np.random.Generator | None = None, scale: float = 1.0) -> npt.NDArray[np.uint8]:
         """The picture at `path` as uint8 [channels,size,size]; with `crop`, a random part of it instead of the middle:
         from `scale` to all of its area, with sides 3:4 to 4:3 (Szegedy et al. 2015). Raises `InputError`."""
-        picture = decode(path, self.channels)
-        from PIL.Image import Resampling
-
+        picture = decode(path, self.shape[1])
+        if self.preprocessing is not None:
+            return preprocessed(picture, self.preprocessing)
         if crop is not None:
             box = random_box(picture.size, scale, crop)
-            picture = picture.resize((self.size, self.size), Resampling.BILINEAR, box=box)
+            picture = resized(picture, (self.size, self.size), "bilinear", box=box)
         else:
-            picture = picture.resize(_shorter_side(picture.size, self.resize), Resampling.BILINEAR)
-            left, top = (round((side - self.size) / 2) for side in picture.size)
-            picture = picture.crop((left, top, left + self.size, top + self.size))
+            picture = resized(picture, shorter_side(picture.size, self.resize), "bilinear")
+            picture = middle(picture, self.size, self.size)
         pixels = np.asarray(picture, np.uint8).reshape(self.size, self.size, self.channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -81,8 +86,3 @@ def random_box(size: tuple[int, int], scale: float, generator: np.random.Generat
             return left, top, left + wide, top + high
     cut = max(0.0, width - height * 4 / 3) / 2, max(0.0, height - width * 4 / 3) / 2
     return cut[0], cut[1], width - cut[0], height - cut[1]
-
-
-def _shorter_side(size: tuple[int, int], wanted: int) -> tuple[int, int]:
-    width, height = size
-    return (wanted, int(wanted * height / width)) if width <= height else (int(wanted * width / height), wanted)

@@ -1,4 +1,5 @@
-"""Single images, as files, pictures of Pillow's or arrays, to [C,H,W] arrays. Nothing is resized or rescaled."""
+"""Single images, as files, pictures of Pillow's or arrays, to [C,H,W] arrays. Nothing is rescaled, and nothing resized
+but by a bundle's preprocessing."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.datasets.decode import converted, decode, is_opened
+from dualsmooth.runtime.datasets.preprocess import preprocessed, preprocessed_array
 from dualsmooth.runtime.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -23,9 +26,11 @@ Image = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 _EXPECTED = "expected an array [C,H,W] of float32 in [0, 1] or uint8, a picture of PIL's, or the path of a file"
 
 
-def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> Image:
+def read_image(
+    path: str | os.PathLike[str], shape: tuple[int, int, int], preprocessing: Preprocessing | None = None
+) -> Image:
     """The image at `path` as uint8 [C,H,W] (PNG, JPEG, …), or as the array in an NPY file, arranged as `checked_image`
-    does.
+    does, and made `shape` by `preprocessing`.
 
     Pictures are converted to grey or RGB as `shape` wants, see `decode`. Raises `InputError` if the file cannot be
     used.
@@ -34,10 +39,12 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> Ima
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"image {path} {what}; expected a PNG, JPEG or NPY file")
-    return _read_npy(path, shape) if path.suffix.lower() == ".npy" else _read_picture(path, shape)
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path, shape, preprocessing)
+    return _read_picture(path, shape, preprocessing)
 
 
-def _read_npy(path: Path, shape: tuple[int, int, int]) -> Image:
+def _read_npy(path: Path, shape: tuple[int, int, int], preprocessing: Preprocessing | None) -> Image:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # damaged headers fail in many ways
@@ -45,6 +52,8 @@ def _read_npy(path: Path, shape: tuple[int, int, int]) -> Image:
     if array.dtype not in (np.uint8, np.float32):
         raise InputError(f"{path} holds {array.dtype}; expected uint8, or float32 in [0, 1]")
     found = _arranged(array, shape)
+    if found is None and preprocessing is not None:
+        return preprocessed_array(array, preprocessing)
     if found is None:
         fix = "resize it"
         if array.ndim == 3 and (array.shape[2], *array.shape[:2]) == shape:
@@ -55,16 +64,20 @@ def _read_npy(path: Path, shape: tuple[int, int, int]) -> Image:
     return np.array(found, order="C")
 
 
-def _read_picture(picture: Path | PIL.Image.Image, shape: tuple[int, int, int]) -> Image:
+def _read_picture(
+    picture: Path | PIL.Image.Image, shape: tuple[int, int, int], preprocessing: Preprocessing | None
+) -> Image:
     channels, height, width = shape
     if channels not in (1, 3):
         name = picture if isinstance(picture, Path) else "a picture"
         raise InputError(f"{name}: the bundle takes {channels} channels; pass an NPY file instead of a picture")
+    size = (width, height) if preprocessing is None else None
     with warnings.catch_warnings(action="ignore"):  # of large pictures, which are refused here
-        if isinstance(picture, Path):
-            picture = decode(picture, channels, (width, height))
-        else:
-            picture = converted(picture, channels, (width, height))
+        if preprocessing is not None:
+            warnings.filterwarnings("error", ".*could be decompression bomb")
+        picture = decode(picture, channels, size) if isinstance(picture, Path) else converted(picture, channels, size)
+        if preprocessing is not None:
+            return preprocessed(picture, preprocessing)
         pixels = np.asarray(picture, np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -96,14 +109,19 @@ def _arranged(pixels: npt.NDArray[Any], shape: tuple[int, int, int]) -> npt.NDAr
     return None
 
 
-def checked_image(image: ImageLike, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+def checked_image(
+    image: ImageLike, shape: tuple[int, int, int], preprocessing: Preprocessing | None = None
+) -> npt.NDArray[np.float32]:
     """float32 [C,H,W] in [0, 1] from one image. Raises `InputError`, with what would mend it.
 
     `image`: an array, or a tensor that NumPy can read, of float32 in [0, 1] or uint8, as [C,H,W], as [H,W] where C is
-    1, or as [H,W,C] where no other axis is C long; a picture of PIL's; or the path of a picture or NPY file.
+    1, or as [H,W,C] where no other axis is C long; a picture of PIL's; or the path of a picture or NPY file. With
+    `preprocessing`, uint8 arrays and pictures may have any size.
     """
-    seen = _array(image, shape)
+    seen = _array(image, shape, preprocessing)
     pixels = _arranged(seen, shape)
+    if pixels is None and preprocessing is not None:
+        pixels = preprocessed_array(seen, preprocessing)
     if pixels is None:
         fix = _reshaped(seen.shape, shape)
         raise InputError(f"image has shape {list(seen.shape)}; expected {list(shape)} (channels first){fix}")
@@ -126,12 +144,12 @@ def checked_image(image: ImageLike, shape: tuple[int, int, int]) -> npt.NDArray[
     return np.ascontiguousarray(pixels)
 
 
-def _array(image: Any, shape: tuple[int, int, int]) -> npt.NDArray[Any]:
+def _array(image: Any, shape: tuple[int, int, int], preprocessing: Preprocessing | None) -> npt.NDArray[Any]:
     """The array that an image is, in whatever order its axes are. Raises `InputError`."""
     if isinstance(image, str | os.PathLike):
-        return read_image(image, shape)
+        return read_image(image, shape, preprocessing)
     if is_opened(image):
-        return _read_picture(image, shape)
+        return _read_picture(image, shape, preprocessing)
     if isinstance(image, list | tuple):
         raise InputError(
             f"image is a {type(image).__name__}; {_EXPECTED}: pass np.array(image, np.float32), np.uint8 for 0 to 255, "
@@ -158,7 +176,10 @@ def _reshaped(seen: tuple[int, ...], shape: tuple[int, int, int]) -> str:
         return f": this is a batch, pass {many}{turned}"
     if seen == (*shape[1:], shape[0]):
         return ", and which axis holds the channels is not plain: if it is the last, pass image.transpose(2, 0, 1)"
-    return ": this is a batch, pass each with certify_many" if (1, *seen[1:]) == shape else ""
+    if (1, *seen[1:]) == shape:
+        return ": this is a batch, pass each with certify_many"
+    another = len(seen) == 3 and shape[0] in (seen[0], seen[2]) and sorted(seen) != sorted(shape)
+    return ": resize it, or give the bundle its preprocessing (dualsmooth export --resize)" if another else ""
 
 
 def _rescaled(low: float, high: float) -> str:

@@ -96,7 +96,7 @@ def evaluate(
     outside = [i for i in indices if not 0 <= i < len(dataset)]
     if outside:
         raise InputError(f"index {outside[0]} is outside of {dataset.name}; expected 0 to {len(dataset) - 1}")
-    dataset = dataset.fitted(bundle.classes, bundle.input_shape)
+    dataset = dataset.fitted(bundle.classes, bundle.input_shape, preprocessing=bundle.preprocessing)
     noise = (noise or DEFAULT_NOISE).suited(np.empty(0, np.uint8), bundle.noise_levels)  # as data sets are
     settings = Settings.of(
         alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, all_levels=all_levels

@@ -143,6 +143,7 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
         "alpha": f"{terms.alpha:g} a certificate",
         "engine": f"{artefact.engine}, provider {artefact.provider}, {artefact.precision}",
         "bundle": f"manifest {artefact.manifest_sha256[:16]}…",
+        **({} if artefact.preprocessing is None else {"input": artefact.about}),
         "seeds": f"chosen by a person for {fixed:,} images" if fixed else "from the operating system's entropy",
         "certified": terms.subject,
         **({"recomputed": _origin(certificate.drawn)} if certificate.drawn is not None else {}),

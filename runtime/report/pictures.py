@@ -10,6 +10,7 @@ import numpy as np
 
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.png import png
+from dualsmooth.runtime.datasets.preprocess import preprocessed_array
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.smoothing.artefact import image_sha256
@@ -25,12 +26,17 @@ def picture_data(dataset: Dataset, results: Iterable[Result]) -> dict[str, Any]:
     """
     pictures: dict[str, str] = {}
     left_out = used = 0
+    height, width = dataset.images.shape[2:]
     for result in results:
         if str(result.index) in pictures:
             continue
         if result.index >= len(dataset):
             raise InputError(f"{dataset.name} has {len(dataset)} images; the results speak of image {result.index}")
         image = dataset.images[result.index]
+        if (how := result.certificate.artefact.preprocessing) is not None:
+            image = dataset.prepared(how).images[result.index]
+            image = image if image.shape == how.shape else preprocessed_array(image, how)
+            height, width = how.shape[1:]
         stated = result.certificate.artefact.image_sha256
         pixels = image.astype(np.float32) / np.float32(255)
         if image_sha256(pixels) != stated:
@@ -45,8 +51,8 @@ def picture_data(dataset: Dataset, results: Iterable[Result]) -> dict[str, Any]:
         used += len(text)
         pictures[str(result.index)] = text
     return {
-        "height": int(dataset.images.shape[2]),
-        "width": int(dataset.images.shape[3]),
+        "height": int(height),
+        "width": int(width),
         "png": pictures,
         "left_out": left_out,
     }

@@ -30,7 +30,8 @@ FORMAT = "dualsmooth-certificate"
 @dataclass(frozen=True)
 class Certificate:
     """With probability at least 1 - `alpha` over the noise: `subject`, a smoothed classifier, returns `label` for every
-    input closer than `radius` in L2 (input units). Where `abstained`, `label` is None and `radius` 0.
+    input closer than `radius` in L2 (input units: those of the network's input, after any preprocessing of pictures).
+    Where `abstained`, `label` is None and `radius` 0.
 
     Rules and routes certify different classifiers: one sigma, the cascade, and the dual classifier by each route may
     give an input different labels, each of them rightly certified. `drawn`: the terms that the votes were drawn for,
@@ -68,11 +69,12 @@ class Certificate:
         """
         picture = self.picture
         if image is not None:
-            pixels = checked_image(image, np.shape(image))
+            how = self.artefact.preprocessing
+            pixels = checked_image(image, np.shape(image) if how is None else how.shape, how)
             if image_sha256(pixels) != self.artefact.image_sha256:
                 raise CertificateError("the image is not the one that the certificate is about")
             picture = eight_bits(pixels)
-        classes, notes = self.classes, self.caveats()
+        classes, notes = self.classes, [*filter(None, [self.artefact.about]), *self.caveats()]
         return view(self.outcome, self.terms, self.passes, classes=classes, picture=picture, notes=notes)
 
     @property

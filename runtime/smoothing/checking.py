@@ -22,6 +22,8 @@ def require_bundle(certificate: Certificate, bundle: Bundle) -> None:
         raise CertificateError(
             f"the certificate states precision {stated.precision[:20]!r}; the bundle {b.path} is in {b.precision}"
         )
+    if stated.preprocessing != b.preprocessing:
+        raise CertificateError(f"the certificate states another preprocessing of pictures than the bundle {b.path}")
     if (terms.sigmas, terms.sigma_e, terms.classes) != (b.sigmas, b.sigma_e, len(b.classes)):
         raise CertificateError(f"the certificate states other noise levels or classes than the bundle {b.path}")
 

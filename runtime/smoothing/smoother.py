@@ -283,8 +283,9 @@ class Smoother:
     def check_image(self, image: ImageLike, noise: Noise | None = None) -> npt.NDArray[np.float32]:
         """float32 [C,H,W] in [0, 1], on the lattice if `noise` is, from one image of the bundle's size: an array or
         tensor of float32 in [0, 1] or uint8, as [C,H,W], [H,W] where C is 1, or [H,W,C] where no other axis is C long;
-        a picture of PIL's; or the path of a picture or NPY file. Raises `InputError` with what would mend it."""
-        pixels = checked_image(image, self.bundle.input_shape)
+        a picture of PIL's; or the path of a picture or NPY file. Where the bundle has a preprocessing, pictures and
+        uint8 arrays may have any size. Raises `InputError` with what would mend it."""
+        pixels = checked_image(image, self.bundle.input_shape, self.bundle.preprocessing)
         if noise is not None and noise.on_lattice:
             require_lattice(pixels)
         return pixels
@@ -295,6 +296,6 @@ class Smoother:
         return seed.suited(pixels, self.bundle.noise_levels)
 
     def artefact(self, pixels: npt.NDArray[np.float32]) -> Artefact:
-        b = self.bundle
-        engine = self.engine
-        return Artefact(b.manifest_sha256, b.files, b.precision, engine.provider, engine.name, image_sha256(pixels))
+        b, digest = self.bundle, image_sha256(pixels)
+        how = (self.engine.provider, self.engine.name)
+        return Artefact(b.manifest_sha256, b.files, b.precision, *how, digest, b.preprocessing)

@@ -80,6 +80,7 @@ def settings(path: Path) -> None:
 
 HAD: dict[str, Callable[[Path], None]] = {
     "image.png": picture,
+    "photo.jpg": lambda path: PIL.fromarray(np.arange(5400).reshape(40, 45, 3).astype(np.uint8)).save(path),
     "photos": photos,
     "data": cifar10,
     "a.onnx": lambda path: network(path, 10),

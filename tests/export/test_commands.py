@@ -11,6 +11,7 @@ import torch
 
 from dualsmooth.cli import main
 from dualsmooth.export.checks.agreement import FLOORS
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
@@ -96,6 +97,19 @@ def test_a_checkpoint_with_its_architecture(tmp_path: Path, capfd: pytest.Captur
     assert read_bundle(tmp_path / "b").provenance["architectures"] == {"classifier": "resnet8"}
 
 
+def test_preprocessing_goes_into_the_manifest_and_along_with_it(tmp_path: Path) -> None:
+    files = [*FILES[2:5], "1", "--classes", "10"]
+    assert main(["export", *files, "--out", str(tmp_path / "b"), "--resize", "32", "--resampling", "bicubic"]) == 0
+    made = read_bundle(tmp_path / "b").preprocessing
+    assert made == Preprocessing((1, 28, 28), 32, "bicubic")
+    assert f"- pictures: of any size: {made.words}; radii" in (tmp_path / "b" / "README.md").read_text()
+    half = ["export", str(tmp_path / "b"), "--precision", "fp16", "--force"]
+    assert main([*half, "--out", str(tmp_path / "kept")]) == 0
+    assert read_bundle(tmp_path / "kept").preprocessing == made
+    assert main([*half, "--out", str(tmp_path / "other"), "--resize", "28,30"]) == 0
+    assert read_bundle(tmp_path / "other").preprocessing == Preprocessing((1, 28, 28), (28, 30), "bilinear")
+
+
 def test_one_sigma_without_a_router(tmp_path: Path) -> None:
     files = [*FILES[2:5], "1", "--classes", "10"]
     assert main(["export", *files, "--out", str(tmp_path / "b")]) == 0
@@ -127,6 +141,14 @@ BAD: dict[str, tuple[list[str], str]] = {
     "floor": ([str(SHIPPED_BUNDLE), "--precision", "fp16", "--floor", "95"], "floor is 95"),
     "mean": ([*FILES, "--classes", "10", "--classifier-mean", "x"], "--classifier-mean 'x'"),
     "whose mean": ([*FILES, "--classes", "10", "--mean", "0.5", "--std", "0.5"], "pass --classifier-mean"),
+    "resize below": ([*FILES, "--classes", "10", "--resize", "20"], "preprocessing.resize must leave 28 x 28 pixels"),
+    "resize text": ([*FILES, "--classes", "10", "--resize", "big"], "--resize 'big'; expected numbers"),
+    "resize half": ([*FILES, "--classes", "10", "--resize", "28.5"], "expected pixels of the shorter side"),
+    "resampling": (
+        [*FILES, "--classes", "10", "--resize", "32", "--resampling", "x"],
+        "must be one of bilinear, bicubic",
+    ),
+    "resampling alone": ([*FILES, "--classes", "10", "--resampling", "box"], "without --resize, which it is about"),
     "no estimator": ([*FILES[2:], "--classes", "10"], "3 sigmas and no estimator to choose between them"),
     "sigma_e of none": ([*FILES[2:5], "1", "--sigma-e", "1", "--classes", "10"], "sigma_e is 1.0, the noise level of"),
     "mean alone": ([*FILES, "--classes", "10", "--classifier-mean", "0.5"], "given without --classifier-std"),

@@ -13,6 +13,7 @@ import toys
 from fuzz.harness import attempt, fuzz
 from fuzz.mutations import GARBAGE, changed_text
 
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.bundle.reading import MANIFEST, SCHEMA, manifest_text, parse_manifest
 
 
@@ -30,7 +31,9 @@ def real(folder: Path) -> None:
         estimator_cuts=[0.3, 0.6],
         classifier_cuts=[0.3, 0.4, 0.2],
     )
-    alone = toys.write_bundle(folder / "one", sigmas=(0.5,), classifier_cuts=[0.3])
+    alone = toys.write_bundle(
+        folder / "one", sigmas=(0.5,), classifier_cuts=[0.3], preprocessing=Preprocessing(toys.SHAPE, 9)
+    )
     Real.manifests = [json.loads((root / MANIFEST).read_text()) for root in (path, alone)]
     Real.schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 

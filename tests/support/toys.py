@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from scipy import special
 
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.bundle.reading import BaseModel, manifest_text
 from dualsmooth.runtime.files import sha256_of
 
@@ -53,6 +54,7 @@ def write_bundle(
     sigma_e: float | None = None,
     estimator_cuts: Sequence[float] | None = None,
     classifier_cuts: Sequence[float | Sequence[float]],
+    preprocessing: Preprocessing | None = None,
 ) -> Path:
     """A bundle with len(sigmas) - 1 estimator cuts along u and, for each level, the classifier's cut(s) along t.
     Without estimator cuts it has no router."""
@@ -77,6 +79,7 @@ def write_bundle(
         precision="fp32",
         files={name: sha256_of(path / name) for name in contents},
         provenance={},
+        preprocessing=preprocessing,
     )
     (path / "manifest.json").write_text(text)
     return path

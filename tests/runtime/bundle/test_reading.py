@@ -44,6 +44,7 @@ def test_a_bundle_says_what_it_is(path: Path) -> None:
     assert bundle.files["estimator.onnx"] == toys.sha256_of(path / "estimator.onnx")
 
 
+GREY = {"resize": 9, "resampling": "bilinear", "colour": "grey"}
 Change = Callable[[dict[str, Any]], Any]
 DAMAGED: dict[str, Change] = {
     "format": lambda m: m.update(format="zip"),
@@ -102,6 +103,22 @@ DAMAGED: dict[str, Change] = {
     "too few classifiers": lambda m: m["classifiers"].pop(),
     "classifiers object": lambda m: m.update(classifiers={}),
     "provenance": lambda m: m.update(provenance=[]),
+    "preprocessing null": lambda m: m.update(preprocessing=None),
+    "preprocessing empty": lambda m: m.update(preprocessing={}),
+    "no resampling": lambda m: m.update(preprocessing={"resize": 9, "colour": "grey"}),
+    "resampling unknown": lambda m: m.update(preprocessing=GREY | {"resampling": "area"}),
+    "colour unknown": lambda m: m.update(preprocessing=GREY | {"colour": "bgr"}),
+    "colour of other channels": lambda m: m.update(preprocessing=GREY | {"colour": "rgb"}),
+    "two channels": lambda m: (m["input"].update(shape=[2, 1, 1]), m.update(preprocessing=GREY)),
+    "resize true": lambda m: m.update(preprocessing=GREY | {"resize": True}),
+    "resize half": lambda m: m.update(preprocessing=GREY | {"resize": 8.5}),
+    "resize text": lambda m: m.update(preprocessing=GREY | {"resize": "9"}),
+    "resize infinite": lambda m: m.update(preprocessing=GREY | {"resize": float("inf")}),
+    "resize huge": lambda m: m.update(preprocessing=GREY | {"resize": 16385}),
+    "resize one in a list": lambda m: m.update(preprocessing=GREY | {"resize": [9]}),
+    "resize three": lambda m: m.update(preprocessing=GREY | {"resize": [9, 9, 9]}),
+    "resize below the input": lambda m: m.update(preprocessing=GREY | {"resize": 1}),
+    "resize narrower than the input": lambda m: m.update(preprocessing=GREY | {"resize": [9, 1]}),
     "optimisation list": lambda m: m.update(optimisation=["estimator.onnx"]),
     "optimisation unknown": lambda m: m.update(optimisation={"estimator.onnx": "all"}),
     "optimisation of another file": lambda m: m.update(optimisation={"other.onnx": "basic"}),
@@ -111,7 +128,8 @@ DAMAGED: dict[str, Change] = {
 BEYOND_SCHEMA = {
     "sigmas descend", "sigmas equal", "shape enormous", "file missing", "file unused", "file newline", "hash other",
     "member unknown", "consensus beyond", "too few classifiers", "sigma infinite", "sigma_e NaN",
-    "optimisation of another file",
+    "optimisation of another file", "colour of other channels", "two channels", "resize infinite",
+    "resize below the input", "resize narrower than the input",
 }  # fmt: skip
 """What no JSON Schema can say (docs/bundle.md lists it), or what is no JSON."""
 
@@ -124,6 +142,9 @@ HARMLESS: dict[str, Change] = {
     "no provenance": lambda m: m.pop("provenance"),
     "any provenance": lambda m: m.update(provenance={"a": [1, None, {"b": True}]}),
     "unknown keys": lambda m: (m.update(later={"x": 1}), m["input"].update(colour="grey"), m["estimator"].update(x=1)),
+    "preprocessing": lambda m: m.update(preprocessing=GREY),
+    "preprocessing to a size": lambda m: m.update(preprocessing=GREY | {"resize": [1, 2], "resampling": "nearest"}),
+    "preprocessing as floats": lambda m: m.update(preprocessing=GREY | {"resize": 2.0, "later": 1}),
     "consensus 0": lambda m: m["estimator"].update(consensus=0),
     "consensus 1": lambda m: m["estimator"].update(consensus=1),
     "a member twice": lambda m: m["estimator"].update(members=["estimator.onnx"] * 2, consensus=2),
