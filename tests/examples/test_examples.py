@@ -13,6 +13,8 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("export_*.py"))
 EXPECTED = {
     "export_module": {"classifier.onnx", "estimator.onnx"},
     "export_onnx_files": {"classifier.onnx", "estimator.onnx"},
+    "export_torchvision": {"classifier.onnx"},
+    "export_timm": {"classifier.onnx"},
     "export_denoiser": {"estimator.onnx", "classifier_0.25.onnx", *(f"classifier_0.5_{i}.onnx" for i in range(3))},
 }
 

@@ -48,6 +48,18 @@ def test_pixels_are_those_of_a_published_networks_own_transforms() -> None:
         np.testing.assert_allclose(preprocessed(picture(pixels), how) / 255, tensor * std + mean, atol=1e-5)
 
 
+def test_pixels_are_those_of_a_timm_networks_own_transforms() -> None:
+    """As examples/export_timm.py reads them."""
+    data = pytest.importorskip("timm.data")
+    for interpolation, crop_pct in (("bicubic", 0.95), ("bilinear", 0.875), ("bicubic", 1.0)):
+        size = {"input_size": (3, 56, 56), "crop_pct": crop_pct, "interpolation": interpolation, "crop_mode": "center"}
+        theirs = data.create_transform(**size, mean=(0, 0, 0), std=(1, 1, 1))
+        how = Preprocessing((3, 56, 56), math.floor(56 / crop_pct), interpolation)
+        for pixels in PHOTOS:
+            expected = theirs(picture(pixels)).numpy()
+            np.testing.assert_allclose(preprocessed(picture(pixels), how) / 255, expected, atol=1e-6)
+
+
 def reference(pixels: Pixels, size: int) -> npt.NDArray[np.float64]:
     """Bilinear resampling with antialiasing of a grey picture [H,W] to [size,size], in exact arithmetic: each pixel is
     the mean of those under a triangle as wide as two of the larger pixels."""
