@@ -11,6 +11,7 @@ import toys
 from triton_server import TritonServer
 
 import dualsmooth as ds
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.serving.repository import fill_repository
 
@@ -21,6 +22,13 @@ THREADS = 1
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two levels with an expert each."""
     return toys.two_levels(tmp_path_factory.mktemp("toy") / "bundle", estimator_cut=0.6, classifier_cuts=(0.2, 0.25))
+
+
+@pytest.fixture(scope="session")
+def lone_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One level without a router, for pictures of any size."""
+    path = tmp_path_factory.mktemp("lone") / "bundle"
+    return toys.write_bundle(path, sigmas=(0.5,), classifier_cuts=[0.2], preprocessing=Preprocessing(toys.SHAPE, 8))
 
 
 def adopt(source: Path, repository: Path, name: str, **parameters: str) -> Path:
@@ -36,8 +44,9 @@ def adopt(source: Path, repository: Path, name: str, **parameters: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def repository(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy bundle as it is filled, and beside it: over BLS, with tight limits, and the shipped bundle."""
+def repository(toy_bundle: Path, lone_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy bundle as it is filled, and beside it: over BLS, with tight limits, one level alone, and the shipped
+    bundle."""
     work = tmp_path_factory.mktemp("triton")
     out = work / "repository"
     fill_repository(toy_bundle, out, threads=THREADS, allow_seed=True)
@@ -54,6 +63,8 @@ def repository(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         max_open="1",
         max_waiting="1",
     )
+    fill_repository(lone_bundle, work / "lone", threads=THREADS, allow_seed=True)
+    adopt(work / "lone" / "dual_smoothing", out, "lone")
     fill_repository(SHIPPED_BUNDLE, work / "fashion", threads=THREADS, allow_seed=True)
     adopt(work / "fashion" / "dual_smoothing", out, "fashion")
     adopt(work / "fashion" / "dual_smoothing_stream", out, "fashion_stream")

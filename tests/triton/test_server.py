@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,26 @@ def test_real_networks(grpc_url: str) -> None:
     with ds.connect(grpc_url, model="fashion") as remote:
         here, there = ([c.to_json() for c in s.certify_many(images, budget=FIXED, seed=1)] for s in (local, remote))
     assert there == here
+
+
+def test_one_level_without_a_router_and_pictures_of_any_size(url: str, lone_bundle: Path) -> None:
+    """The client makes the network's input of a picture; what comes as floats must be one already."""
+    photo = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
+    local = ds.load(lone_bundle, threads=1)
+    with ds.connect(url, model="lone") as remote:
+        for image in (photo, local.check_image(photo)):
+            here, there = (s.certify(image, budget=FIXED, seed=1) for s in (local, remote))
+            assert there.to_json() == here.to_json()
+            assert (str(there.terms.rule), there.terms.route_kind) == ("single:0.5", "none")
+            assert there.artefact.about
+        here, there = (s.predict(photo, n=300, seed=9) for s in (local, remote))
+        assert there == here
+        remote.check_health()
+        with pytest.raises(ds.InputError, match="expected the network's input"):
+            remote.certify(np.zeros((1, 30, 40), np.float32))
+        pending = remote.wire.send(np.zeros((1, 30, 40), np.float32), {})
+        with pytest.raises(ds.InputError, match=r"image is float32 \[1, 30, 40\]; expected the network's input"):
+            pending.result()
 
 
 def test_noise_on_the_lattice(remote: ds.RemoteSmoother, local: ds.Smoother) -> None:
