@@ -16,6 +16,7 @@ from fuzz.oracle import proven
 from hypothesis import strategies as st
 
 import dualsmooth as ds
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing
 
 SIGMAS = (0.25, 0.5, 1.0)
 RULES: list[tuple[str, str | None]] = [
@@ -49,6 +50,15 @@ def make_smoother(folder: Path) -> ds.Smoother:
     return ds.load(path, threads=1)
 
 
+def lone_certificates(folder: Path) -> Iterator[dict[str, Any]]:
+    """Of one level without a router, for pictures of any size."""
+    how = Preprocessing(toys.SHAPE, 8)
+    path = toys.write_bundle(folder / "lone", sigmas=(0.5,), classifier_cuts=[0.3], preprocessing=how)
+    smoother = ds.load(path, threads=1)
+    for budget in (SIMPLE, ds.Adaptive(900, 0.02)):
+        yield smoother.certify(toys.image(0.9, 0.1), budget=budget, seed=1).to_dict()
+
+
 class Samples:
     """Filled when the first target runs; strategies are made before."""
 
@@ -59,7 +69,7 @@ class Samples:
 @pytest.fixture(scope="module", autouse=True)
 def samples(folder: Path) -> None:
     Samples.smoother = make_smoother(folder)
-    Samples.certificates = list(certificates(Samples.smoother))
+    Samples.certificates = [*certificates(Samples.smoother), *lone_certificates(folder)]
 
 
 mutated = st.one_of(*[changed_text(lambda: Samples.certificates)] * 9, GARBAGE)
