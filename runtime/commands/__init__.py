@@ -42,6 +42,7 @@ COMMANDS: dict[str, Row] = {
     "predict": Row("labels without radii", f"{_HERE}.predict"),
     "inspect": Row("what a bundle is: levels, files, hashes, provenance, cost of a pass", f"{_HERE}.inspect"),
     "evaluate": Row("certify a data set; appends, resumes after a kill", f"{_HERE}.evaluate"),
+    "derive": Row("certificates of a changed bundle, from those of the old one and a few passes", f"{_HERE}.derive"),
     "merge": Row("put the results files of shards together, sorted by index", f"{_HERE}.merge"),
     "report": Row("certified accuracy of results files and TSV logs", f"{_HERE}.report"),
     "plan": Row("predict certified accuracy at other N from a pilot (approximate)", f"{_HERE}.plan"),

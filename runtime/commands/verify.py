@@ -6,21 +6,25 @@ import argparse
 import json
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from dualsmooth.runtime import strict_json
-from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_options, open_smoother
+from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, open_smoother
 from dualsmooth.runtime.errors import CertificateError, InputError
+from dualsmooth.runtime.evaluation.results import HEADER, Result
 from dualsmooth.runtime.rounding import shown
 from dualsmooth.runtime.smoothing.certificate import Certificate
-from dualsmooth.runtime.smoothing.smoother import Smoother
+from dualsmooth.runtime.smoothing.deriver import Deriver
+from dualsmooth.runtime.smoothing.smoother import Smoother, load
 
 Seen = dict[tuple[int, int], int]
 """On which line of the file a noise was met first: by its entropy and index."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("certificate", type=Path, help="a JSON certificate, or one a line")
+    parser.add_argument("certificate", type=Path, help="a JSON certificate, one a line, or a results file")
     parser.add_argument("--bundle", help=f"check that it is about this bundle: {BUNDLE_HELP}")
+    parser.add_argument("--old", metavar="BUNDLE", help="whose votes a derived certificate rests on")
     parser.add_argument("--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image")
     parser.add_argument(
         "--strict",
@@ -35,19 +39,25 @@ def run(args: argparse.Namespace) -> int:
     if args.bundle is None and (args.replay is not None or args.strict):
         why = "--replay needs the bundle that drew the votes" if args.replay else "--strict checks against your bundle"
         raise InputError(f"{why}; add --bundle BUNDLE")
+    if args.old is not None and args.bundle is None:
+        raise InputError(
+            "--old is the bundle whose votes a derived certificate rests on; add --bundle, which it is about"
+        )
     lines = _lines(args.certificate)
     smoother = open_smoother(args) if args.bundle is not None else None
+    deriver = Deriver(load(args.old, **engine_of(args)), smoother) if smoother is not None and args.old else None
     seen: Seen = {}
     for number, line in enumerate(lines, 1):
         try:
-            print(_checked(line, number, args, smoother, seen))
+            print(_checked(line, number, args, smoother, seen, deriver))
         except CertificateError as error:
             raise CertificateError(f"{args.certificate}, line {number}: {error}") from error
     return 0
 
 
 def _lines(path: Path) -> list[str]:
-    """The certificates of a file: one JSON object, on however many lines, or one a line. Raises `InputError`."""
+    """The certificates of a file: one JSON object, on however many lines, or one a line; the header of a results file
+    is passed over. Raises `InputError`."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -55,25 +65,37 @@ def _lines(path: Path) -> list[str]:
     try:
         strict_json.loads(text)
     except ValueError:
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.splitlines() if line.strip() and HEADER not in line[:60]]
         if not lines:
             raise InputError(f"{path} is empty; expected a JSON certificate") from None
         return lines
     return [text]
 
 
-def _checked(line: str, number: int, args: argparse.Namespace, smoother: Smoother | None, seen: Seen) -> str:
-    """What was checked of one certificate, and what is only the issuer's word. Raises `CertificateError`."""
-    certificate = Certificate.from_json(line)
+def _checked(
+    line: str,
+    number: int,
+    args: argparse.Namespace,
+    smoother: Smoother | None,
+    seen: Seen,
+    deriver: Deriver | None = None,
+) -> str:
+    """What was checked of one certificate, or row of a results file, and what is only the issuer's word. Raises
+    `CertificateError`."""
+    stated = _stated(line)
+    certificate = Certificate.from_dict(stated)
     checked = ["radius follows from the votes"]
     if smoother is not None:
         smoother.verify(certificate)
         checked.append("files match the bundle")
+    if deriver is not None:
+        deriver.verify(certificate)
+        checked.append("the votes are about the old bundle")
     if args.strict:
-        _strict(certificate, strict_json.loads(line)["radius"], seen, number)
+        _strict(certificate, stated["radius"], seen, number)
         checked.append("own noise from the system's entropy")
     if smoother is not None and args.replay is not None:
-        smoother.replay(certificate, args.replay)
+        (deriver or smoother).replay(certificate, args.replay)
         checked.append("replayed votes are identical")
     about = [certificate.artefact.about] if certificate.artefact.about else []
     notes = [*about, *certificate.caveats(), *_word(certificate, smoother, replayed=args.replay is not None)]
@@ -85,6 +107,15 @@ def _checked(line: str, number: int, args: argparse.Namespace, smoother: Smoothe
         return json.dumps(result)
     text = "; ".join([*checked, *(f"note: {note}" for note in notes)])
     return f"valid: radius {shown(certificate.radius, 6)}; {text}"
+
+
+def _stated(line: str) -> Any:
+    """The JSON of a certificate, alone or in a row of a results file. Raises `CertificateError`."""
+    try:
+        data = strict_json.loads(line)
+    except ValueError as error:
+        raise CertificateError(f"certificate is not JSON ({str(error)[:80]})") from error
+    return data["certificate"] if isinstance(data, dict) and set(data) == set(Result.__dataclass_fields__) else data
 
 
 def _word(certificate: Certificate, smoother: Smoother | None, *, replayed: bool) -> list[str]:

@@ -132,8 +132,8 @@ def index_and_truth(row: dict[str, Any]) -> tuple[int, int]:
 
 
 def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
-    """What must not change within one file: data set, terms, alpha, the artefact, a fixed seed if there is one, and
-    which levels were sampled (rules can be compared where all were)."""
+    """What must not change within one file: data set, terms, alpha, the artefact, a fixed seed if there is one, which
+    levels were sampled (rules can be compared where all were), and what they are derived from, if they are."""
     certificate = row["certificate"]
     artefact, seed = certificate["artefact"], certificate["seed"]
     return {
@@ -146,7 +146,13 @@ def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
         "seed": seed["entropy"] if seed["fixed"] else None,
         "noise": str(Seed.from_dict(seed).noise),
         "levels": sampled_levels(len(certificate["terms"]["sigmas"]), certificate["votes"]),
+        "derived": derived_from(certificate.get("derived")),
     }
+
+
+def derived_from(derivation: dict[str, Any] | None) -> str | None:
+    """What must not change within one file of derived certificates: the old bundle, and the paired passes."""
+    return derivation and f"{derivation['old']['manifest_sha256']}, {derivation['passes']} paired passes"
 
 
 def sampled_levels(levels: int, votes: Container[str] | None) -> str:

@@ -20,6 +20,7 @@ from dualsmooth.runtime.evaluation.curves import (
 )
 from dualsmooth.runtime.evaluation.field_log import LogRow, is_log, read_log
 from dualsmooth.runtime.evaluation.results import Result, load_results
+from dualsmooth.runtime.smoothing.derivation import Derivation
 from dualsmooth.runtime.statistics.accuracy import correct_radius
 from dualsmooth.runtime.statistics.rules.rule import Legend, Terms
 
@@ -147,7 +148,12 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
         "seeds": f"chosen by a person for {fixed:,} images" if fixed else "from the operating system's entropy",
         "certified": terms.subject,
         **({"recomputed": _origin(certificate.drawn)} if certificate.drawn is not None else {}),
+        **({"derived": _old(certificate.derived)} if certificate.derived is not None else {}),
     }
+
+
+def _old(derived: Derivation) -> str:
+    return f"from votes of manifest {derived.old.manifest_sha256[:16]}…, with {derived.passes:,} paired passes a stream"
 
 
 def _origin(drawn: Terms) -> str:

@@ -17,10 +17,12 @@ from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
+from dualsmooth.runtime.smoothing.derivation import Derivation
 from dualsmooth.runtime.smoothing.stated import VERSIONS, drawn_terms, require_same, stated_terms
 from dualsmooth.runtime.smoothing.view import Picture, View, class_name, eight_bits, label_words, view
 from dualsmooth.runtime.statistics.budgets import parse_budget
 from dualsmooth.runtime.statistics.certification import check_looks, checked_terms, settle
+from dualsmooth.runtime.statistics.deriving import settle_derived
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
 from dualsmooth.runtime.statistics.votes import Tally
 
@@ -35,8 +37,9 @@ class Certificate:
 
     Rules and routes certify different classifiers: one sigma, the cascade, and the dual classifier by each route may
     give an input different labels, each of them rightly certified. `drawn`: the terms that the votes were drawn for,
-    where the certificate was recomputed under others. `classes`, the bundle's, and `picture`, uint8 [C,H,W], are for
-    people; the certificate does not rest on them, and neither is in its JSON.
+    where the certificate was recomputed under others. `derived`: where the votes are another artefact's, how far the
+    certified one agrees with it. `classes`, the bundle's, and `picture`, uint8 [C,H,W], are for people; the certificate
+    does not rest on them, and neither is in its JSON.
     """
 
     outcome: Outcome
@@ -46,6 +49,7 @@ class Certificate:
     artefact: Artefact
     version: str
     drawn: Terms | None = None
+    derived: Derivation | None = None
     classes: tuple[str, ...] = field(default=(), compare=False)
     picture: Picture | None = field(default=None, compare=False)
 
@@ -53,6 +57,7 @@ class Certificate:
         words = label_words(self.label, self.classes)
         radius = "" if self.abstained else f", radius {shown(self.radius, 4)}"
         marks = f"{', fixed seed' if self.seed.fixed else ''}{', recomputed' if self.drawn else ''}"
+        marks += ", derived" if self.derived else ""
         return (
             f"<Certificate: {words}{radius}, sigma {self.sigma:g}, {self.passes} passes, "
             f"confidence {confidence(self.alpha)}{marks}>"
@@ -123,8 +128,8 @@ class Certificate:
 
     @property
     def passes(self) -> int:
-        """Forward passes of both stages, selection included."""
-        return self.tally.total()
+        """Forward passes of both stages, selection included, and paired ones of both networks."""
+        return self.tally.total() + (self.derived.cost if self.derived else 0)
 
     @property
     def alpha(self) -> float:
@@ -142,6 +147,8 @@ class Certificate:
             found.append(
                 "version 1: its noise is not bound to its image, bundle and terms, which could be chosen after it"
             )
+        if self.derived is not None:
+            found.extend(self.derived.caveats())
         if self.drawn is not None:
             found.append(
                 f"recomputed: its votes were drawn for {_stated(self.drawn)}, and seen before its terms were chosen"
@@ -167,7 +174,13 @@ class Certificate:
             route=route or (None if rule else old.route_kind),
             budget=parse_budget(str(old.budget)),
         )
-        return replace(self, outcome=settle(terms, self.tally), terms=terms, drawn=None if terms == drawn else drawn)
+        outcome = _settled(terms, self.tally, self.derived)
+        return replace(self, outcome=outcome, terms=terms, drawn=None if terms == drawn else drawn)
+
+    @property
+    def voted(self) -> Artefact:
+        """Whose votes they are: those of `artefact`, unless the certificate is derived."""
+        return self.artefact if self.derived is None else self.derived.old
 
     @property
     def drawn_seed(self) -> Seed:
@@ -175,12 +188,14 @@ class Certificate:
         drawn = self.drawn or self.terms
         if drawn.edition == 1:
             return self.seed
-        return bound(self.seed, self.artefact.image_sha256, self.artefact.manifest_sha256, drawn.words())
+        return bound(self.seed, self.voted.image_sha256, self.voted.manifest_sha256, drawn.words())
 
     def to_dict(self) -> dict[str, Any]:
         outcome, terms = self.outcome, self.terms
         drawn = None if self.drawn is None else {"version": self.drawn.edition, **self.drawn.to_dict()}
         later = {} if terms.edition == 1 else {"subject": terms.subject, "recomputed_from": drawn}
+        if self.derived is not None:
+            later["derived"] = self.derived.to_dict()
         return {
             "format": FORMAT,
             "version": terms.edition,
@@ -232,7 +247,11 @@ class Certificate:
             check_looks(terms, tally)
             artefact, seed = Artefact.from_dict(data["artefact"]), Seed.from_dict(data["seed"])
             drawn = drawn_terms(terms, data.get("recomputed_from"))
-            made = cls(settle(terms, tally), terms, tally, seed, artefact, str(data["dualsmooth"]), drawn)
+            derived = None
+            if "derived" in data:
+                derived = Derivation.from_dict(data["derived"], terms, artefact, seed.noise)
+            outcome = _settled(terms, tally, derived)
+            made = cls(outcome, terms, tally, seed, artefact, str(data["dualsmooth"]), drawn, derived)
             fresh = made.to_dict()
         except InputError as error:
             raise CertificateError(f"certificate terms are not usable: {error}") from error
@@ -251,6 +270,10 @@ class Certificate:
         except ValueError as error:
             raise CertificateError(f"certificate is not JSON ({str(error)[:80]})") from error
         return cls.from_dict(data)
+
+
+def _settled(terms: Terms, tally: Tally, derived: Derivation | None) -> Outcome:
+    return settle(terms, tally) if derived is None else settle_derived(terms, tally, derived.pairs)
 
 
 def _stated(terms: Terms) -> str:

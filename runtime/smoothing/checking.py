@@ -30,14 +30,14 @@ def require_bundle(certificate: Certificate, bundle: Bundle) -> None:
 
 def replay_job(certificate: Certificate, pixels: npt.NDArray[np.float32]) -> Job:
     """The work of drawing a certificate's votes again from its seed: exactly its looks."""
-    return Job(pixels, certificate.drawn_seed, certificate.terms.tally(), _looks(certificate.tally))
+    return Job(pixels, certificate.drawn_seed, certificate.terms.tally(), looks_of(certificate.tally))
 
 
 def require_replayed(certificate: Certificate, drawn: Tally, here: Artefact) -> None:
     """Raises `CertificateError` unless the votes that were `drawn` again are those that the certificate states."""
     if drawn.to_dict() == certificate.tally.to_dict():
         return
-    issuer = certificate.artefact
+    issuer = certificate.voted
     why = f": it was issued on {issuer.provider}, {issuer.engine}, whose kernels round otherwise; replay there"
     why = "" if (issuer.provider, issuer.engine) == (here.provider, here.engine) else why
     raise CertificateError(
@@ -45,7 +45,8 @@ def require_replayed(certificate: Certificate, drawn: Tally, here: Artefact) -> 
     )
 
 
-def _looks(stated: Tally) -> Requests:
+def looks_of(stated: Tally) -> Requests:
+    """Ask for exactly the looks that another tally holds."""
     for stream, looks in stated.looks.items():
         for look in looks:
             yield [Request(stream, int(look.sum()))]

@@ -272,6 +272,8 @@ class Smoother:
 
         Exact on the same provider and engine version; elsewhere a rounding difference may move single votes.
         """
+        if certificate.derived is not None:
+            raise CertificateError("its votes are another bundle's; replay it with both: verify --bundle NEW --old OLD")
         self.verify(certificate)
         pixels = self.check_image(image, certificate.seed.noise)
         if image_sha256(pixels) != certificate.artefact.image_sha256:

@@ -58,7 +58,7 @@ class PlannedRule(Rule):
         if self.only_level(terms) is None:
             yield [Request(Stream(ESTIMATOR, 0, SELECTION), selection)]
         yield [Request(Stream(CLASSIFIER, self._route(terms, tally), SELECTION), selection)]
-        plan = self._plan(terms, tally)
+        plan = self.planned(terms, tally)
         evidence = Evidence(plan, terms.budget)
         wanted = [s for s in evidence.streams() if s.stage == ESTIMATOR or s.level == plan.route]
         while wanted:
@@ -69,28 +69,8 @@ class PlannedRule(Rule):
             wanted = _bottleneck(evidence, tally)
 
     def settle(self, terms: Terms, tally: Tally) -> Outcome:
-        plan = self._plan(terms, tally)
-        evidence = Evidence(plan, terms.budget)
-        for stream in evidence.streams():
-            for look in range(len(tally.looks.get(stream, []))):
-                if look >= len(terms.budget.looks):
-                    raise CertificateError(
-                        f"{'/'.join(map(str, stream))} has more looks than the budget {terms.budget} fixes"
-                    )
-                evidence.update(tally, stream, look, forecast=False)
-        exclusion, class_radii = plan.exclusion(evidence.lower), plan.class_radii(evidence.lower)
-        radius = round_down(plan.radius(evidence.lower))
-        others = np.delete(exclusion, plan.route)
-        return Outcome(
-            label=plan.label if radius > 0 else None,
-            radius=radius,
-            route=plan.route,
-            guess=plan.label,
-            route_radius=stated(float(others.min())) if others.size else math.inf,
-            class_radius=stated(float(class_radii[plan.route])),
-            exclusion=tuple(stated(float(e)) for e in exclusion),
-            class_radii=tuple(stated(float(a)) for a in class_radii),
-        )
+        plan = self.planned(terms, tally)
+        return outcome_of(plan, bounds_of(plan, terms.budget, tally))
 
     def best_radius(self, terms: Terms) -> float:
         level = self.only_level(terms)
@@ -104,8 +84,8 @@ class PlannedRule(Rule):
             return level
         return guess_route(_selected(terms, tally, Stream(ESTIMATOR, 0, SELECTION)), terms.route_kind)
 
-    def _plan(self, terms: Terms, tally: Tally) -> Plan:
-        """The plan for what the selection votes guess."""
+    def planned(self, terms: Terms, tally: Tally) -> Plan:
+        """The plan for what the selection votes guess. Raises `CertificateError` where they are missing."""
         route = self._route(terms, tally)
         label = int(np.argmax(_selected(terms, tally, Stream(CLASSIFIER, route, SELECTION))))
         return self.plan(terms, route, label)
@@ -145,6 +125,35 @@ class Evidence:
 
     def streams(self) -> list[Stream]:
         return list(self._of)
+
+
+def bounds_of(plan: Plan, budget: Budget, tally: Tally) -> Array:
+    """The lower bounds [claims] that all looks in a tally give the claims of a plan; 0 where there are no votes. Each
+    fails with probability at most its claim's alpha. Raises `CertificateError` where looks do not follow the budget."""
+    evidence = Evidence(plan, budget)
+    for stream in evidence.streams():
+        for look in range(len(tally.looks.get(stream, []))):
+            if look >= len(budget.looks):
+                raise CertificateError(f"{'/'.join(map(str, stream))} has more looks than the budget {budget} fixes")
+            evidence.update(tally, stream, look, forecast=False)
+    return evidence.lower
+
+
+def outcome_of(plan: Plan, lower: Array) -> Outcome:
+    """What a plan proves where its claims have these lower bounds [claims]; radii are rounded down."""
+    exclusion, class_radii = plan.exclusion(lower), plan.class_radii(lower)
+    radius = round_down(plan.radius(lower))
+    others = np.delete(exclusion, plan.route)
+    return Outcome(
+        label=plan.label if radius > 0 else None,
+        radius=radius,
+        route=plan.route,
+        guess=plan.label,
+        route_radius=stated(float(others.min())) if others.size else math.inf,
+        class_radius=stated(float(class_radii[plan.route])),
+        exclusion=tuple(stated(float(e)) for e in exclusion),
+        class_radii=tuple(stated(float(a)) for a in class_radii),
+    )
 
 
 def _bottleneck(evidence: Evidence, tally: Tally) -> list[Stream]:
