@@ -152,7 +152,9 @@ def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
 
 def derived_from(derivation: dict[str, Any] | None) -> str | None:
     """What must not change within one file of derived certificates: the old bundle, and the paired passes."""
-    return derivation and f"{derivation['old']['manifest_sha256']}, {derivation['passes']} paired passes"
+    if derivation is None:
+        return None
+    return f"{derivation['old']['manifest_sha256']}, {derivation['passes']} paired passes"
 
 
 def sampled_levels(levels: int, votes: Container[str] | None) -> str:
