@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dualsmooth.runtime.noise.streams import Noise, parse_noise
     from dualsmooth.runtime.serving.client import RemoteSmoother, connect
     from dualsmooth.runtime.smoothing.certificate import Certificate
+    from dualsmooth.runtime.smoothing.component import certified_radius
+    from dualsmooth.runtime.smoothing.deriver import Deriver
     from dualsmooth.runtime.smoothing.prediction import Prediction
     from dualsmooth.runtime.smoothing.smoother import Smoother, load
     from dualsmooth.runtime.statistics.budgets import Adaptive, AtRadii, AtRadius, Budget, Fixed, parse_budget
@@ -38,6 +40,7 @@ __all__ = [
     "BundleError",
     "Certificate",
     "CertificateError",
+    "Deriver",
     "DualSmoothError",
     "EngineError",
     "Fixed",
@@ -49,6 +52,7 @@ __all__ = [
     "ServerError",
     "Smoother",
     "bundles",
+    "certified_radius",
     "connect",
     "load",
     "parse_budget",
@@ -68,6 +72,7 @@ _HOME = {
     "BundleError": "errors",
     "Certificate": "smoothing.certificate",
     "CertificateError": "errors",
+    "Deriver": "smoothing.deriver",
     "DualSmoothError": "errors",
     "EngineError": "errors",
     "Fixed": "statistics.budgets",
@@ -79,6 +84,7 @@ _HOME = {
     "ServerError": "errors",
     "Smoother": "smoothing.smoother",
     "bundles": "bundle.describing",
+    "certified_radius": "smoothing.component",
     "connect": "serving.client",
     "load": "smoothing.smoother",
     "parse_budget": "statistics.budgets",
