@@ -49,6 +49,9 @@ COMMANDS: dict[str, Row] = {
     "triton": Row("fill a Triton model repository from a bundle", f"{_HERE}.triton"),
     "doctor": Row("what this machine can do, what is wrong, and how to mend it", f"{_HERE}.doctor"),
     "verify": Row("recompute a certificate from its counts and check its hashes", f"{_HERE}.verify"),
+    "sign": Row(
+        "sign results files and bundles, so that altered or dropped rows show", f"{_HERE}.sign", extra="signing"
+    ),
     "bench": Row("throughput and efficiency, side by side with a plain PyTorch loop", f"{_HERE}.bench"),
     "train": Row(
         "train a classifier and a variance estimator on a data set; resumable",

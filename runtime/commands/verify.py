@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, open_smoother
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.evaluation.results import HEADER, Result
+from dualsmooth.runtime.evaluation.signing import require_signed
 from dualsmooth.runtime.rounding import shown
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.deriver import Deriver
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("certificate", type=Path, help="a JSON certificate, one a line, or a results file")
     parser.add_argument("--bundle", help=f"check that it is about this bundle: {BUNDLE_HELP}")
     parser.add_argument("--old", metavar="BUNDLE", help="whose votes a derived certificate rests on")
+    parser.add_argument("--key", type=Path, help="check the signature beside the file: Ed25519 public key, PEM")
     parser.add_argument("--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image")
     parser.add_argument(
         "--strict",
@@ -43,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             "--old is the bundle whose votes a derived certificate rests on; add --bundle, which it is about"
         )
+    if args.key is not None:
+        signed = require_signed(args.certificate, args.key)
+        print(f"{args.certificate}: signed by key {signed[:16]}…, and not altered since", file=sys.stderr)
     lines = _lines(args.certificate)
     smoother = open_smoother(args) if args.bundle is not None else None
     deriver = Deriver(load(args.old, **engine_of(args)), smoother) if smoother is not None and args.old else None
