@@ -35,7 +35,8 @@ def derive(
     (closed) writer. Raises `InputError`, also where the rows are not about the old bundle or the data set.
     """
     rows = load_results(results)[:most]
-    dataset = dataset.fitted(deriver.new.bundle.classes, deriver.new.bundle.input_shape)
+    bundle = deriver.new.bundle
+    dataset = dataset.fitted(bundle.classes, bundle.input_shape, preprocessing=bundle.preprocessing)
     outside = [row.index for row in rows if row.index >= len(dataset)]
     if outside:
         raise InputError(f"{results} has image {outside[0]}, {dataset.name} has {len(dataset)}; pass its data set")

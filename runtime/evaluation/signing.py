@@ -23,7 +23,7 @@ from dualsmooth.runtime.files import write_atomically
 PAYLOAD_TYPE = "application/vnd.dualsmooth.statement+json; version=1"
 SUFFIX = ".dsse.json"
 MAX_ENVELOPE = 1 << 20
-CHAIN = b"dualsmooth chain 1"
+CHAIN = b"chain of lines, 1"
 
 
 def statement_of(path: str | Path) -> dict[str, Any]:

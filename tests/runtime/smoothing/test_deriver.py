@@ -125,3 +125,16 @@ def test_the_noise_is_that_of_the_votes(deriver: Deriver) -> None:
     data["derived"]["seed"]["noise"] = "float"
     with pytest.raises(ds.CertificateError, match=r"derived\.seed has noise float"):
         ds.Certificate.from_dict(data)
+
+
+def test_one_level_without_a_router_is_derived_too(tmp_path: Path) -> None:
+    folders = [
+        toys.write_bundle(tmp_path / name, sigmas=(0.25,), classifier_cuts=[cut])
+        for name, cut in (("a", 0.3), ("b", 0.302))
+    ]
+    pair = Deriver(*(ds.load(folder, threads=1) for folder in folders))
+    old = pair.old.certify(IMAGE, seed=3)
+    made = pair.derive(old, IMAGE, seed=4)
+    assert 0.5 * old.radius < made.radius < old.radius
+    assert made.radius <= 0.75 - 0.302
+    pair.replay(ds.Certificate.from_json(made.to_json()), IMAGE)
