@@ -1,7 +1,8 @@
 """Export (needs torch and onnx): turns trained networks into a bundle, the contract with the runtime.
 
 `export_run("run/", "bundle/")` exports a training run; `export_bundle("bundle/", estimator=..., ...)` any modules and
-ONNX files; `load_checkpoint("weights.pth", module)` fills a module with a checkpoint as the field saves it.
+ONNX files; `export_smoothed(theirs, "bundle/")` Cohen's `Smooth`, or an estimator of ART's;
+`load_checkpoint("weights.pth", module)` fills a module with a checkpoint as the field saves it.
 
 >>> import tempfile
 >>> from torch import nn
@@ -27,6 +28,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dualsmooth.export.adapters import export_smoothed
     from dualsmooth.export.bundle import export_bundle
     from dualsmooth.export.checks.agreement import Pictures
     from dualsmooth.export.members import Ensemble
@@ -34,13 +36,14 @@ if TYPE_CHECKING:
     from dualsmooth.export.run import export_run
     from dualsmooth.training.networks.published import load_checkpoint
 
-__all__ = ["Ensemble", "Pictures", "export_bundle", "export_run", "load_checkpoint", "to_onnx"]
+__all__ = ["Ensemble", "Pictures", "export_bundle", "export_run", "export_smoothed", "load_checkpoint", "to_onnx"]
 
 _HOME = {
     "Ensemble": "export.members",
     "Pictures": "export.checks.agreement",
     "export_bundle": "export.bundle",
     "export_run": "export.run",
+    "export_smoothed": "export.adapters",
     "load_checkpoint": "training.networks.published",
     "to_onnx": "export.onnx.graph",
 }

@@ -140,12 +140,15 @@ Passes are those of one image, in the mean, without the old votes; a derived cer
 | --- | ---: |{" ---: |" * (len(RADII) + 1)}
 {new_line.join(lines)}
 
-Votes differ on {differ}, at the largest number of pairs.
+Votes differ on {differ}, at the largest number of
+pairs.
 
-- **It pays** where an event is far from certain, at small radii and on unsure images: there the old votes know p better than a few new ones could, and the networks
-  hardly ever part. The more old votes there are, and the fewer disagreements, the more it pays.
-- **It does not pay** for large radii. However well the networks agree, n pairs leave a doubt of ln(2 / alpha) / n, as if the new network alone had been asked n times; and each pair costs two
-  passes, one of them on the slower network. Where large radii matter, certify anew with the passes that a derivation would take: the rows above have both.
+- **It pays** where an event is far from certain, at small radii and on unsure images: there the old votes know p better
+  than a few new ones could, and the networks hardly ever part. The more old votes there are, and the fewer
+  disagreements, the more it pays.
+- **It does not pay** for large radii. However well the networks agree, n pairs leave a doubt of ln(2 / alpha) / n, as
+  if the new network alone had been asked n times; and each pair costs two passes, one of them on the slower network.
+  Where large radii matter, certify anew with the passes that a derivation would take: the rows above have both.
 - With as many pairs as there are old votes it never pays.
 
 **By arithmetic.** Phi^-1 of the bound on one p (a radius is sigma times that): derived from 1,000 pairs / certified

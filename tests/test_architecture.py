@@ -32,7 +32,7 @@ FLOORS = (
     ("training",),
     ("export.checks",),
     ("export.members", "export.conversion", "export.card", "export.writing", "export.bundle"),
-    ("export.run", "export.sources", "export.bench"),
+    ("export.run", "export.sources", "export.bench", "export.adapters"),
     ("export.commands",),
     ("export",),
 )
