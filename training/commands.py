@@ -14,6 +14,7 @@ from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import Config, config_from, read_toml
+from dualsmooth.training.config.quick import quickened
 
 _FLAGS = {
     "dataset": ("dataset", str, NAMES),
@@ -46,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="run directory, new or to be resumed")
     parser.add_argument("--config", metavar="FILE", help="TOML file; flags override it")
+    parser.add_argument(
+        "--quick", action="store_true",
+        help="minutes, not hours, to see that all of it works: smaller networks, fewer epochs and labels",
+    )  # fmt: skip
     for flag, (_, kind, text) in _FLAGS.items():
         parser.add_argument(f"--{flag}", type=kind, help=text)
     parser.add_argument(
@@ -76,23 +81,45 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads < 1:
         raise InputError(f"--threads is {arguments.threads}; expected at least 1")
     out = Path(arguments.out)
-    given = _settings(arguments)
-    config = saved_config(out) if not given else None
+    values = _settings(arguments)
+    saved = saved_config(out) if not values else None
+    given, values = _keys(values), _quick(values, arguments) if arguments.quick else values
     train(
-        config or _configuration(given),
+        saved or _configuration(values),
         out,
         threads=arguments.threads,
         device=arguments.device,
         reuse=arguments.reuse,
+        given=given,
         command=shlex.join(["dualsmooth", *sys.argv[1:]]),
-        say=lambda text: print(text, file=sys.stderr),
+        say=_say,
     )
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _quick(values: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """`values` with the changes of `--quick`, each of them said; what flags and --set give stays."""
+    flags: dict[str, Any] = {}
+    _put_flags(flags, arguments)
+    values, lines = quickened(values, _keys(flags))
+    for line in lines:
+        _say(line)
+    return values
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The configuration values that the arguments give: the file's, overridden by flags, overridden by --set."""
     values: dict[str, Any] = read_toml(arguments.config) if arguments.config else {}
+    _put_flags(values, arguments)
+    return values
+
+
+def _put_flags(values: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Put what flags and --set give into `values`."""
     for flag, (key, _, _) in _FLAGS.items():
         value = getattr(arguments, flag.replace("-", "_"))
         if value is not None:
@@ -114,7 +141,14 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         except (ValueError, RecursionError):
             parsed = value.strip()
         _put(values, key.strip(), parsed)
-    return values
+
+
+def _keys(values: dict[str, Any], prefix: str = "") -> set[str]:
+    """The dotted keys of nested values."""
+    keys = set()
+    for name, value in values.items():
+        keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name}
+    return keys
 
 
 _READ: dict[str, Callable[[str], Sequence[Any]]] = {

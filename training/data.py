@@ -98,13 +98,19 @@ class TrainingData:
         return tuple(means), tuple(max(d, 1e-3) for d in deviations)
 
 
-def load_training_data(config: Config, known: Sequence[str] = ()) -> TrainingData:
-    """Load the training images and hold out `config.validation` of them, chosen by seed.
+def training_images(config: Config) -> Dataset:
+    """All training images of the data set."""
+    return load_dataset(config.dataset, split="train", data_dir=config.data_dir)
+
+
+def load_training_data(config: Config, known: Sequence[str] = (), dataset: Dataset | None = None) -> TrainingData:
+    """Load the training images, unless they are given as `dataset`, and hold out `config.validation` of them, chosen by
+    seed.
 
     Labels are matched by name to `config.classes`, else to the classes `known` from an earlier start of a run with
     experts, else to those of the experts' bundle; else the data set's own order stands. Raises `InputError`.
     """
-    dataset = load_dataset(config.dataset, split="train", data_dir=config.data_dir)
+    dataset = training_images(config) if dataset is None else dataset
     held_out = config.validation
     if len(dataset) < held_out + 2:
         raise InputError(

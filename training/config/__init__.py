@@ -1,6 +1,7 @@
 """The configuration of a run: what it is made of, and its way from TOML and back. Needs no torch."""
 
 from dualsmooth.training.config.config import Config, config_from, difference
+from dualsmooth.training.config.fit import fitted
 from dualsmooth.training.config.sections import (
     ClassifierConfig,
     EstimatorConfig,
@@ -19,5 +20,6 @@ __all__ = [
     "MetricsConfig",
     "config_from",
     "difference",
+    "fitted",
     "read_toml",
 ]

@@ -75,7 +75,7 @@ def data_parallel(train: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
         try:
             if dist.get_rank() > 0:
                 torch.set_num_threads(int(kwargs.get("threads", 1)))
-                _follow(config, device)
+                _follow(device)
                 return {}
             try:
                 return train(config, *args, **{**kwargs, "device": device})
@@ -167,8 +167,9 @@ def _portable(value: Any) -> Any:
 _DATA = "the training data"
 
 
-def _follow(config: Config, device: str) -> None:
-    """Make the calls that the first process tells of, until it says that there are no more."""
+def _follow(device: str) -> None:
+    """Make the calls that the first process tells of, until it says that there are no more. The configuration is the one
+    it tells: it may have been fitted to the images."""
     data: TrainingData | None = None
     while True:
         told: list[Any] = [None]
@@ -176,7 +177,7 @@ def _follow(config: Config, device: str) -> None:
         if told[0] is None:
             return
         name, args, kwargs = told[0]
-        data = data or load_training_data(config)
+        data = data or load_training_data(next(a for a in args if isinstance(a, Config)))
 
         def own(value: Any, mine: TrainingData = data) -> Any:
             return mine if isinstance(value, str) and value == _DATA else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import torch
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
-from dualsmooth.training.config import Config, config_from, difference, read_toml
-from dualsmooth.training.data import TrainingData, load_training_data
+from dualsmooth.training.config import Config, config_from, difference, fitted, read_toml
+from dualsmooth.training.data import TrainingData, load_training_data, training_images
 from dualsmooth.training.loop.distributed import data_parallel
 from dualsmooth.training.loop.precision import settled
 from dualsmooth.training.run import record as files
@@ -30,12 +30,15 @@ def train(
     threads: int = 2,
     device: str = "cpu",
     reuse: str | Path | None = None,
+    given: Collection[str] | None = None,
     command: str = "dualsmooth.training.train",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train classifier and estimator into the run directory `out`, or go on with what is there; returns the metrics.
 
-    The result depends on `config` only (for one machine, one set of library versions and one `threads`), not on how
+    Settings that nobody has chosen fit themselves to few images, and say so: `given` are the keys of those that stay as
+    they are (default: all that differ from their defaults).
+    The result depends on `config` and the images only (for one machine, one set of library versions and one `threads`), not on how
     often the run was interrupted. A finished run is left alone. A new run takes over from the run directory `reuse` the
     stages that both configurations share, and says so in its record. Raises `InputError` where `out` holds anything
     else.
@@ -45,10 +48,14 @@ def train(
     saved = saved_config(root)
     chosen: list[str] = []
     config = settled(config, saved or (saved_config(Path(reuse)) if reuse else None), device, chosen.append)
-    new = saved is None
-    data = load_training_data(config) if new else None  # bad input leaves nothing behind
-    if data is not None:
-        check_estimator(config, data)
+    data = None
+    if saved is None or difference(saved, config):  # a run that goes on is fitted
+        dataset = training_images(config)
+        config, lines = fitted(config, len(dataset), given)
+        chosen += lines
+        if saved is None:  # bad input leaves nothing behind
+            data = load_training_data(config, dataset=dataset)
+            check_estimator(config, data)
     made = not root.exists()
     _occupy(root)
     with files.locked(root), _emptied_on_failure(root, made):

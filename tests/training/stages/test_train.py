@@ -90,7 +90,7 @@ def test_a_start_that_fails_leaves_nothing_that_refuses_the_corrected_command(ti
     for wrong in (
         {"dataset": "npz:nowhere.npz"},
         {"validation": 179},
-        {"labels": dataclasses.replace(tiny.labels, images=20_000)},
+        {"labels": dataclasses.replace(tiny.labels, images=19_000)},
         {"classifier": dataclasses.replace(tiny.classifier, model="resnet21"), "estimator": _unlike(tiny, "small-cnn")},
         {"estimator": _unlike(tiny, "resnet21")},
         {"classifier": dataclasses.replace(tiny.classifier, pretrained="nowhere.pth")},
