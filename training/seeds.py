@@ -18,6 +18,7 @@ class Randomness(IntEnum):
     METRICS = 4
     ROUTES = 5
     DRAWS = 6
+    CHECKS = 7
 
 
 def numpy_generator(seed: int, stream: Randomness, *key: int) -> np.random.Generator:

@@ -168,8 +168,8 @@ _DATA = "the training data"
 
 
 def _follow(device: str) -> None:
-    """Make the calls that the first process tells of, until it says that there are no more. The configuration is the one
-    it tells: it may have been fitted to the images."""
+    """Make the calls that the first process tells of, until it says that there are no more. The configuration is
+    the one that it tells, which may have been fitted to the images."""
     data: TrainingData | None = None
     while True:
         told: list[Any] = [None]

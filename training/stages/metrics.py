@@ -22,6 +22,7 @@ from dualsmooth.training.stages.labels import Voter
 
 ALPHA = 1e-3
 SELECTED = 100
+CHECKED = 8
 
 
 def measure(
@@ -31,6 +32,19 @@ def measure(
     a full evaluation would."""
     tallies = collect(data, classifiers, estimator, config, threads=threads)
     return summary(tallies, data.validation_labels[: len(tallies)], config)
+
+
+def noisy_accuracy(data: TrainingData, classifiers: Sequence[Voter], config: Config) -> tuple[list[float], Labels]:
+    """The share of single passes that are right at each level, from 8 passes of each image that metrics measure, and
+    these images' labels."""
+    labels = data.validation_labels[: config.metrics.images]
+    images = np.asarray(data.validation_images[: config.metrics.images])
+    shares = []
+    for level, (voter, sigma) in enumerate(zip(classifiers, config.sigmas, strict=True)):
+        generator = seeds.numpy_generator(config.seed, seeds.Randomness.CHECKS, level)
+        votes = voter.votes_of_many(images, sigma, CHECKED, generator)
+        shares.append(float(votes[np.arange(len(labels)), labels].mean()) / CHECKED)
+    return shares, labels
 
 
 def summary(tallies: Sequence[Tally], labels: Labels, config: Config) -> dict[str, Any]:

@@ -31,7 +31,8 @@ from dualsmooth.training.stages.labels import (
     route_votes,
     voter_of,
 )
-from dualsmooth.training.stages.metrics import measure
+from dualsmooth.training.stages.metrics import measure, noisy_accuracy
+from dualsmooth.training.stages.verdicts import on_experts, on_labels, on_routes
 
 Rows = npt.NDArray[np.int64]
 
@@ -53,6 +54,11 @@ class Work:
         start = time.monotonic()
         yield
         self.seconds[name] = max(0.0, round(time.monotonic() - start, 1))
+
+    def warn(self, prefix: str, lines: Sequence[str]) -> None:
+        """Say what has gone wrong."""
+        for line in lines:
+            self.say(f"{prefix}careful: {line}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ def _round(work: Work, number: int, previous: Round | None) -> Round:
                 start = None if previous is None else previous.families[fold]
                 families.append(_family(work, folder, (number, fold), rows, start, shares))
             voters = _voters(families[0], data)
+        work.warn(prefix, on_experts(*noisy_accuracy(data, voters, config), config))
     with work.stage(f"{prefix}labels"):
         radii = np.zeros((len(index), len(config.sigmas)))
         for fold, members in enumerate(cut or [index], start=bool(config.labels.folds)):
@@ -119,6 +126,7 @@ def _round(work: Work, number: int, previous: Round | None) -> Round:
     with work.stage(f"{prefix}metrics"):
         metrics = measure(data, voters, voter_of(estimator, data.input_shape), config, threads=work.threads)
     work.say(f"{prefix}validation: noisy accuracy {metrics['noisy_accuracy']}, routes {metrics['routes']}")
+    work.warn(prefix, on_routes(metrics, config))
     return Round(tuple(families), estimator, metrics)
 
 
@@ -185,3 +193,4 @@ def _describe(work: Work, prefix: str, radii: Floats) -> None:
     shares = ", ".join(f"{s:g}: {(best == k).mean() if len(best) else 0:.0%}" for k, s in enumerate(work.config.sigmas))
     nowhere = float((radii.max(axis=1) == 0).mean())
     work.say(f"{prefix}labels: largest radius at {shares}; {nowhere:.0%} of the images certified at no level")
+    work.warn(prefix, on_labels(radii, work.config))

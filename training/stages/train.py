@@ -38,10 +38,11 @@ def train(
 
     Settings that nobody has chosen fit themselves to few images, and say so: `given` are the keys of those that stay as
     they are (default: all that differ from their defaults).
-    The result depends on `config` and the images only (for one machine, one set of library versions and one `threads`), not on how
-    often the run was interrupted. A finished run is left alone. A new run takes over from the run directory `reuse` the
-    stages that both configurations share, and says so in its record. Raises `InputError` where `out` holds anything
-    else.
+
+    The result depends on `config` and the images only (for one machine, one set of library versions and one `threads`),
+    not on how often the run was interrupted. A finished run is left alone. A new run takes over from the run directory
+    `reuse` the stages that both configurations share, and says so in its record. Raises `InputError` where `out` holds
+    anything else.
     """
     root = Path(out)
     _check_device(device)
