@@ -63,7 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for name in _STATISTICS:
         parser.add_argument(f"--{name}", metavar="NUMBERS", help="of (x - mean) / std in front of the experts")
-    parser.add_argument("--from", dest="reuse", metavar="RUN", help="take over the stages that an earlier run shares")
+    parser.add_argument(
+        "--from", dest="reuse", metavar="RUN", nargs="+", default=[],
+        help="take over the stages that earlier runs share; RUN=0.25,0.5: these levels' experts, RUN=estimator: its "
+        "estimator, however they were trained",
+    )  # fmt: skip
+    parser.add_argument("--forecast", action="store_true", help="say how long it would take, and train nothing")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="any other setting, e.g. estimator.temperature=0.1 (all keys: RUN/config.toml)",
@@ -75,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train as the arguments say; returns the exit status."""
     try:
-        from dualsmooth.training.stages.train import saved_config, train
+        from dualsmooth.training.stages.train import forecast_run, saved_config, train
     except ModuleNotFoundError as error:
         raise InputError(f"training needs {error.name}; pip install 'dualsmooth[training,cpu]'") from error
     if arguments.threads < 1:
@@ -84,16 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
     values = _settings(arguments)
     saved = saved_config(out) if not values else None
     given, values = _keys(values), _quick(values, arguments) if arguments.quick else values
-    train(
-        saved or _configuration(values),
-        out,
-        threads=arguments.threads,
-        device=arguments.device,
-        reuse=arguments.reuse,
-        given=given,
-        command=shlex.join(["dualsmooth", *sys.argv[1:]]),
-        say=_say,
-    )
+    config = saved or _configuration(values)
+    machine = {"threads": arguments.threads, "device": arguments.device}
+    if arguments.forecast:
+        forecast_run(config, out, **machine, reuse=arguments.reuse, given=given, say=_say)
+        return 0
+    command = shlex.join(["dualsmooth", *sys.argv[1:]])
+    train(config, out, **machine, reuse=arguments.reuse, given=given, forecast=True, command=command, say=_say)
     return 0
 
 

@@ -67,3 +67,22 @@ class ImageLook:
                 winners = predict(self.network, noisy, sigma.expand(len(index))).argmax(1, keepdim=True)
                 votes[:, level].scatter_add_(1, winners, torch.ones_like(winners, dtype=votes.dtype))
         return votes
+
+
+class MadeUpLook:
+    """Answers as a look does, at once and without a network, and counts the `passes` of each image that were asked for:
+    every pass is right, and each class gets as many votes. `labels` [n], K = `levels`."""
+
+    def __init__(self, labels: torch.Tensor, levels: int, classes: int) -> None:
+        self._labels, self._levels, self._classes, self.passes = labels, levels, classes, 0
+
+    def hits(self, passes: int) -> torch.Tensor:
+        """Ones [n,K]."""
+        self.passes += passes * self._levels
+        return torch.ones(len(self._labels), self._levels, device=self._labels.device)
+
+    def votes(self, passes: int) -> torch.Tensor:
+        """Equal shares [n,K,classes]."""
+        self.passes += passes * self._levels
+        shape = (len(self._labels), self._levels, self._classes)
+        return torch.full(shape, 1 / self._classes, device=self._labels.device)

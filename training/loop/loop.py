@@ -60,12 +60,12 @@ def fit(
     if done is not None and (done.spec, done.epochs) != (spec, settings.epochs):
         raise InputError(f"{path} is of another run ({done.spec.name}, {done.epochs} epochs); choose another --out")
     if done is None or not done.finished:
-        _Training(path, spec, lesson, settings, (seed, stream, key), device, done).run()
+        Training(path, spec, lesson, settings, (seed, stream, key), device, done).run()
         done = load_checkpoint(path)
     return done.network()
 
 
-class _Training:
+class Training:
     """A network on its way: what an epoch changes, and what it needs."""
 
     def __init__(
@@ -124,13 +124,13 @@ class _Training:
 
     def _run_epoch(self, progress: Progress | None) -> float:
         """One epoch; returns its mean loss."""
-        with self._precision():
+        with self.precision():
             self.lesson.before_epoch(self.epoch, self.network, self._generator(_REVIEW))
-        order, generator = self._order()
+        order, generator = self.order()
         self.network.train()
         average, number = 0.0, f"epoch {self.epoch + 1}/{self.settings.epochs}"
         for step, index in enumerate(order):
-            average += (self._step(step, index, generator) - average) / (step + 1)
+            average += (self.step(step, index, generator) - average) / (step + 1)
             if progress is not None:
                 progress.advance(self.batch_size, f"{number}, loss {average:.3f}")
         average, name = average_over_processes(average, self.device), self.stream.name.lower()
@@ -138,7 +138,7 @@ class _Training:
             raise InputError(f"the {name}'s loss is {average} in epoch {self.epoch + 1}; lower {name}.lr")
         return average
 
-    def _order(self) -> tuple[Iterator[torch.Tensor], torch.Generator]:
+    def order(self) -> tuple[Iterator[torch.Tensor], torch.Generator]:
         """The batches of this epoch, of this process, and the generator for everything else."""
         generator = self._generator()
         order = self.lesson.order(self.batch_size, generator)
@@ -147,12 +147,12 @@ class _Training:
             order, generator = iter([index[share] for index in order]), self._generator(_PROCESS, self.size, self.rank)
         return self.lesson.feed.ahead(order, (self.seed, self.stream, *stream_key(self.epoch, self.key))), generator
 
-    def _step(self, step: int, index: torch.Tensor, generator: torch.Generator) -> float:
+    def step(self, step: int, index: torch.Tensor, generator: torch.Generator) -> float:
         """One step of the optimiser; returns the loss before it."""
         done = self.epoch * self.steps + step
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * _schedule(done / (self.settings.epochs * self.steps))
-        with self._precision():
+        with self.precision():
             value = self.lesson.loss(self.parallel, index, generator)
         self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
@@ -163,7 +163,8 @@ class _Training:
             self.mean.update(self.network, done)
         return value.item()
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """In which passes are computed."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.autocast)
 
     def _save(self, loss: float, scalars: Scalars) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,26 @@ from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training.config import Config, config_from, read_toml
 from dualsmooth.training.run import record as files
 from dualsmooth.training.run.checkpoint import load_checkpoint
-from dualsmooth.training.run.history import HISTORY
+from dualsmooth.training.run.history import copy_history
 
 _EVERYTHING = ("dataset", "validation", "seed", "augment", "experts", "classes", "classifier")
 
 
-def offered(source: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
+@dataclass(frozen=True)
+class Offer:
+    """What the run `source` gives to another: its `files` by their names in that one, and what the record says."""
+
+    source: Path
+    files: dict[str, Path]
+    story: dict[str, Any]
+
+
+def offered(source: Path, config: Config) -> Offer:
     """What the run `source` has of a run with `config`: files of first-round classifiers, labels and estimator.
 
     A stage is taken over where every setting that it depends on is the same. Experts are taken level by level, so that
-    a run with other `sigmas` finds those it shares. Returns the files, and what the record says about them: path, files
-    with SHA-256, the sessions of the source, and what it had taken over itself. Raises `InputError` where `source` is
-    not a run, or has nothing to offer.
+    a run with other `sigmas` finds those it shares. Raises `InputError` where `source` is not a run, or has nothing to
+    offer.
     """
     path = source / files.CONFIG
     if not path.is_file():
@@ -42,20 +51,29 @@ def offered(source: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
         names += [str(shard.relative_to(source)) for f in folders for shard in sorted((source / f).glob("*.npy"))]
         if given.estimator == config.estimator and given.sigma_e == config.sigma_e:
             names.append(files.ESTIMATOR)
-    taken = {name: sha256_of(source / name) for name in names if _finished(source / name)}
+    taken = {name: source / name for name in names if _finished(source / name)}
     if not taken:
         raise InputError(f"run {source} has no finished stage that this configuration shares; leave --from out")
+    return Offer(source, taken, story_of(source, taken))
+
+
+def story_of(source: Path, taken: Mapping[str, Path], asked: str = "") -> dict[str, Any]:
+    """What the record says about files that are `taken` from a run: its path, the files with SHA-256, its sessions, and
+    what it had taken over itself; and what was `asked` for by name, which its configuration need not share."""
     record = files.read_record(source) or {}
     before = {"borrowed": record["borrowed"]} if "borrowed" in record else {}
-    story = {"path": str(source), "files": _in_short(taken), "sessions": record.get("sessions", []), **before}
-    return list(taken), story
+    digests = _in_short({name: sha256_of(path) for name, path in taken.items()})
+    story = {"path": str(source), "files": digests, "sessions": record.get("sessions", []), **before}
+    return {**story, "asked": asked} if asked else story
 
 
-def take_over(source: Path, names: Sequence[str], root: Path) -> None:
-    """Copy the files `names` of the run `source`, and its history, into the run `root`."""
-    for name in (*names, *([HISTORY] if (source / HISTORY).is_file() else [])):
+def take_over(offer: Offer, root: Path) -> None:
+    """Copy the files of an offer into the run `root`, and what the histories of its source say about its networks."""
+    for name, path in offer.files.items():
+        if path.suffix == ".pt":
+            copy_history(path, root / name)
         (root / name).parent.mkdir(exist_ok=True)
-        write_atomically(root / name, (source / name).read_bytes())
+        write_atomically(root / name, path.read_bytes())
 
 
 def _in_short(taken: dict[str, str]) -> dict[str, str]:

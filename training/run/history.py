@@ -23,6 +23,15 @@ def append_history(checkpoint: Path, epoch: int, **values: float) -> None:
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
+def copy_history(source: Path, target: Path) -> None:
+    """Write the lines of the network that is saved at `source` to the history beside `target`, in place of those that
+    are there."""
+    taken = [entry for entry in read_history(source.parent / HISTORY) if entry["network"] == source.stem]
+    kept = [entry for entry in read_history(target.parent / HISTORY) if entry["network"] != target.stem]
+    lines = [*kept, *({**entry, "network": target.stem} for entry in taken)]
+    write_atomically(target.parent / HISTORY, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The lines of a history; a missing file is empty, and lines that are not of a history are left out.
 

@@ -16,7 +16,7 @@ from dualsmooth.training.data import TrainingData, batches
 from dualsmooth.training.loop.distributed import together
 from dualsmooth.training.loop.feed import feed_of
 from dualsmooth.training.loop.lesson import Lesson
-from dualsmooth.training.loop.look import ImageLook
+from dualsmooth.training.loop.look import ImageLook, MadeUpLook
 from dualsmooth.training.loop.loop import fit, stream_key
 from dualsmooth.training.networks.denoised import Denoised, denoising_loss, describe_unet, load_unet
 from dualsmooth.training.networks.models import initialise
@@ -65,6 +65,15 @@ def train_classifier(
     )  # fmt: skip
 
 
+def classifier_lesson(
+    data: TrainingData, config: Config, levels: tuple[float, ...], settings: ClassifierConfig, device: str
+) -> tuple[ModelSpec, Lesson]:
+    """The network that serves `levels`, and what it is taught on all images, from fresh weights."""
+    rows = np.arange(len(data.images), dtype=np.int64)
+    first = torch_generator(config.seed, Randomness.CLASSIFIER)
+    return _spec(data, settings), _Classify(data, rows, levels, None, settings, first, device)
+
+
 class _Classify(Lesson):
     """To name the class of a noisy image, for an objective; see `train_classifier`.
 
@@ -103,6 +112,12 @@ class _Classify(Lesson):
         self._epoch = epoch
         look = ImageLook(network, self.feed, self._labels, self._sigmas, self._classes, generator)
         self.memory = self._objective.review(epoch, self._settings.epochs, self.memory, look)
+
+    def rehearse(self, epoch: int) -> int:
+        self._epoch = epoch
+        look = MadeUpLook(self._labels, len(self._sigmas), self._classes)
+        self.memory = self._objective.review(epoch, self._settings.epochs, self.memory, look)
+        return look.passes
 
     def order(self, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
         pairs = self._pairs()

@@ -100,6 +100,12 @@ def estimator_spec(config: Config, data: TrainingData) -> ModelSpec:
     return ModelSpec(settings.model, settings.width, len(config.sigmas), data.input_shape, mean, std, settings.depth)
 
 
+def estimator_lesson(data: TrainingData, config: Config, images: int, device: str) -> tuple[ModelSpec, Lesson]:
+    """The estimator, and what it is taught on the first `images` images, with made-up radii and from fresh weights."""
+    index, radii = np.arange(images, dtype=np.int64), np.tile(np.asarray(config.sigmas), (images, 1))
+    return estimator_spec(config, data), _Route(data, index, radii, None, config, device)
+
+
 class _Route(Lesson):
     """To name the level of a noisy image; see `train_estimator`."""
 

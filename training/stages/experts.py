@@ -30,7 +30,7 @@ def adopt_experts(root: Path, config: Config, classes: int, input_shape: tuple[i
     voters = []
     for (sigma, source), name in zip(config.expert_files(), classifier_names(config), strict=True):
         if not (root / name).exists():
-            graph = _graph(source, config, classes, input_shape)
+            graph = expert_graph(source, config, classes, input_shape)
             write_atomically(root / name, graph.SerializeToString(deterministic=True))
         try:
             voter = Voter((root / name).read_bytes())
@@ -48,7 +48,8 @@ def adopt_experts(root: Path, config: Config, classes: int, input_shape: tuple[i
     return voters
 
 
-def _graph(source: Path, config: Config, classes: int, input_shape: tuple[int, int, int]) -> onnx.ModelProto:
+def expert_graph(source: Path, config: Config, classes: int, input_shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """The file `source` brought to the bundle's contract; raises `InputError` or `BundleError`."""
     mean, std = config.experts_mean or None, config.experts_std or None
     if not config.experts_arch:
         if source.is_file() and is_checkpoint(source):

@@ -241,6 +241,11 @@ def contenders(
     return np.asarray(open_ & (open_.sum(axis=1, keepdims=True) > 1), np.bool_)
 
 
+def fewest_passes(settings: LabelConfig) -> int:
+    """Passes of an image at each level where the race is over at its first look."""
+    return _looks(settings)[0]
+
+
 def _looks(settings: LabelConfig) -> list[int]:
     if settings.doubt == 0:
         return [settings.votes]

@@ -85,6 +85,11 @@ def summary(tallies: Sequence[Tally], labels: Labels, config: Config) -> dict[st
     }
 
 
+def passes_an_image(config: Config) -> int:
+    """Passes of each image and base model."""
+    return config.metrics.votes + SELECTED
+
+
 def collect(
     data: TrainingData, classifiers: Sequence[Voter], estimator: Voter, config: Config, *, threads: int = 2
 ) -> list[Tally]:
@@ -92,7 +97,7 @@ def collect(
     images = data.validation_images[: config.metrics.images]
     served = enumerate(zip(classifiers, config.sigmas, strict=True))
     sources = [(estimator, ESTIMATOR, 0, config.sigma_e), *((voter, CLASSIFIER, k, s) for k, (voter, s) in served)]
-    passes = len(sources) * (config.metrics.votes + SELECTED)
+    passes = len(sources) * passes_an_image(config)
     progress = Progress("metrics", passes * len(images), "passes")
 
     def tally(number: int) -> Tally:

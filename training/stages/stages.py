@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from dualsmooth.training.data import TrainingData
 from dualsmooth.training.networks.models import build
 from dualsmooth.training.networks.network import Network
 from dualsmooth.training.run import record as files
+from dualsmooth.training.run.checkpoint import load_checkpoint
 from dualsmooth.training.seeds import Randomness, numpy_generator
 from dualsmooth.training.stages.classifier import train_classifier
 from dualsmooth.training.stages.estimator import estimator_spec, train_estimator
 from dualsmooth.training.stages.experts import adopt_experts
+from dualsmooth.training.stages.forecast import Forecast
 from dualsmooth.training.stages.labels import (
     Floats,
     Voter,
@@ -39,7 +41,8 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Work:
-    """What every stage needs; `seconds` collects how long each took."""
+    """What every stage needs; `seconds` collects how long each took, `forecast` says how long the others will.
+    `picked` are the networks that were asked of other runs by name: they stay as they are, however trained."""
 
     root: Path
     config: Config
@@ -48,12 +51,18 @@ class Work:
     device: str
     say: Callable[[str], None]
     seconds: dict[str, float] = field(default_factory=dict)
+    forecast: Forecast = field(default_factory=Forecast)
+    picked: frozenset[str] = frozenset()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.monotonic()
         yield
         self.seconds[name] = max(0.0, round(time.monotonic() - start, 1))
+
+    def part(self, path: Path) -> AbstractContextManager[None]:
+        """Time what makes `path`, for the forecast."""
+        return self.forecast.part(str(path.relative_to(self.root)))
 
     def warn(self, prefix: str, lines: Sequence[str]) -> None:
         """Say what has gone wrong."""
@@ -106,28 +115,44 @@ def _round(work: Work, number: int, previous: Round | None) -> Round:
                 families.append(_family(work, folder, (number, fold), rows, start, shares))
             voters = _voters(families[0], data)
         work.warn(prefix, on_experts(*noisy_accuracy(data, voters, config), config))
-    with work.stage(f"{prefix}labels"):
-        radii = np.zeros((len(index), len(config.sigmas)))
-        for fold, members in enumerate(cut or [index], start=bool(config.labels.folds)):
-            place = np.isin(index, members)
-            judges = voters if fold == 0 else _voters(families[fold], data)
-            drawn = label_votes(
-                folder / files.label_folder(fold), data, index[place], judges, config,
-                key=(number, fold) if number or fold else (), threads=work.threads,
+    if files.ESTIMATOR in work.picked:
+        estimator = load_checkpoint(folder / files.ESTIMATOR).network()
+    else:
+        radii = _labelled(work, number, index, cut, families, voters)
+        with work.stage(f"{prefix}estimator"), work.part(folder / files.ESTIMATOR):
+            trunk = previous.estimator if previous else families[0][_nearest(config)] if families else None
+            estimator = train_estimator(
+                folder / files.ESTIMATOR, data, index, radii, trunk, config, key=(number,) if number else (),
+                device=work.device,
             )  # fmt: skip
-            radii[place] = label_radii(drawn, config.labels, config.sigmas)
-    _describe(work, prefix, radii)
-    with work.stage(f"{prefix}estimator"):
-        trunk = previous.estimator if previous else families[0][_nearest(config)] if families else None
-        estimator = train_estimator(
-            folder / files.ESTIMATOR, data, index, radii, trunk, config, key=(number,) if number else (),
-            device=work.device,
-        )  # fmt: skip
-    with work.stage(f"{prefix}metrics"):
+    with work.stage(f"{prefix}metrics"), work.part(folder / "metrics"):
         metrics = measure(data, voters, voter_of(estimator, data.input_shape), config, threads=work.threads)
     work.say(f"{prefix}validation: noisy accuracy {metrics['noisy_accuracy']}, routes {metrics['routes']}")
     work.warn(prefix, on_routes(metrics, config))
     return Round(tuple(families), estimator, metrics)
+
+
+def _labelled(
+    work: Work, number: int, index: Rows, cut: Sequence[Rows], families: Sequence[Sequence[Network]],
+    voters: Sequence[Voter],
+) -> Floats:  # fmt: skip
+    """The radii [N,K] of the images `index`, by `voters`, or each fold of them by the classifiers that left it out."""
+    config, data, prefix = work.config, work.data, f"round{number + 1} " if number else ""
+    folder = work.root / files.round_folder(number)
+    radii = np.zeros((len(index), len(config.sigmas)))
+    with work.stage(f"{prefix}labels"):
+        for fold, members in enumerate(cut or [index], start=bool(config.labels.folds)):
+            place = np.isin(index, members)
+            judges = voters if fold == 0 else _voters(families[fold], data)
+            votes = folder / files.label_folder(fold)
+            with work.part(votes):
+                drawn = label_votes(
+                    votes, data, index[place], judges, config, key=(number, fold) if number or fold else (),
+                    threads=work.threads,
+                )  # fmt: skip
+            radii[place] = label_radii(drawn, config.labels, config.sigmas)
+    _describe(work, prefix, radii)
+    return radii
 
 
 def _family(
@@ -147,6 +172,9 @@ def _family(
     for level, name in enumerate(names):
         if name in networks:
             continue
+        if name in work.picked and not (number or fold):
+            networks[name] = load_checkpoint(folder / name).network()
+            continue
         served = (config.sigmas[level],) if config.classifier.experts else config.sigmas
         tag = (number, fold, round(served[0] * 1e6) if config.classifier.experts else 0)
         drawn, weights = rows, None
@@ -156,11 +184,12 @@ def _family(
         elif shares is not None:
             weights = shares[rows].astype(np.float32)
         below = networks[names[level - 1]] if level and config.classifier.chain else None
-        networks[name] = train_classifier(
-            folder / name, work.data, config, levels=served, rows=drawn, weights=weights,
-            start=below if start is None else start[level], key=tag if any(tag) else (), device=work.device,
-            settings=settings,
-        )  # fmt: skip
+        with work.part(folder / name):
+            networks[name] = train_classifier(
+                folder / name, work.data, config, levels=served, rows=drawn, weights=weights,
+                start=below if start is None else start[level], key=tag if any(tag) else (), device=work.device,
+                settings=settings,
+            )  # fmt: skip
     return tuple(networks[name] for name in names)
 
 
@@ -168,7 +197,8 @@ def _route_shares(work: Work, folder: Path, estimator: Network) -> Floats:
     """How often [N,K] each training image is drawn for each level when classifiers are fine-tuned."""
     config, data = work.config, work.data
     voter = voter_of(estimator, data.input_shape)
-    votes = route_votes(folder / files.ROUTES, data, voter, config, threads=work.threads)
+    with work.part(folder / files.ROUTES):
+        votes = route_votes(folder / files.ROUTES, data, voter, config, threads=work.threads)
     shares, everywhere = votes / config.finetune.votes, config.finetune.everywhere
     return np.asarray((1 - everywhere) * shares + everywhere / len(config.sigmas), np.float64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,18 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training.config import Config, config_from, difference, fitted, read_toml
 from dualsmooth.training.data import TrainingData, load_training_data, training_images
-from dualsmooth.training.loop.distributed import data_parallel
+from dualsmooth.training.loop.distributed import data_parallel, rank_and_size
 from dualsmooth.training.loop.precision import settled
 from dualsmooth.training.run import record as files
-from dualsmooth.training.run.borrow import offered, take_over
+from dualsmooth.training.run.borrow import take_over
 from dualsmooth.training.run.record import now, read_record, write_json
+from dualsmooth.training.run.sources import Borrowed, Source, gathered, named_in, picked_of, told
+from dualsmooth.training.stages.forecast import Forecast
+from dualsmooth.training.stages.outlook import Find, parts_left
 from dualsmooth.training.stages.stages import Work, check_estimator, run_rounds
+
+Runs = str | Path | Sequence[str | Path] | None
+"""Runs to take over from, each as `Source.parsed` reads it."""
 
 
 @data_parallel
@@ -29,8 +35,9 @@ def train(
     *,
     threads: int = 2,
     device: str = "cpu",
-    reuse: str | Path | None = None,
+    reuse: Runs = None,
     given: Collection[str] | None = None,
+    forecast: bool = False,
     command: str = "dualsmooth.training.train",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -41,22 +48,13 @@ def train(
 
     The result depends on `config` and the images only (for one machine, one set of library versions and one `threads`),
     not on how often the run was interrupted. A finished run is left alone. A new run takes over from the run directory
-    `reuse` the stages that both configurations share, and says so in its record. Raises `InputError` where `out` holds
-    anything else.
+    `reuse`, or from several, the stages that both configurations share, or what is asked for by name (RUN=0.25,0.5,
+    RUN=estimator), and says so in its record. `forecast` tries a few steps first and says how long each part will take.
+    Raises `InputError` where `out` holds anything else.
     """
-    root = Path(out)
+    root, sources = Path(out), sources_of(reuse)
     _check_device(device)
-    saved = saved_config(root)
-    chosen: list[str] = []
-    config = settled(config, saved or (saved_config(Path(reuse)) if reuse else None), device, chosen.append)
-    data = None
-    if saved is None or difference(saved, config):  # a run that goes on is fitted
-        dataset = training_images(config)
-        config, lines = fitted(config, len(dataset), given)
-        chosen += lines
-        if saved is None:  # bad input leaves nothing behind
-            data = load_training_data(config, dataset=dataset)
-            check_estimator(config, data)
+    config, data, chosen = prepared(config, root, sources, given, device)
     made = not root.exists()
     _occupy(root)
     with files.locked(root), _emptied_on_failure(root, made):
@@ -77,13 +75,76 @@ def train(
             "command": command, "started": now(), "threads": threads, "device": device,
             **files.code_version(), "versions": files.versions(), "seconds": {},
         }  # fmt: skip
-        record = _begin(root, config, data, record, [*sessions, session], reuse)
-        metrics = run_rounds(Work(root, config, data, threads, device, say, session["seconds"]))
+        record = _begin(root, config, data, record, [*sessions, session], sources)
+        left = _forecast(config, data, threads, device, find_in(root), say) if forecast else Forecast()
+        picked = picked_of(record.get("borrowed"))
+        metrics = run_rounds(Work(root, config, data, threads, device, say, session["seconds"], left, picked))
         checkpoints = {name: sha256_of(root / name) for name in (record["estimator"], *record["classifiers"])}
         write_json(root / files.METRICS, metrics)
         write_json(root / files.RECORD, {**record, "finished": True, "checkpoints": checkpoints, "metrics": metrics})
         say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
         return metrics
+
+
+def forecast_run(
+    config: Config, out: str | Path, *, threads: int = 2, device: str = "cpu", reuse: Runs = None,
+    given: Collection[str] | None = None, say: Callable[[str], None] = print,
+) -> Forecast:  # fmt: skip
+    """Say how long `train` would take with the same arguments, from a few steps; writes nothing."""
+    root, sources = Path(out), sources_of(reuse)
+    _check_device(device)
+    config, data, chosen = prepared(config, root, sources, given, device)
+    for line in chosen:
+        say(line)
+    torch.set_num_threads(threads)
+    record = read_record(root)
+    data = data or load_training_data(config, record["classes"] if record else ())
+    offers = gathered(sources, config, data.classes, data.input_shape) if sources and record is None else []
+    taken = {name: path for offer in offers for name, path in offer.files.items()}
+    return _forecast(config, data, threads, device, lambda name: find_in(root)(name) or taken.get(name), say)
+
+
+def _forecast(
+    config: Config, data: TrainingData, threads: int, device: str, find: Find, say: Callable[[str], None]
+) -> Forecast:  # fmt: skip
+    """The forecast, which is said at once; none where several processes train."""
+    if rank_and_size()[1] > 1:
+        say("no forecast: several processes train together")
+        return Forecast()
+    say("a few steps of each network are tried, for the forecast")
+    made = Forecast(parts_left(config, data, threads, device, find), say)
+    for line in made.lines():
+        say(line)
+    return made
+
+
+def find_in(root: Path) -> Find:
+    """Looks for files in a run directory."""
+    return lambda name: root / name if (root / name).is_file() else None
+
+
+def sources_of(reuse: Runs) -> list[Source]:
+    """The runs that are named, as sources."""
+    return [Source.parsed(run) for run in ([reuse] if isinstance(reuse, str | Path) else reuse or ())]
+
+
+def prepared(
+    config: Config, root: Path, sources: Sequence[Source], given: Collection[str] | None, device: str
+) -> tuple[Config, TrainingData | None, list[str]]:
+    """The configuration that a run takes, on this machine and these images; the data, where the run is new; and what is
+    to be said about it. Bad input is found here, and leaves nothing behind."""
+    saved = saved_config(root)
+    lines: list[str] = []
+    began = saved or next((found for source in sources if (found := saved_config(source.path))), None)
+    config, data = settled(config, began, device, lines.append), None
+    if saved is None or difference(saved, config):  # a run that goes on is fitted
+        dataset = training_images(config)
+        config, lowered = fitted(config, len(dataset), given)
+        lines += lowered
+        if saved is None:
+            data = load_training_data(config, dataset=dataset)
+            check_estimator(config, data)
+    return config, data, lines
 
 
 def _begin(
@@ -92,9 +153,9 @@ def _begin(
     data: TrainingData,
     old: dict[str, Any] | None,
     sessions: list[dict[str, Any]],
-    reuse: str | Path | None,
+    sources: Sequence[Source],
 ) -> dict[str, Any]:
-    """Write the record of a session that begins, and take over what it has from another run; returns the record.
+    """Write the record of a session that begins, and take over what it has from other runs; returns the record.
 
     The record is there before the first file is copied, and says until the last one is that they are on the way: a run
     that was killed in between copies them again, and never has networks that it does not account for.
@@ -102,16 +163,21 @@ def _begin(
     if old is not None and old.get("classes") != list(data.classes):
         raise InputError(f"{config.dataset} has other classes than when {root} was started; choose another --out")
     known = (old or {}).get("borrowed")
-    source = reuse if old is None else known["path"] if known and old.get("copying") else None
-    if not source:
+    if old is not None:
+        sources = sources_of(named_in(known)) if known and old.get("copying") else ()
+    if not sources:
         record = _new_record(config, data, sessions, known)
     else:
-        names, borrowed = offered(Path(source), config)
-        if known and known["files"] != borrowed["files"]:
-            raise InputError(f"run {root} was taking over files of {source}, which changed since; choose another --out")
+        offers = gathered(sources, config, data.classes, data.input_shape)
+        borrowed = told(offers)
+        if known and known != borrowed:
+            raise InputError(
+                f"run {root} was taking over files of other runs, which changed since; choose another --out"
+            )
         record = _new_record(config, data, sessions, borrowed)
         write_json(root / files.RECORD, {**record, "copying": True})
-        take_over(Path(source), names, root)
+        for offer in offers:
+            take_over(offer, root)
     write_json(root / files.RECORD, record)
     return record
 
@@ -179,7 +245,7 @@ def _check_device(device: str) -> None:
 
 
 def _new_record(
-    config: Config, data: TrainingData, sessions: list[dict[str, Any]], borrowed: dict[str, Any] | None
+    config: Config, data: TrainingData, sessions: list[dict[str, Any]], borrowed: Borrowed | None
 ) -> dict[str, Any]:
     last = Path(files.round_folder(config.rounds - 1))
     return {
