@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training import Config, config_from, load_run
+from dualsmooth.training import Config, config_from, load_run, read_toml
 from dualsmooth.training.commands import _settings, add_arguments, run
 
 
@@ -56,6 +57,27 @@ def test_the_command_trains(tiny: Config, tmp_path: Path) -> None:
     arguments = parse("--config", str(file), "--out", str(tmp_path / "run"), "--threads", "1")
     assert run(arguments) == 0
     assert load_run(tmp_path / "run").record["finished"]
+
+
+@pytest.mark.slow
+def test_64_images_are_enough_for_a_quick_run(
+    tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All settings that do not fit are lowered but for those that were given; the same command finds the run again."""
+    with np.load(tiny_npz) as arrays:
+        np.savez(tmp_path / "few.npz", x=arrays["x"][:64], y=arrays["y"][:64], classes=arrays["classes"])
+    words = ["--dataset", f"npz:{tmp_path / 'few.npz'}", "--out", str(tmp_path / "run"), "--quick", "--threads", "1"]
+    words += ["--validation", "10", "--classifier-epochs", "9"]
+    assert run(parse(*words, "--forecast")) == 0
+    assert not (tmp_path / "run").exists()
+    assert run(parse(*words)) == 0
+    assert "labels.images is 54, not 1000, because there are only 64 images" in capsys.readouterr().err
+    config = config_from(read_toml(tmp_path / "run" / "config.toml"), "run")
+    assert (config.validation, config.classifier.epochs, config.estimator.epochs) == (10, 9, 4)
+    assert run(parse(*words)) == 0
+    assert "is finished" in capsys.readouterr().err
+    with pytest.raises(InputError, match="too few to hold out 64"):
+        run(parse(*words[:2], "--out", str(tmp_path / "other"), "--quick", "--validation", "64"))
 
 
 def test_out_alone_goes_on_and_other_settings_are_refused(finished: Path) -> None:

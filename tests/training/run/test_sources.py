@@ -50,6 +50,7 @@ def same(a: Path, b: Path) -> bool:
     return all(torch.equal(left[key], right[key]) for key in left)
 
 
+@pytest.mark.slow
 def test_experts_of_two_runs_and_the_estimator_of_a_third_make_a_run(
     wanted: Config, runs: Path, tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_experts_of_two_runs_and_the_estimator_of_a_third_make_a_run(
     assert load_run(tmp_path / "made").record["checkpoints"] == record["checkpoints"]
 
 
+@pytest.mark.slow
 def test_picked_experts_get_labels_and_an_estimator_of_their_own(wanted: Config, runs: Path, tmp_path: Path) -> None:
     """Those of `router` were made with other experts; its other expert is shared, and taken over."""
     train(wanted, tmp_path / "made", threads=1, reuse=[f"{runs / 'low'}=0.25", runs / "router"])
@@ -165,6 +167,7 @@ def test_a_forecast_names_what_is_left_and_writes_nothing(wanted: Config, runs: 
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_forecast_corrects_itself_and_ends_as_one_that_is_not(
     tiny: Config, finished: Path, tmp_path: Path
 ) -> None:
