@@ -60,9 +60,7 @@ def test_the_command_trains(tiny: Config, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_64_images_are_enough_for_a_quick_run(
-    tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_64_images_are_enough(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All settings that do not fit are lowered but for those that were given; the same command finds the run again."""
     with np.load(tiny_npz) as arrays:
         np.savez(tmp_path / "few.npz", x=arrays["x"][:64], y=arrays["y"][:64], classes=arrays["classes"])

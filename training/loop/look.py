@@ -71,18 +71,18 @@ class ImageLook:
 
 class MadeUpLook:
     """Answers as a look does, at once and without a network, and counts the `passes` of each image that were asked for:
-    every pass is right, and each class gets as many votes. `labels` [n], K = `levels`."""
+    every pass is right, and each class gets as many votes. `labels` [n], `sigmas` [K]."""
 
-    def __init__(self, labels: torch.Tensor, levels: int, classes: int) -> None:
-        self._labels, self._levels, self._classes, self.passes = labels, levels, classes, 0
+    def __init__(self, labels: torch.Tensor, sigmas: torch.Tensor, classes: int) -> None:
+        self.labels, self.sigmas, self.classes, self.passes = labels, sigmas, classes, 0
 
     def hits(self, passes: int) -> torch.Tensor:
         """Ones [n,K]."""
-        self.passes += passes * self._levels
-        return torch.ones(len(self._labels), self._levels, device=self._labels.device)
+        self.passes += passes * len(self.sigmas)
+        return torch.ones(len(self.labels), len(self.sigmas), device=self.labels.device)
 
     def votes(self, passes: int) -> torch.Tensor:
         """Equal shares [n,K,classes]."""
-        self.passes += passes * self._levels
-        shape = (len(self._labels), self._levels, self._classes)
-        return torch.full(shape, 1 / self._classes, device=self._labels.device)
+        self.passes += passes * len(self.sigmas)
+        shape = (len(self.labels), len(self.sigmas), self.classes)
+        return torch.full(shape, 1 / self.classes, device=self.labels.device)

@@ -17,7 +17,7 @@ from dualsmooth.training.seeds import Randomness
 
 LEAST, MOST, SECONDS = 4, 40, 1.0
 """Steps that are timed of each kind of epoch: at least, at most, and for so long in between."""
-_PASSES = 128
+_PASSES, _FEW = 128, 16
 
 Clock = Callable[[], float]
 
@@ -38,7 +38,7 @@ class Rehearsal:
         for epoch in range(self._epochs):
             self.reviews.append(lesson.rehearse(epoch))
             self._memories.append(lesson.memory)
-        self._passes: dict[int, int] = {}
+        self._passes: dict[int, float] = {}
 
     @property
     def network(self) -> Network:
@@ -62,8 +62,8 @@ class Rehearsal:
         self._cut(first, middle, cuts)
         self._cut(middle, last, cuts)
 
-    def passes(self, epoch: int) -> int:
-        """Forward passes that the loss of two images takes in `epoch`."""
+    def passes(self, epoch: int) -> float:
+        """Forward passes of each image that the loss of a few images takes in `epoch`."""
         if epoch not in self._passes:
             counted = 0
 
@@ -73,12 +73,17 @@ class Rehearsal:
 
             hook = self.network.register_forward_pre_hook(count)
             self._go_to(epoch)
-            two = torch.arange(min(2, self._lesson.count), device=self._device)
-            for index in self._lesson.feed.ahead(iter([two]), (0,)):
+            few = torch.arange(min(_FEW, self._lesson.count), device=self._device)
+            for index in self._lesson.feed.ahead(iter([few]), (0,)):
                 self._lesson.loss(self.network, index, torch.Generator(self._device).manual_seed(0))
             hook.remove()
-            self._passes[epoch] = counted
+            self._passes[epoch] = counted / len(few)
         return self._passes[epoch]
+
+    def cost(self) -> tuple[tuple[float, int], ...]:
+        """Passes of each image in the loss and in the votes before it, by epoch: equal costs take equal times."""
+        steps = {epoch: self.passes(phase[0]) for phase in self.phases() for epoch in phase}
+        return tuple((steps[epoch], self.reviews[epoch]) for epoch in range(self._epochs))
 
     def step_times(self, epoch: int) -> list[float]:
         """Seconds of some steps of `epoch`; the first, which warms up, is left out."""

@@ -115,7 +115,7 @@ class _Classify(Lesson):
 
     def rehearse(self, epoch: int) -> int:
         self._epoch = epoch
-        look = MadeUpLook(self._labels, len(self._sigmas), self._classes)
+        look = MadeUpLook(self._labels, self._sigmas, self._classes)
         self.memory = self._objective.review(epoch, self._settings.epochs, self.memory, look)
         return look.passes
 

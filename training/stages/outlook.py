@@ -6,17 +6,16 @@ import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from dualsmooth.training.config import Config
-from dualsmooth.training.config.sections import ClassifierConfig, EstimatorConfig
+from dualsmooth.training.config.sections import ClassifierConfig
 from dualsmooth.training.data import TrainingData
-from dualsmooth.training.loop.lesson import Lesson
 from dualsmooth.training.loop.rehearsal import Rehearsal
-from dualsmooth.training.networks.network import ModelSpec, Network
 from dualsmooth.training.run import record as files
 from dualsmooth.training.run.checkpoint import load_checkpoint
 from dualsmooth.training.stages.classifier import classifier_lesson
@@ -42,28 +41,33 @@ class _Outlook:
         self.config, self.data, self.threads, self.device, self.find = config, data, threads, device, find
         self.images = len(data.images)
         self.labelled = min(config.labels.images or self.images, self.images)
-        self.classifier: Pace | None = None
-        self.finetune: Pace | None = None
-        spec, lesson = estimator_lesson(data, config, self.labelled, device)
-        self.estimator, network = _paced(spec, lesson, config.estimator, device)
-        self.estimator_pass = self._vote_seconds(voter_of(network, data.input_shape))
-        self.classifier_pass = self._classifiers()
+        rehearsal = Rehearsal(*estimator_lesson(data, config, self.labelled, device), config.estimator, device)
+        self.estimator = _pace(rehearsal)
+        self.estimator_pass = self._vote_seconds(_voter(rehearsal, data))
+        self.paces: dict[tuple[object, ...], Pace] = {}
+        self.classifier_pass = self._given_pass() if config.experts else self._trained_pass()
 
-    def _classifiers(self) -> Span:
-        """The paces of classifiers, where any are trained; returns the seconds of one of their votes."""
-        config, data = self.config, self.data
-        if config.experts:
-            _, path = config.expert_files()[0]
-            graph = expert_graph(path, config, len(data.classes), data.input_shape)
-            return self._vote_seconds(Voter(graph.SerializeToString()))
-        levels = config.sigmas[:1] if config.classifier.experts else config.sigmas
-        spec, lesson = classifier_lesson(data, config, levels, config.classifier, self.device)
-        self.classifier, network = _paced(spec, lesson, config.classifier, self.device)
-        if config.rounds > 1:
-            tuned = dataclasses.replace(config.classifier, epochs=config.finetune.epochs)
-            again = classifier_lesson(data, config, levels, tuned, self.device)
-            self.finetune, _ = _paced(*again, tuned, self.device)
-        return self._vote_seconds(voter_of(network, data.input_shape))
+    def _given_pass(self) -> Span:
+        """Seconds of a vote of a given expert."""
+        _, path = self.config.expert_files()[0]
+        graph = expert_graph(path, self.config, len(self.data.classes), self.data.input_shape)
+        return self._vote_seconds(Voter(graph.SerializeToString()))
+
+    def _trained_pass(self) -> Span:
+        """Seconds of a vote of a classifier of ours."""
+        return self._vote_seconds(_voter(self._rehearsal(self.config.classifier, self.config.sigmas[:1]), self.data))
+
+    def _rehearsal(self, settings: ClassifierConfig, levels: tuple[float, ...]) -> Rehearsal:
+        lesson = classifier_lesson(self.data, self.config, levels, settings, self.device)
+        return Rehearsal(*lesson, settings, self.device)
+
+    def _classifier(self, settings: ClassifierConfig, levels: tuple[float, ...]) -> Pace:
+        """The pace of a classifier; experts whose objective costs the same at their levels are timed once."""
+        rehearsal = self._rehearsal(settings, levels)
+        cost = rehearsal.cost()
+        if cost not in self.paces:
+            self.paces[cost] = _pace(rehearsal)
+        return self.paces[cost]
 
     def parts(self) -> list[Part]:
         """All parts, round by round, but for those that are done."""
@@ -73,31 +77,34 @@ class _Outlook:
             if number:
                 passes = self.images * self.config.finetune.votes
                 found.append(self._voted(prefix + files.ROUTES, self.images, passes, passes, self.estimator_pass))
-            found += self._networks(prefix, self.finetune if number else self.classifier)
+            found += [] if self.config.experts else self._networks(prefix, again=number > 0)
             found += self._labels(prefix)
-            found.append(self._trained(prefix + files.ESTIMATOR, self.estimator, self.labelled, self.config.estimator))
+            batch = self.config.estimator.batch_size
+            found.append(self._trained(prefix + files.ESTIMATOR, lambda: self.estimator, self.labelled, batch))
             found.append(self._metrics(prefix))
         return [part for part in found if part is not None]
 
-    def _networks(self, prefix: str, pace: Pace | None) -> list[Part | None]:
+    def _networks(self, prefix: str, again: bool) -> list[Part | None]:
         """Classifiers of a round: on all images, then without those of each fold."""
         config, left = self.config, []
-        folds = config.labels.folds
-        for fold in range(1 + folds) if pace else ():
+        settings, folds = config.classifier, config.labels.folds
+        if again:
+            settings = dataclasses.replace(settings, epochs=config.finetune.epochs)
+        for fold in range(1 + folds):
             images = self.images - (self.labelled // folds if fold else 0)
-            for name in dict.fromkeys(files.classifier_names(config, fold)):
-                left.append(self._trained(prefix + name, pace, images, config.classifier))
+            for name, sigma in zip(files.classifier_names(config, fold), config.sigmas, strict=True):
+                levels = (sigma,) if settings.experts else config.sigmas
+                if settings.experts or sigma == config.sigmas[0]:  # a shared one is one network
+                    pace = partial(self._classifier, settings, levels)
+                    left.append(self._trained(prefix + name, pace, images, settings.batch_size))
         return left
 
-    def _trained(
-        self, name: str, pace: Pace | None, images: int, settings: ClassifierConfig | EstimatorConfig
-    ) -> Part | None:  # fmt: skip
-        assert pace is not None
+    def _trained(self, name: str, pace: Callable[[], Pace], images: int, batch: int) -> Part | None:
         if self._finished(name):
             return None
         there = self.find(name)
         done = load_checkpoint(there).epoch if there else 0
-        return Part(name, TRAINING, *pace.seconds(images, settings.batch_size, done))
+        return Part(name, TRAINING, *pace().seconds(images, batch, done))
 
     def _finished(self, name: str) -> bool:
         there = self.find(name)
@@ -148,13 +155,14 @@ class _Outlook:
         return span_of(times[1:])
 
 
-def _paced(
-    spec: ModelSpec, lesson: Lesson, settings: ClassifierConfig | EstimatorConfig, device: str
-) -> tuple[Pace, Network]:  # fmt: skip
-    """The pace of a training, and its network after the steps that were tried."""
-    rehearsal = Rehearsal(spec, lesson, settings, device)
+def _pace(rehearsal: Rehearsal) -> Pace:
+    """The pace of a training that is tried out."""
     steps: list[Span] = []
     for phase in rehearsal.phases():
         steps += [span_of(rehearsal.step_times(phase[0]))] * len(phase)
     each = rehearsal.seconds_a_pass() if any(rehearsal.reviews) else 0.0
-    return Pace(tuple(steps), tuple(each * passes for passes in rehearsal.reviews)), rehearsal.network.cpu().eval()
+    return Pace(tuple(steps), tuple(each * passes for passes in rehearsal.reviews))
+
+
+def _voter(rehearsal: Rehearsal, data: TrainingData) -> Voter:
+    return voter_of(rehearsal.network.cpu().eval(), data.input_shape)

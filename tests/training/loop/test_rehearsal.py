@@ -31,18 +31,27 @@ def test_catrs_is_dearer_after_its_gaussian_epochs(tiny: Config, data: TrainingD
     """docs/training.md: 1 pass, after `after` copies x (steps + 2), and once `votes` forward passes (at each level)."""
     found = rehearsal(tiny, data, kind="catrs", after=0.3, copies=4, steps=4, votes=7)
     assert found.phases() == [range(3), range(3, 10)]
-    assert [found.passes(epoch) for epoch in (0, 2, 3, 9)] == [2, 2, 48, 48]
+    assert [found.passes(epoch) for epoch in (0, 2, 3, 9)] == [1, 1, 24, 24]
     assert found.reviews == [0, 0, 0, 2 * 7, 0, 0, 0, 0, 0, 0]
 
 
 def test_reweighted_judges_once_and_votes_at_each_further_count(tiny: Config, data: TrainingData) -> None:
     found = rehearsal(tiny, data, kind="reweighted", after=0.4, every=0.3, judging=5, votes=8, steps=2, copies=1)
     assert found.phases() == [range(4), range(4, 10)]
-    assert [found.passes(epoch) for epoch in (3, 4)] == [2, 6]
+    assert [found.passes(epoch) for epoch in (3, 4)] == [1, 3]
     assert found.reviews == [0, 0, 0, 0, 2 * 5, 0, 0, 2 * 8, 0, 0]
 
 
-@pytest.mark.parametrize(("kind", "passes"), [("gaussian", 2), ("consistency", 4), ("macer", 32), ("smoothadv", 20)])
+def test_experts_of_several_levels_may_cost_differently(tiny: Config, data: TrainingData) -> None:
+    """`above` leaves the lower level to Gaussian augmentation."""
+    settings: dict[str, object] = {"kind": "reweighted", "after": 0.4, "steps": 2, "above": 0.3}
+    low, high = (rehearsal(dataclasses.replace(tiny, sigmas=(s,)), data, **settings) for s in (0.25, 0.5))
+    assert (low.phases(), high.phases()) == ([range(10)], [range(4), range(4, 10)])
+    assert not any(low.reviews)
+    assert low.cost() != high.cost()
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("gaussian", 1), ("consistency", 2), ("macer", 16), ("smoothadv", 10)])
 def test_others_cost_the_same_throughout(kind: str, passes: int, tiny: Config, data: TrainingData) -> None:
     found = rehearsal(tiny, data, kind=kind)
     assert found.phases() == [range(10)]
