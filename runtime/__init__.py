@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dualsmooth.runtime.evaluation.columns import read_results
     from dualsmooth.runtime.noise.streams import Noise, parse_noise
     from dualsmooth.runtime.serving.client import RemoteSmoother, connect
+    from dualsmooth.runtime.serving.limits import Limits
+    from dualsmooth.runtime.serving.protocol import Refused, Stopped
+    from dualsmooth.runtime.serving.service import Service
     from dualsmooth.runtime.smoothing.certificate import Certificate
     from dualsmooth.runtime.smoothing.component import certified_radius
     from dualsmooth.runtime.smoothing.deriver import Deriver
@@ -45,12 +48,16 @@ __all__ = [
     "EngineError",
     "Fixed",
     "InputError",
+    "Limits",
     "Noise",
     "Prediction",
     "ProviderError",
+    "Refused",
     "RemoteSmoother",
     "ServerError",
+    "Service",
     "Smoother",
+    "Stopped",
     "bundles",
     "certified_radius",
     "connect",
@@ -77,12 +84,16 @@ _HOME = {
     "EngineError": "errors",
     "Fixed": "statistics.budgets",
     "InputError": "errors",
+    "Limits": "serving.limits",
     "Noise": "noise.streams",
     "Prediction": "smoothing.prediction",
     "ProviderError": "errors",
+    "Refused": "serving.protocol",
     "RemoteSmoother": "serving.client",
     "ServerError": "errors",
+    "Service": "serving.service",
     "Smoother": "smoothing.smoother",
+    "Stopped": "serving.protocol",
     "bundles": "bundle.describing",
     "certified_radius": "smoothing.component",
     "connect": "serving.client",

@@ -14,7 +14,7 @@ class Limits:
     """What one request may cost. `max_passes`: the most passes that its budget could take, all stages and levels;
     `max_seconds`: from acceptance to answer; `max_image_values`: C*H*W. `max_open` requests are sampled at a time and
     `max_waiting` more may queue. `allow_seed`: whether a client may choose the noise, for replays and tests; its
-    certificates say so."""
+    certificates say so. Raises `InputError`."""
 
     max_passes: int = 2_000_000
     max_seconds: float = 300.0
@@ -22,6 +22,15 @@ class Limits:
     max_open: int = 32
     max_waiting: int = 256
     allow_seed: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in self.__dict__.items():
+            default = getattr(Limits, name)
+            number = isinstance(value, int | float) and type(value) is not bool and 0 < value < float("inf")
+            whole = isinstance(value, int) or type(default) is float
+            if not (type(value) is bool if type(default) is bool else number and whole):
+                what = "True or False" if type(default) is bool else f"a positive {type(default).__name__}"
+                raise InputError(f"limit {name} is {value!r:.40}; expected {what}, e.g. {default}")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Limits:

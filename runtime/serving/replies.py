@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -51,3 +52,27 @@ class Collected:
 
     def cancelled(self) -> bool:
         return self.stop
+
+
+class Promised:
+    """A reply that keeps a promise: its `future`, whose `cancel` stops the sampling."""
+
+    wants_progress = False
+
+    def __init__(self) -> None:
+        self.future: Future[Answer] = Future()
+
+    def answered(self, answer: Answer) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(answer)
+
+    def progressed(self, answer: Certificate) -> None: ...
+
+    def failed(self, error: DualSmoothError) -> None:
+        if self.future.set_running_or_notify_cancel():
+            mine = type(error)(*error.args)  # one failed batch fails many requests
+            mine.__cause__ = error
+            self.future.set_exception(mine)
+
+    def cancelled(self) -> bool:
+        return self.future.cancelled()

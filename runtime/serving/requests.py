@@ -127,7 +127,7 @@ def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) ->
         raise InputError(f"nonce is {str(nonce)[:70]!r}; expected 16 to 64 random letters and digits")
     if value is not None and not limits.allow_seed:
         raise InputError(
-            "this server chooses its own seeds; ask without one, or set allow_seed to true in its config.pbtxt"
+            "this server chooses its own seeds; ask without one, or set allow_seed in its Limits or config.pbtxt"
         )
     if value is None and nonce is not None and secret is not None:
         return replace(secret.answering(nonce), noise=noise).at(index)

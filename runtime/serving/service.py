@@ -1,190 +1,169 @@
-"""Serving: many requests at a time share the full batches of one smoother. Knows nothing of Triton.
-
-Bad requests are refused before any sampling (`requests.accept`); accepted ones are answered exactly once: by a
-certificate or prediction, or by an error.
-"""
+"""A smoother that many threads, or an event loop, share: `ds.Service`, made to be embedded in a server of any kind."""
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, Self, cast
 
-from dualsmooth.runtime.errors import DualSmoothError, EngineError, one_line
-from dualsmooth.runtime.noise.streams import Seed
-from dualsmooth.runtime.serving.limits import Limits
-from dualsmooth.runtime.serving.protocol import Cancelled, GoingDown, OverTime, ServerFull, WentDown
-from dualsmooth.runtime.serving.replies import Reply
-from dualsmooth.runtime.serving.requests import Ticket, accept
+import numpy.typing as npt
+
+from dualsmooth.runtime.errors import DualSmoothError
+from dualsmooth.runtime.noise.forks import forks
+from dualsmooth.runtime.noise.streams import Noise
+from dualsmooth.runtime.serving.dispatcher import Dispatcher
+from dualsmooth.runtime.serving.metrics import Collector, registry_of
+from dualsmooth.runtime.serving.protocol import CERTIFY, PREDICT, OverTime
+from dualsmooth.runtime.serving.replies import Answer, Promised
 from dualsmooth.runtime.smoothing.certificate import Certificate
-from dualsmooth.runtime.smoothing.sampler import Sampler
-from dualsmooth.runtime.smoothing.smoother import Smoother
-from dualsmooth.runtime.statistics.votes import Tally
+from dualsmooth.runtime.smoothing.prediction import Prediction
+from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE
+from dualsmooth.runtime.statistics.budgets import Budget
 
 
-class Service:
-    """One thread that samples for everybody. `observe(name, value)` hears what the metrics count."""
+class Service(Dispatcher):
+    """`certify` and `predict` of a smoother, for many callers at a time, whose passes share full batches.
 
-    def __init__(
-        self, smoother: Smoother, limits: Limits | None = None, *, observe: Callable[[str, float], None] | None = None
-    ) -> None:
-        self.smoother, self.limits = smoother, limits or Limits()
-        self._observe = observe or (lambda name, value: None)
-        self._secret = Seed.make(None)
-        self._sampler = Sampler(smoother.bundle, smoother.engine, batch_size=smoother.batch_size, fair=True)
-        self._open: list[Ticket] = []
-        self._waiting: deque[Ticket] = deque()
-        self._news = threading.Condition()
-        self._closing = False
-        self._drawn, self._counted = 0, 0.0
-        self._thread = threading.Thread(target=self._run, name="dualsmooth-service", daemon=True)
-        self._thread.start()
+    Threads call `certify` and `predict`, which block; coroutines await `certify_async` and `predict_async`, which give
+    the same and stop sampling when their task is cancelled. `limits` bound what one request may cost and how many may
+    wait. Make it after a fork (a child is refused), close it or use it in `with`, and close the smoother yourself.
+    `observe(name, value)` hears what is counted.
 
-    def submit(self, image: Any, parameters: Mapping[str, Any], reply: Reply) -> None:
-        """Take a request; the answer goes to `reply`, from the service's thread. Raises `InputError` where the request
-        is bad and `Refused` where the server is full or going down; then `reply` is not called."""
-        ticket = accept(self.smoother, self.limits, image, parameters, reply, self._secret)
-        self.check()
-        with self._news:
-            if len(self._waiting) >= self.limits.max_waiting:
-                raise ServerFull(f"the server is full ({len(self._waiting)} requests wait); ask again later")
-            self._waiting.append(ticket)
-            self._news.notify()
+    >>> import dualsmooth as ds, numpy as np
+    >>> image = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][0][None]  # an ankle boot, uint8 [1,28,28]
+    >>> with ds.Service(ds.load("runtime/data/fashion-mnist"), ds.Limits(max_passes=100_000)) as service:
+    ...     service.certify(image, budget=ds.Fixed(200)).label
+    9
+    """
 
-    def check(self) -> None:
-        """Raises `GoingDown` unless requests are being worked on."""
-        if self._closing or not self._thread.is_alive():
-            raise GoingDown("the server is going down; ask another one")
+    def __enter__(self) -> Self:
+        return self
 
-    def close(self) -> None:
-        """Stop sampling; open and waiting requests fail."""
-        with self._news:
-            self._closing = True
-            self._news.notify()
-        self._thread.join()
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def _run(self) -> None:
+    def certify(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = ALPHA,
+        budget: Budget | None = None,
+        rule: str = RULE,
+        route: str | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+        timeout: float | None = None,
+    ) -> Certificate:
+        """With probability at least 1 - alpha, the dual classifier is constant within the returned radius (L2).
+
+        Arguments as for `Smoother.certify`; a `seed` only where the limits allow it. `timeout`: seconds to wait, then
+        sampling stops. Never ask again for what was over time: the first of several tries that comes back does not hold
+        with 1 - alpha. Raises `InputError`, `EngineError`, and `ServerError`: `Refused` before any sampling (the queue
+        is full, the service closes), `Stopped` after it began (over time, closed meanwhile).
+        """
+        asked = {"alpha": alpha, "budget": budget, "rule": rule, "route": route, "seed": seed, "noise": noise}
+        return cast(Certificate, _waited(self._begun(CERTIFY, image, asked), timeout))
+
+    async def certify_async(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = ALPHA,
+        budget: Budget | None = None,
+        rule: str = RULE,
+        route: str | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+    ) -> Certificate:
+        """`certify`, with the same guarantee and errors, for coroutines: a task that is cancelled, by `asyncio.timeout`
+        for one, stops its sampling within a batch."""
+        asked = {"alpha": alpha, "budget": budget, "rule": rule, "route": route, "seed": seed, "noise": noise}
+        return cast(Certificate, await asyncio.wrap_future(self._begun(CERTIFY, image, asked)))
+
+    def predict(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = ALPHA,
+        n: int = PREDICTION_PASSES,
+        rule: str = RULE,
+        route: str | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+        timeout: float | None = None,
+    ) -> Prediction:
+        """With probability at least 1 - alpha, abstains or returns the dual classifier's label at the input.
+
+        Arguments as for `Smoother.predict`, errors and `timeout` as for `certify`.
+        """
+        asked = {"alpha": alpha, "n": n, "rule": rule, "route": route, "seed": seed, "noise": noise}
+        return cast(Prediction, _waited(self._begun(PREDICT, image, asked), timeout))
+
+    async def predict_async(
+        self,
+        image: npt.ArrayLike,
+        *,
+        alpha: float = ALPHA,
+        n: int = PREDICTION_PASSES,
+        rule: str = RULE,
+        route: str | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+    ) -> Prediction:
+        """`predict`, with the same guarantee and errors, for coroutines; cancelled as `certify_async`."""
+        asked = {"alpha": alpha, "n": n, "rule": rule, "route": route, "seed": seed, "noise": noise}
+        return cast(Prediction, await asyncio.wrap_future(self._begun(PREDICT, image, asked)))
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be taken now: the service is not closing, and its queue not full."""
+        return self.live and not self._closing and len(self._waiting) < self.limits.max_waiting
+
+    @property
+    def live(self) -> bool:
+        """Whether what was taken is worked on: the thread runs, here, and no batch has run for over the limits'
+        `max_seconds`. What is not live does not recover: make another process."""
+        began = self._batch_began
+        hangs = began is not None and time.monotonic() - began > self.limits.max_seconds
+        return self._forks == forks() and self._thread.is_alive() and not hangs
+
+    def metrics(self) -> dict[str, float]:
+        """What was counted since the service was made (`serving.metrics.METRICS`), and how many requests are `waiting`
+        and `open` now."""
+        return self.counts.read() | {"waiting": float(len(self._waiting)), "open": float(len(self._open))}
+
+    def export_metrics(self, registry: Any = None, **labels: str) -> Any:
+        """Have prometheus_client's `registry` (that of the process, if None) read `metrics` whenever it is asked, as
+        `dualsmooth_passes_total` and so on, with `labels`. Returns what `registry.unregister` takes. Raises
+        `InputError` where prometheus_client is not installed."""
+        collector = Collector(self.metrics, labels)
+        registry_of(registry).register(collector)
+        return collector
+
+    def _begun(self, mode: str, image: npt.ArrayLike, asked: dict[str, Any]) -> Future[Answer]:
+        """A request that was taken. Raises `InputError`, `Refused`, `EngineError`."""
+        reply = Promised()
+        given = {name: value for name, value in asked.items() if value is not None}
+        if "noise" in given:
+            given["noise"] = str(given["noise"])
         try:
-            while self._admit():
-                self._sweep()
-                self._step()
-            reason: DualSmoothError = WentDown("the server went down; no certificate is issued")
-        except BaseException as error:
-            reason = EngineError(f"the server failed ({one_line(error)}); no certificate is issued")
-        self._sampler.close()
-        with self._news:
-            self._closing = True
-            left = [*self._open, *self._waiting]
-            self._open, self._waiting = [], deque()
-        for ticket in left:
-            self._fail(ticket, reason)
+            self.submit(image, {"mode": mode, **given}, reply)
+        except DualSmoothError:
+            self.counts.add("refusals", 1)
+            raise
+        return reply.future
 
-    def _admit(self) -> bool:
-        """Wait for work; open as many requests as may be sampled at a time. False when the service closes."""
-        with self._news:
-            while not (self._open or self._waiting or self._closing):
-                self._news.wait()
-            if self._closing:
-                return False
-            fresh: list[Ticket] = []
-            while self._waiting and len(self._open) + len(fresh) < self.limits.max_open:
-                fresh.append(self._waiting.popleft())
-        for ticket in fresh:
-            self._open.append(ticket)
-            self._sampler.add(ticket.job)
-        return True
 
-    def _sweep(self) -> None:
-        """Between batches: give up what nobody waits for or what takes too long."""
-        now = time.monotonic()
-        with self._news:
-            both = [*self._open, *self._waiting]
-        for ticket in both:
-            if ticket.reply.cancelled():
-                self._give_up(ticket, Cancelled("cancelled; no certificate is issued"))
-            elif now > ticket.deadline:
-                limit = f"took over {self.limits.max_seconds:g} s, this server's limit"
-                self._give_up(ticket, OverTime(f"{limit}; no certificate is issued: ask for less"))
-
-    def _step(self) -> None:
-        if not self._open:
-            return
-        try:
-            self._sampler.step()
-        except DualSmoothError as error:
-            lost = self._sampler.batch_jobs
-            for ticket in [t for t in self._open if any(t.job is job for job in lost)]:
-                self._give_up(ticket, error)
-            return
-        self._count(self._sampler.batch_passes)
-        for ticket in list(self._open):
-            if ticket.job.open == 0:
-                self._finish(ticket)
-            elif ticket.terms is not None:
-                self._progress(ticket)
-
-    def _count(self, passes: int, *, now: bool = False) -> None:
-        """Add up passes; tell them every second, and with every answer."""
-        self._drawn += passes
-        if now or time.monotonic() - self._counted > 1.0:
-            self._observe("passes", float(self._drawn))
-            self._drawn, self._counted = 0, time.monotonic()
-
-    def _finish(self, ticket: Ticket) -> None:
-        try:
-            answer = ticket.answer()
-        except Exception as error:
-            self._give_up(ticket, EngineError(f"the votes could not be settled ({one_line(error)})"))
-            return
-        self._open.remove(ticket)
-        kind = "certificates" if isinstance(answer, Certificate) else "predictions"
-        seconds = time.monotonic() - ticket.started
-        self._count(0, now=True)
-        for name, value in ((kind, 1), ("abstentions", answer.abstained), ("seconds", seconds)):
-            self._observe(name, float(value))
-        self._tell(ticket.reply.answered, answer)
-
-    def _progress(self, ticket: Ticket) -> None:
-        """Tell the certificate so far after each new look; bounds of all looks hold together, so each is valid."""
-        looks = sum(map(len, ticket.job.tally.looks.values()))
-        if looks == ticket.looks:
-            return
-        ticket.looks = looks
-        if ticket.reply.wants_progress and (so_far := self._so_far(ticket)) is not None:
-            self._tell(ticket.reply.progressed, so_far)
-
-    def _so_far(self, ticket: Ticket) -> Certificate | None:
-        try:
-            answer = ticket.answer()
-        except DualSmoothError:  # such as a rule that needs votes that are still to come
-            return None
-        if not isinstance(answer, Certificate):
-            return None
-        tally = answer.tally  # which goes on growing
-        now = Tally(tally.classes, tally.levels, {stream: list(looks) for stream, looks in tally.looks.items()})
-        return replace(answer, tally=now)
-
-    def _give_up(self, ticket: Ticket, error: DualSmoothError) -> None:
-        self._sampler.drop(ticket.job)
-        with self._news:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-            else:
-                self._open.remove(ticket)
-        self._fail(ticket, error)
-
-    def _fail(self, ticket: Ticket, error: DualSmoothError) -> None:
-        self._count(0, now=True)
-        self._observe("failures", 1.0)
-        self._tell(ticket.reply.failed, error)
-
-    def _tell(self, say: Callable[..., None], what: Any) -> None:
-        """A client that is gone must not take the others' answers with it."""
-        try:
-            say(what)
-        except Exception as error:
-            self._observe("lost", 1.0)
-            print(f"dualsmooth: an answer could not be sent ({one_line(error)})", flush=True)
+def _waited(future: Future[Answer], timeout: float | None) -> Answer:
+    """The answer; whoever stops waiting stops the sampling."""
+    try:
+        return future.result(timeout)
+    except FutureTimeout as error:
+        if not future.cancel():  # it came meanwhile
+            return future.result()
+        raise OverTime(f"not answered within {timeout} s, as asked; no certificate is issued: allow more") from error
+    except BaseException:  # such as a KeyboardInterrupt
+        future.cancel()
+        raise

@@ -24,17 +24,6 @@ from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.protocol import BLS, IN_PROCESS, MANIFEST, PLACEMENT, PLACEMENTS
 from dualsmooth.runtime.smoothing.smoother import Smoother
 
-METRICS = {
-    "passes": "Forward passes that were counted",
-    "certificates": "Certificates issued, abstentions included",
-    "predictions": "Predictions answered, abstentions included",
-    "abstentions": "Certificates and predictions that abstained",
-    "refusals": "Requests that were refused before sampling",
-    "failures": "Requests that failed or were cancelled after they were accepted",
-    "lost": "Answers that could not be sent",
-    "seconds": "Seconds from acceptance to answer, added up over requests",
-}
-
 
 @dataclass(frozen=True)
 class ServerOptions:

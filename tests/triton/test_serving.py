@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toys
+from gate import Gate
 
 import dualsmooth as ds
 from dualsmooth.runtime.noise.selftest import check_generator
@@ -25,25 +26,6 @@ from dualsmooth.runtime.statistics.votes import Stream
 @pytest.fixture
 def smoother(toy_bundle: Path) -> ds.Smoother:
     return ds.load(toy_bundle, threads=1)
-
-
-class Gate:
-    """An engine that runs a batch when it is told to, and records batch sizes."""
-
-    def __init__(self, smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sizes: list[int] = []
-        self.turns = threading.Semaphore(0)
-        real = smoother.engine.logits
-
-        def logits(name: str, batch: Any, sigma: float, width: int) -> Any:
-            assert self.turns.acquire(timeout=60)
-            self.sizes.append(len(batch))
-            return real(name, batch, sigma, width)
-
-        monkeypatch.setattr(smoother.engine, "logits", logits)
-
-    def open(self, turns: int = 1_000_000) -> None:
-        self.turns.release(turns)
 
 
 IMAGE = toys.image(0.7, 0.3)
@@ -169,7 +151,7 @@ def test_closing_fails_what_is_open(smoother: ds.Smoother, monkeypatch: pytest.M
     service.submit(IMAGE, {"budget": "fixed:100000"}, reply)
     gate.open(3)
     threading.Timer(0.0, gate.open).start()
-    service.close()
+    service.close(drain=0)
     assert isinstance(reply.error, Stopped)
     with pytest.raises(Refused, match="going down"):
         service.submit(IMAGE, ASK, Collected())

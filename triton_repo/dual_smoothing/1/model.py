@@ -13,17 +13,13 @@ import numpy as np
 import triton_python_backend_utils as pb
 
 from dualsmooth.runtime.errors import DualSmoothError, EngineError, one_line
+from dualsmooth.runtime.serving.metrics import METRICS
 from dualsmooth.runtime.serving.protocol import CERTIFY, IMAGE, PING, refusal_of, to_line
 from dualsmooth.runtime.serving.replies import Answer
 from dualsmooth.runtime.serving.requests import read_parameters
 from dualsmooth.runtime.serving.service import Service
 from dualsmooth.runtime.serving.tensors import outputs
-from dualsmooth.runtime.serving.triton_model import (
-    METRICS,
-    ServerOptions,
-    check_tensors,
-    open_smoother,
-)
+from dualsmooth.runtime.serving.triton_model import ServerOptions, check_tensors, open_smoother
 from dualsmooth.runtime.smoothing.certificate import Certificate
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -61,14 +57,14 @@ class TritonPythonModel:
                 else:
                     self._service.submit(image, parameters, reply)
             except DualSmoothError as error:
-                self._observe("refusals", 1.0)
+                self._service.counts.add("refusals", 1)
                 reply.failed(error)
             except Exception as error:  # which must not take the other requests with it
-                self._observe("refusals", 1.0)
+                self._service.counts.add("refusals", 1)
                 reply.failed(EngineError(f"the request could not be taken ({one_line(error)})"))
 
     def finalize(self) -> None:
-        self._service.close()
+        self._service.close(drain=0)  # Triton has waited already
 
     def _observe(self, name: str, value: float) -> None:
         self._metrics[name].increment(value)
