@@ -7,6 +7,8 @@ CUPY ?= cupy-cuda12x
 LIGHT := build/venv-openvino
 LIGHT_TESTS := $(addprefix tests/,runtime/engine soundness/test_deployment.py $(foreach name,smoothing/test_sampler \
 	commands/test_bench noise/test_philox,runtime/$(name).py))
+EXAMPLES := build/venv-examples
+EXAMPLES_TESTS := tests/examples/test_fastapi_service.py tests/runtime/serving
 OLDEST := build/venv-oldest
 OLDEST_TESTS := $(addprefix tests/,$(foreach name,statistics smoothing noise/test_streams.py noise/test_generators.py \
 	engine/test_engine.py evaluation/test_evaluate.py,runtime/$(name)) \
@@ -16,7 +18,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo serve test light oldest gpu nightly lint fast browser data bench clean
+.PHONY: help demo serve test light examples oldest gpu nightly lint fast browser data bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -32,11 +34,16 @@ test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engin
 	$(STEP) 'tests, in two processes, a file at a time'
 	$(DEV)/bin/python -m pytest -q $(SIDE_BY_SIDE)
 	$(MAKE) light
+	$(MAKE) examples
 	$(MAKE) oldest
 
 light: $(LIGHT)/ready ## the engine's tests in a light environment with onnxruntime-openvino (no torch)
 	$(STEP) 'tests of the engine on OpenVINO'
 	$(LIGHT)/bin/python -m pytest -q $(LIGHT_TESTS)
+
+examples: $(EXAMPLES)/ready ## the example service's tests, in an environment as its page makes it (no torch)
+	$(STEP) 'tests of the example service'
+	$(EXAMPLES)/bin/python -m pytest -q $(EXAMPLES_TESTS)
 
 oldest: $(OLDEST)/ready ## the core's tests with the oldest NumPy, SciPy and ONNX Runtime that are allowed
 	$(STEP) 'tests with the oldest versions'
@@ -84,6 +91,12 @@ $(LIGHT)/ready: pyproject.toml
 	$(STEP) 'the runtime with OpenVINO, into $(LIGHT)'
 	$(PYTHON) -m venv $(LIGHT)
 	$(LIGHT)/bin/pip install --quiet -e '.[openvino,fast]' onnx pytest
+	touch $@
+
+$(EXAMPLES)/ready: pyproject.toml examples/fastapi_service/requirements.txt
+	$(STEP) 'the runtime and what the example service needs, into $(EXAMPLES)'
+	$(PYTHON) -m venv $(EXAMPLES)
+	$(EXAMPLES)/bin/pip install --quiet -e '.[cpu]' -r examples/fastapi_service/requirements.txt onnx pytest
 	touch $@
 
 $(GPU)/ready: pyproject.toml

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, BinaryIO, TypeGuard
 
 import numpy as np
 
@@ -33,8 +33,8 @@ _ORIENTATION = 0x0112
 _BITS, _MEANING = 258, 262  # TIFF: BitsPerSample, PhotometricInterpretation (0: white is zero)
 
 
-def decode(path: str | Path, channels: int, size: tuple[int, int] | None = None) -> PIL.Image.Image:
-    """The picture at `path` in mode L (`channels` 1) or RGB (3), 8 bits, upright.
+def decode(path: str | Path | BinaryIO, channels: int, size: tuple[int, int] | None = None) -> PIL.Image.Image:
+    """The picture at `path`, or in that open file, in mode L (`channels` 1) or RGB (3), 8 bits, upright.
 
     With `size` (width, height), any other is refused before it is decoded. 16-bit pictures keep the upper 8 bits, EXIF
     orientation is applied, palettes become colours, colour profiles are not applied. Pictures that are not opaque
@@ -62,7 +62,7 @@ def is_opened(image: object) -> TypeGuard[PIL.Image.Image]:
 
 
 @contextmanager
-def _in_one_line(name: str | Path) -> Iterator[None]:
+def _in_one_line(name: str | Path | BinaryIO) -> Iterator[None]:
     try:
         yield
     except InputError:
@@ -72,7 +72,7 @@ def _in_one_line(name: str | Path) -> Iterator[None]:
 
 
 def _converted(
-    path: str | Path, opened: PIL.Image.Image, channels: int, size: tuple[int, int] | None
+    path: str | Path | BinaryIO, opened: PIL.Image.Image, channels: int, size: tuple[int, int] | None
 ) -> PIL.Image.Image:
     import PIL.ImageOps
 
@@ -96,14 +96,14 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def _other_size(path: str | Path, found: tuple[int, int], size: tuple[int, int]) -> InputError:
+def _other_size(path: str | Path | BinaryIO, found: tuple[int, int], size: tuple[int, int]) -> InputError:
     return InputError(
         f"{path} is {found[0]} pixels wide and {found[1]} high; expected {size[0]} wide and {size[1]} high: resize it, "
         "or give the bundle its preprocessing (dualsmooth export --resize)"
     )
 
 
-def _check_opaque(path: str | Path, picture: PIL.Image.Image) -> None:
+def _check_opaque(path: str | Path | BinaryIO, picture: PIL.Image.Image) -> None:
     """Refuse what has no colour of its own: which background is meant cannot be known."""
     clear = picture.info.get("transparency")
     if picture.getbands()[-1] in ("A", "a"):
@@ -118,7 +118,7 @@ def _check_opaque(path: str | Path, picture: PIL.Image.Image) -> None:
         raise InputError(f"{path} has transparent pixels; put it on a background first (e.g. magick -alpha remove)")
 
 
-def _eight_bits(path: str | Path, picture: PIL.Image.Image) -> PIL.Image.Image:
+def _eight_bits(path: str | Path | BinaryIO, picture: PIL.Image.Image) -> PIL.Image.Image:
     """The upper 8 bits of 16-bit greys; Pillow cuts greys off at 255, but takes the upper 8 bits of 16-bit colours."""
     mode, format = picture.mode, picture.format
     if mode.startswith("I;16") or (mode == "I" and format in ("PNG", "PPM")):

@@ -3,6 +3,7 @@ but by a bundle's preprocessing."""
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterable
@@ -44,6 +45,19 @@ def read_image(
     return _read_picture(path, shape, preprocessing)
 
 
+def read_picture(data: bytes, shape: tuple[int, int, int], preprocessing: Preprocessing | None = None) -> Image:
+    """The picture in `data`, the bytes of a PNG or JPEG file, …, as `read_image` reads it: uint8 [C,H,W]. Raises
+    `InputError`, in which it is called `upload`."""
+    return _read_picture(_Upload(data), shape, preprocessing)
+
+
+class _Upload(io.BytesIO):
+    """A file without a path."""
+
+    def __repr__(self) -> str:
+        return "upload"
+
+
 def _read_npy(path: Path, shape: tuple[int, int, int], preprocessing: Preprocessing | None) -> Image:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
@@ -65,17 +79,20 @@ def _read_npy(path: Path, shape: tuple[int, int, int], preprocessing: Preprocess
 
 
 def _read_picture(
-    picture: Path | PIL.Image.Image, shape: tuple[int, int, int], preprocessing: Preprocessing | None
+    picture: Path | _Upload | PIL.Image.Image, shape: tuple[int, int, int], preprocessing: Preprocessing | None
 ) -> Image:
     channels, height, width = shape
     if channels not in (1, 3):
-        name = picture if isinstance(picture, Path) else "a picture"
+        name = picture if isinstance(picture, Path | _Upload) else "a picture"
         raise InputError(f"{name}: the bundle takes {channels} channels; pass an NPY file instead of a picture")
     size = (width, height) if preprocessing is None else None
     with warnings.catch_warnings(action="ignore"):  # of large pictures, which are refused here
         if preprocessing is not None:
             warnings.filterwarnings("error", ".*could be decompression bomb")
-        picture = decode(picture, channels, size) if isinstance(picture, Path) else converted(picture, channels, size)
+        if isinstance(picture, Path | _Upload):
+            picture = decode(picture, channels, size)
+        else:
+            picture = converted(picture, channels, size)
         if preprocessing is not None:
             return preprocessed(picture, preprocessing)
         pixels = np.asarray(picture, np.uint8)

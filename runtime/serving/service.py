@@ -8,8 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Self, cast
 
-import numpy.typing as npt
-
+from dualsmooth.runtime.datasets.single_images import ImageLike
 from dualsmooth.runtime.errors import DualSmoothError
 from dualsmooth.runtime.noise.forks import forks
 from dualsmooth.runtime.noise.streams import Noise
@@ -31,10 +30,9 @@ class Service(Dispatcher):
     wait. Make it after a fork (a child is refused), close it or use it in `with`, and close the smoother yourself.
     `observe(name, value)` hears what is counted.
 
-    >>> import dualsmooth as ds, numpy as np
-    >>> image = np.load("runtime/data/fashion-mnist-test-200.npz")["x"][0][None]  # an ankle boot, uint8 [1,28,28]
-    >>> with ds.Service(ds.load("runtime/data/fashion-mnist"), ds.Limits(max_passes=100_000)) as service:
-    ...     service.certify(image, budget=ds.Fixed(200)).label
+    >>> import dualsmooth as ds
+    >>> with ds.Service(ds.load("fashion-mnist"), ds.Limits(max_passes=100_000)) as service:
+    ...     service.certify(ds.sample("fashion-mnist"), budget=ds.Fixed(200)).label  # an ankle boot
     9
     """
 
@@ -46,7 +44,7 @@ class Service(Dispatcher):
 
     def certify(
         self,
-        image: npt.ArrayLike,
+        image: ImageLike,
         *,
         alpha: float = ALPHA,
         budget: Budget | None = None,
@@ -68,7 +66,7 @@ class Service(Dispatcher):
 
     async def certify_async(
         self,
-        image: npt.ArrayLike,
+        image: ImageLike,
         *,
         alpha: float = ALPHA,
         budget: Budget | None = None,
@@ -84,7 +82,7 @@ class Service(Dispatcher):
 
     def predict(
         self,
-        image: npt.ArrayLike,
+        image: ImageLike,
         *,
         alpha: float = ALPHA,
         n: int = PREDICTION_PASSES,
@@ -103,7 +101,7 @@ class Service(Dispatcher):
 
     async def predict_async(
         self,
-        image: npt.ArrayLike,
+        image: ImageLike,
         *,
         alpha: float = ALPHA,
         n: int = PREDICTION_PASSES,
@@ -142,14 +140,14 @@ class Service(Dispatcher):
         registry_of(registry).register(collector)
         return collector
 
-    def _begun(self, mode: str, image: npt.ArrayLike, asked: dict[str, Any]) -> Future[Answer]:
+    def _begun(self, mode: str, image: ImageLike, asked: dict[str, Any]) -> Future[Answer]:
         """A request that was taken. Raises `InputError`, `Refused`, `EngineError`."""
         reply = Promised()
         given = {name: value for name, value in asked.items() if value is not None}
         if "noise" in given:
             given["noise"] = str(given["noise"])
         try:
-            self.submit(image, {"mode": mode, **given}, reply)
+            self.submit(self.smoother.check_image(image), {"mode": mode, **given}, reply)
         except DualSmoothError:
             self.counts.add("refusals", 1)
             raise

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 import dualsmooth as ds
-from dualsmooth.runtime.datasets.single_images import checked_image, read_image, several
+from dualsmooth.runtime.datasets.single_images import checked_image, read_image, read_picture, several
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
 
@@ -22,6 +22,17 @@ def test_png_grey_and_palette_are_converted(tmp_path: Path) -> None:
     PIL.Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png", (1, 4, 5)), PIXELS[:1])
     assert read_image(tmp_path / "a.png", (3, 4, 5)).shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
+def test_bytes_are_read_as_the_file_is(tmp_path: Path, format: str) -> None:
+    PIL.Image.fromarray(PIXELS.transpose(1, 2, 0)).save(tmp_path / "a", format)
+    data = (tmp_path / "a").read_bytes()
+    assert np.array_equal(read_picture(data, (3, 4, 5)), PIXELS)
+    with pytest.raises(ds.InputError, match="upload is 5 pixels wide"):
+        read_picture(data, (3, 9, 9))
+    with pytest.raises(ds.InputError, match=r"cannot read upload \(cannot identify image file upload\)"):
+        read_picture(data[1:], (3, 4, 5))
 
 
 def test_npy_keeps_its_dtype_and_gains_a_channel(tmp_path: Path) -> None:

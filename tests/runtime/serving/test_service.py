@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 import toys
 from gate import Gate
@@ -69,6 +71,15 @@ def test_coroutines_get_what_the_smoother_gives(smoother: ds.Smoother) -> None:
         assert [c.to_json() for c in asyncio.run(ask())] == [c.to_json() for c in alone]
 
 
+def test_images_are_what_the_smoother_takes(smoother: ds.Smoother, tmp_path: Path) -> None:
+    picture = PIL.Image.fromarray(np.array([[150, 90]], np.uint8))
+    picture.save(tmp_path / "a.png")
+    with ds.Service(smoother, OPEN) as service:
+        for image in (picture, tmp_path / "a.png", str(tmp_path / "a.png"), np.array(picture)):
+            alone = smoother.certify(image, budget=BUDGET, seed=1).to_json()
+            assert service.certify(image, budget=BUDGET, seed=1).to_json() == alone
+
+
 def test_callers_share_batches(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(smoother, monkeypatch)
     with ds.Service(smoother) as service, ThreadPoolExecutor(4) as threads:
@@ -81,7 +92,7 @@ def test_callers_share_batches(smoother: ds.Smoother, monkeypatch: pytest.Monkey
 
 def test_bad_requests_have_the_lines_of_the_smoother(smoother: ds.Smoother) -> None:
     with ds.Service(smoother, ds.Limits(max_passes=10_000)) as service:
-        for asked in ({"alpha": 2.0}, {"rule": "no"}, {"noise": 3}, {"image": IMAGES[0][0]}):
+        for asked in ({"alpha": 2.0}, {"rule": "no"}, {"noise": 3}, {"image": IMAGES[0][..., :1]}):
             given = {"image": IMAGES[0], "budget": BUDGET} | asked
             with pytest.raises(ds.InputError) as ours:
                 service.certify(**given)
