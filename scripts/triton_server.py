@@ -58,12 +58,12 @@ def _fetch(server: Path, venv: Path) -> tuple[Path, Path]:
             raise TritonError(f"{WHEEL} has no stub for Python {PYTHON}; use Python 3.11")
         shutil.copy2(stub, home / "backends" / "python" / "triton_python_backend_stub")
         (server / "ready").touch()
-    if not (venv / "ready").is_file():
+    if not (venv / "ready-2").is_file():
         print(f"making the stub's environment in {venv}", file=sys.stderr, flush=True)
         shutil.rmtree(venv, ignore_errors=True)
         _run(sys.executable, "-m", "venv", str(venv))
-        _pip(str(venv / "bin" / "python"), "install", "numpy<2", *_engine(), "-e", str(ROOT))
-        (venv / "ready").touch()
+        _pip(str(venv / "bin" / "python"), "install", "numpy<2", "pillow", *_engine(), "-e", str(ROOT))
+        (venv / "ready-2").touch()
     for source in (path for path in BACKENDS.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         place = home / "backends" / source.relative_to(BACKENDS)
         if not (place.is_file() and filecmp.cmp(source, place, shallow=False)):  # another server may be reading it

@@ -14,10 +14,12 @@ PARAMETERS = {
     PREDICT: ("mode", "alpha", "n", "rule", "route", "seed", "nonce", "noise", "index"),
 }
 """What a request may say in each mode."""
-IMAGE = "IMAGE"
-"""The input tensor."""
+IMAGE, PICTURE = "IMAGE", "PICTURE"
+"""The input tensors, of which a request has one: the pixels, or a picture file in base64."""
 LABEL, RADIUS, SIGMA, ABSTAINED, CERTIFICATE = OUTPUTS = ("LABEL", "RADIUS", "SIGMA", "ABSTAINED", "CERTIFICATE")
-"""The output tensors."""
+"""The output tensors that our client asks for."""
+TEXT = "CERTIFICATE_JSON"
+"""The certificate once more, as text: for those who ask in JSON, where bytes would be a list of numbers."""
 INSTANCE = "instance"
 """In the answer to a ping: the identity of the model's process."""
 MODEL, STREAM = "dual_smoothing", "_stream"

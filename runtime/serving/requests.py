@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from dualsmooth.runtime import strict_json
+from dualsmooth.runtime.bundle.reading import Bundle
+from dualsmooth.runtime.datasets.single_images import read_picture
 from dualsmooth.runtime.errors import InputError, one_line
 from dualsmooth.runtime.noise.streams import AUTO, Seed, parse_noise
 from dualsmooth.runtime.serving.limits import Limits
-from dualsmooth.runtime.serving.protocol import CERTIFY, PARAMETERS, PREDICT
+from dualsmooth.runtime.serving.protocol import CERTIFY, IMAGE, PARAMETERS, PICTURE, PREDICT
 from dualsmooth.runtime.serving.replies import Answer, Reply
 from dualsmooth.runtime.smoothing.sampler import Job
 from dualsmooth.runtime.smoothing.settings import PREDICTION_PASSES, Settings
@@ -44,6 +47,21 @@ def read_parameters(text: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise InputError(f"request parameters are {type(given).__name__}; expected a JSON object")
     return given
+
+
+def image_of(image: Any, picture: Any, bundle: Bundle) -> Any:
+    """The image of a request, of the one input that is not None: pixels, or base64 of a PNG file, …, which becomes what
+    the bundle takes. Raises `InputError`."""
+    if (image is None) == (picture is None):
+        raise InputError(f"expected either {IMAGE} (pixels) or {PICTURE} (a picture file in base64) as input")
+    if picture is None:
+        return image
+    try:
+        (text,) = np.ravel(picture)
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InputError(f"{PICTURE} is not one text in base64 ({one_line(error)}); send base64 -w0 FILE") from error
+    return read_picture(data, bundle.input_shape, bundle.preprocessing)
 
 
 def accept(

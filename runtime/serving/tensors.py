@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import ServerError, one_line
-from dualsmooth.runtime.serving.protocol import ABSTAINED, CERTIFICATE, INSTANCE, LABEL, OUTPUTS, RADIUS, SIGMA
+from dualsmooth.runtime.serving.protocol import ABSTAINED, CERTIFICATE, INSTANCE, LABEL, OUTPUTS, RADIUS, SIGMA, TEXT
 from dualsmooth.runtime.serving.replies import Answer
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -26,6 +26,7 @@ def outputs(answer: Answer | None, instance: str = "") -> Tensors:
         SIGMA: np.array([0.0 if answer is None else answer.sigma], np.float64),
         ABSTAINED: np.array([answer is None or answer.abstained], np.bool_),
         CERTIFICATE: np.frombuffer(text.encode(), np.uint8),
+        TEXT: np.array([text.encode()], np.object_),
     }
 
 

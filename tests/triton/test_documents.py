@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import documents
 import numpy as np
+import PIL.Image
 import pytest
 import toys
+from triton_server import TritonServer
 
 import dualsmooth as ds
 from dualsmooth.cli import main
@@ -28,7 +34,8 @@ def test_no_other_document_asks_a_server() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_commands(name: str, grpc_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asking = [c for c in documents.commands(documents.ROOT / name) if documents.SERVER.search(c)]
+    commands = [c for c in documents.commands(documents.ROOT / name) if c.startswith("dualsmooth") or "/bin/" in c]
+    asking = [c for c in commands if documents.SERVER.search(c)]
     assert asking
     np.save(tmp_path / "image.npy", toys.image(0.9, 0.1))
     for command in asking:
@@ -38,6 +45,34 @@ def test_commands(name: str, grpc_url: str, tmp_path: Path, capsys: pytest.Captu
         assert main(arguments) == 0, command
         shown = capsys.readouterr().out
         assert ('"radius"' if "--json" in arguments else "certified radius") in shown
+
+
+@pytest.mark.slow
+def test_curl(server: TritonServer, toy_bundle: Path, tmp_path: Path) -> None:
+    """The blocks with curl, in a reader's shell."""
+    PIL.Image.fromarray(np.array([[230, 25]], np.uint8)).save(tmp_path / "image.png")
+    program = tmp_path / "bin" / "dualsmooth"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dualsmooth "$@"\n')
+    program.chmod(0o755)
+    env = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    shown = []
+    for _, text in documents.blocks(documents.ROOT / "docs" / "triton.md"):
+        if "curl" in text:
+            here = text.replace("http://host:8000", f"http://127.0.0.1:{server.http}").replace(
+                "BUNDLE", str(toy_bundle)
+            )
+            done = subprocess.run(
+                ["bash", "-eo", "pipefail", "-c", here], cwd=tmp_path, env=env, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+            shown.append(done.stdout)
+    generated, inferred = shown
+    *_, last = re.findall(r"^data: (.*)$", generated, re.M)
+    certificate = ds.Certificate.from_json((tmp_path / "certificate.json").read_text())
+    assert certificate.label == ds.Certificate.from_json(json.loads(last)["CERTIFICATE_JSON"]).label == 1
+    assert "replay" in generated
+    assert [output["name"] for output in json.loads(inferred)["outputs"]] == ["LABEL", "RADIUS"]
 
 
 @pytest.mark.slow

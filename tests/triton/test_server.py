@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
+import json
 import re
 import time
+import urllib.error
+import urllib.request
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import toys
 from triton_server import TritonServer
@@ -141,7 +147,54 @@ def test_output_tensors(server: TritonServer, local: ds.Smoother) -> None:
         assert sure.as_numpy(name).dtype == dtype
         assert sure.as_numpy(name).tolist() == [value]
     assert sure.as_numpy("CERTIFICATE").tobytes().decode() == expected.to_json()
+    assert [text.decode() for text in sure.as_numpy("CERTIFICATE_JSON")] == [expected.to_json()]
     assert (undecided.as_numpy("LABEL")[0], undecided.as_numpy("ABSTAINED")[0]) == (-1, True)
+
+
+def ask_in_json(server: TritonServer, verb: str, model: str = "dual_smoothing", **asked: Any) -> tuple[int, str]:
+    """Status and text of what Triton's HTTP answers to a JSON object."""
+    body = json.dumps(asked).encode()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.http}/v2/models/{model}/{verb}", body) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def in_base64(pixels: np.ndarray[Any, Any]) -> str:
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_pictures_of_any_size_where_the_bundle_resizes(server: TritonServer, lone_bundle: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
+    expected = ds.load(lone_bundle, threads=1).certify(photo, budget=FIXED, seed=1)
+    status, text = ask_in_json(server, "generate", "lone", PICTURE=in_base64(photo), budget=str(FIXED), seed=1)
+    assert (status, json.loads(text)["CERTIFICATE_JSON"]) == (200, expected.to_json())
+
+
+def test_pictures_and_text(server: TritonServer, local: ds.Smoother) -> None:
+    """`generate` and `generate_stream`, which take no pixels."""
+    pixels = np.array([[230, 25]], np.uint8)
+    expected = local.certify(pixels, budget=FIXED, seed=5).to_json()
+    asked = {"PICTURE": in_base64(pixels), "budget": str(FIXED), "seed": 5}
+    status, text = ask_in_json(server, "generate", **asked)
+    assert (status, json.loads(text)["CERTIFICATE_JSON"]) == (200, expected)
+    status, text = ask_in_json(server, "generate_stream", "dual_smoothing_stream", **asked)
+    *_, last = re.findall(r"^data: (.*)$", text, re.M)
+    assert (status, json.loads(last)["CERTIFICATE_JSON"]) == (200, expected)
+    for wrong, line in {
+        "%%%": "PICTURE is not one text in base64",
+        base64.b64encode(b"no picture").decode(): "cannot read upload",
+    }.items():
+        status, text = ask_in_json(server, "generate", PICTURE=wrong)
+        assert status == 400
+        assert f"dualsmooth.bad-request: {line}" in json.loads(text)["error"]
+    status, text = ask_in_json(server, "generate", budget="fixed:100")
+    assert (status, "expected either IMAGE" in text) == (400, True)
+    status, text = ask_in_json(server, "generate", IMAGE=[[[0.9, 0.1]]])  # Triton's own answer
+    assert (status, "Shape does not match" in text) == (500, True)
 
 
 def test_streaming(grpc_url: str, local: ds.Smoother) -> None:

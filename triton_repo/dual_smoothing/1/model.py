@@ -14,9 +14,9 @@ import triton_python_backend_utils as pb
 
 from dualsmooth.runtime.errors import DualSmoothError, EngineError, one_line
 from dualsmooth.runtime.serving.metrics import METRICS
-from dualsmooth.runtime.serving.protocol import CERTIFY, IMAGE, PING, refusal_of, to_line
+from dualsmooth.runtime.serving.protocol import CERTIFY, IMAGE, PICTURE, PING, refusal_of, to_line
 from dualsmooth.runtime.serving.replies import Answer
-from dualsmooth.runtime.serving.requests import read_parameters
+from dualsmooth.runtime.serving.requests import image_of, read_parameters
 from dualsmooth.runtime.serving.service import Service
 from dualsmooth.runtime.serving.tensors import outputs
 from dualsmooth.runtime.serving.triton_model import ServerOptions, check_tensors, open_smoother
@@ -50,11 +50,12 @@ class TritonPythonModel:
             reply = _Sender(request.get_response_sender(), stream=self._stream)
             try:
                 parameters = read_parameters(request.parameters())
-                image = pb.get_input_tensor_by_name(request, IMAGE).as_numpy()
                 if parameters.get("mode", CERTIFY) == PING:
                     self._service.check()
                     reply.send(_tensors(None, self._instance), FINAL)
                 else:
+                    bundle = self._service.smoother.bundle
+                    image = image_of(_input(request, IMAGE), _input(request, PICTURE), bundle)
                     self._service.submit(image, parameters, reply)
             except DualSmoothError as error:
                 self._service.counts.add("refusals", 1)
@@ -96,6 +97,12 @@ class _Sender:
             return False
         self._next = now + CANCEL_SECONDS
         return bool(self._sender.is_cancelled())
+
+
+def _input(request: Any, name: str) -> Any:
+    """An input as an array; None where the request has none of this name."""
+    tensor = pb.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy()
 
 
 def _tensors(answer: Answer | None, instance: str = "") -> Any:
