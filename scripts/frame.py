@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dualsmooth.runtime.engine.instruction_set import instruction_set, processor
+from dualsmooth.runtime.engine.instruction_set import described
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import check_free, write_atomically
 
@@ -43,18 +43,18 @@ def publish(page: str, out: Path | None) -> None:
         write_atomically(out, page)
 
 
-def sections(page: str) -> dict[str, str]:
-    """The sections of a page by title, without what stands before the first."""
+def sections(page: str, mark: str = "##") -> dict[str, str]:
+    """The sections of a page by title, without what stands before the first. `mark`: of their headings."""
     found = {}
-    for part in f"\n{page}".split("\n## ")[1:]:
+    for part in f"\n{page}".split(f"\n{mark} ")[1:]:
         title, _, body = part.partition("\n")
         found[title] = body.strip()
     return found
 
 
-def joined(head: str, bodies: Mapping[str, str]) -> str:
+def joined(head: str, bodies: Mapping[str, str], mark: str = "##") -> str:
     """A page of what stands before the first section, and sections by title."""
-    return f"{head.rstrip()}\n" + "".join(f"\n## {title}\n\n{body}\n" for title, body in bodies.items())
+    return f"{head.rstrip()}\n" + "".join(f"\n{mark} {title}\n\n{body}\n" for title, body in bodies.items())
 
 
 class Measurements:
@@ -82,6 +82,13 @@ class Measurements:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def found(self, what: str, measure: Callable[[], Any]) -> Any:
+        """What was measured before the last stop; else what `measure` gives now, which is kept."""
+        if what not in self:
+            say(what)
+            self.add({self._key: what, "found": measure()})
+        return self.rows[what]["found"]
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Keep a row, here and in the file."""
@@ -111,9 +118,9 @@ def cores() -> int:
 
 
 def machine(*packages: str) -> str:
-    """What figures depend on: cores, processor, the instructions that decide kernels, system, versions of packages."""
+    """What figures depend on: cores, processor, its instructions, system, versions of packages."""
     versions = ", ".join(f"{name} {importlib.import_module(name).__version__}" for name in packages)
-    return f"{cores()} cores ({processor()}, {instruction_set()}), {platform.platform()}; {versions}"
+    return f"{cores()} cores of an {described()}, {platform.platform()}; {versions}"
 
 
 def helper(name: str) -> ModuleType:

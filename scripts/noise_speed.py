@@ -20,7 +20,7 @@ import mpmath
 import numpy as np
 from frame import add_page, parsed, publish
 
-from dualsmooth.runtime.engine.instruction_set import instruction_set, processor
+from dualsmooth.runtime.engine.instruction_set import described
 from dualsmooth.runtime.noise.add import LATTICE, MODES, add_noise
 from dualsmooth.runtime.noise.generators import GENERATORS, Source
 from dualsmooth.runtime.noise.table import ENTRIES, OPEN, STEPS, Table, table_of
@@ -77,8 +77,8 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
     usual = found["float", "SFC64"]
     yield f"""# Noise
 
-`python scripts/noise_speed.py --out docs/noise.md --turns {args.turns}` on one core of an {processor()} processor
-({instruction_set()}), NumPy {np.__version__}.
+`python scripts/noise_speed.py --out docs/noise.md --turns {args.turns}` on one core of an {described()},
+NumPy {np.__version__}.
 
 ## Speed
 

@@ -19,7 +19,7 @@ import torch
 from frame import add_page, machine, parsed, publish
 from torch.nn.modules.module import register_module_forward_hook
 
-from dualsmooth.runtime.engine.instruction_set import FAST_BF16, flags
+from dualsmooth.runtime.engine.instruction_set import FAST_BF16
 from dualsmooth.training import ClassifierConfig, Config
 from dualsmooth.training.data import Augmentation, TrainingData
 from dualsmooth.training.loop.precision import autocast_for
@@ -35,7 +35,7 @@ SIGMA, EPOCHS, IMAGES, BATCH = 0.5, 10, 128, 32
 WIDE, WIDE_BATCH, STEPS = "resnet9", 64, 3
 PAGE = """# What training costs
 
-Seconds of one thread's own time. Written by `python scripts/training_costs.py` on {machine}, with {features}.
+Seconds of one thread's own time. Written by `python scripts/training_costs.py` on {machine}.
 
 ## Objectives
 
@@ -139,9 +139,8 @@ def main() -> None:
     args = parsed(parser)
     torch.set_num_threads(1)
     found = precisions(args.rounds)
-    features = [name for name in FAST_BF16 if name in flags()]
     page = PAGE.format(
-        machine=machine("torch"), features=", ".join(features) or "no bfloat16", epochs=EPOCHS, images=IMAGES,
+        machine=machine("torch"), epochs=EPOCHS, images=IMAGES,
         wide=WIDE, batch=WIDE_BATCH, rounds=args.rounds, steps=STEPS, float32=found[False], bfloat16=found[True],
         fast=" or ".join(FAST_BF16),
         ratio=found[False] / found[True], taken={"bf16": "bfloat16", "off": "float32"}[autocast_for("auto", "cpu")],

@@ -25,7 +25,9 @@ from dualsmooth.runtime.bundle.reading import MANIFEST, bundle_folder
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, noise_option
 from dualsmooth.runtime.engine.device import run_bound
+from dualsmooth.runtime.engine.instruction_set import described
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
+from dualsmooth.runtime.engine.providers.cores import usable_cores
 from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed, parse_noise
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
@@ -66,6 +68,7 @@ class Comparison:
             "passes_per_second": short(median(self.rates[OURS])),
             "ratio_to_bare": short(self.ratio(BARE)),
             "ratio_to_pytorch": short(self.ratio(PYTORCH)),
+            "processor": described(),
         }
 
 
@@ -194,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(found[-1].to_dict()), flush=True)
     if not args.json:
-        print(table(found))
+        print(f"{usable_cores()} cores of an {described()}\n\n{table(found)}")
     return 0
 
 

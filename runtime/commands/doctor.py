@@ -17,10 +17,11 @@ from dualsmooth.runtime.commands.options import ENGINE_DEFAULTS
 from dualsmooth.runtime.engine.batch_size import remembered
 from dualsmooth.runtime.engine.instruction_set import (
     FEATURES,
-    flags,
+    features,
     has_fast_bf16,
     has_int8,
     instruction_set,
+    processor,
     why_bf16,
 )
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
@@ -138,8 +139,9 @@ def _providers() -> Finding:
 
 
 def _processor() -> Finding:
-    found = [f"{name} ({use})" for name, use in FEATURES.items() if name in flags()]
-    text = f"{usable_cores()} cores for this process; {', '.join(found) or 'no known vector extensions'}"
+    found = [f"{name} ({FEATURES[name]})" for name in features()]
+    what = ", ".join(found) or "no known vector extensions"
+    text = f"{processor()}, {usable_cores()} cores for this process; {what}"
     if not has_int8():
         return Finding(
             "processor", NOTE,

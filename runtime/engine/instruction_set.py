@@ -14,7 +14,7 @@ CPUINFO = Path("/proc/cpuinfo")
 FEATURES = {
     "avx2": "vectors of 8 floats", "avx512f": "vectors of 16 floats",
     "avx512_vnni": "fast int8", "avx_vnni": "fast int8", "amx_int8": "very fast int8",
-    "amx_bf16": "very fast bf16", "asimddp": "fast int8",
+    "avx512_bf16": "fast bf16", "amx_bf16": "very fast bf16", "asimddp": "fast int8",
 }  # fmt: skip
 DECISIVE = ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "avx512f", "avx2")
 """What decides the kernels, the strongest first."""
@@ -22,22 +22,42 @@ FAST_BF16 = ("amx_bf16", "avx512_bf16")
 """With any of these bfloat16 is trained faster than float32 (docs/training-costs.md); without, far slower."""
 
 
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor, by name; empty on other systems."""
+    if not CPUINFO.is_file():
+        return {}
+    lines = (line.partition(":") for line in CPUINFO.read_text("utf-8", "replace").splitlines())
+    found: dict[str, str] = {}
+    for name, _, value in lines:
+        found.setdefault(name.strip(), value.strip())
+    return found
+
+
 @lru_cache
 def flags() -> frozenset[str]:
     """The processor's flags as Linux names them; empty where it does not say."""
-    if not CPUINFO.is_file():
-        return frozenset()
-    lines = CPUINFO.read_text("utf-8", "replace").splitlines()
-    named = [line for line in lines if line.startswith(("flags", "Features"))]
-    return frozenset(flag for line in named for flag in line.split(":")[-1].split())
+    found = _cpuinfo()
+    return frozenset(f"{found.get('flags', '')} {found.get('Features', '')}".split())
 
 
 def processor() -> str:
     """The processor's name, as far as it is known."""
-    if not CPUINFO.is_file():
-        return platform.processor()
-    lines = CPUINFO.read_text("utf-8", "replace").splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def features() -> list[str]:
+    """The names in `FEATURES` that this processor has."""
+    return [name for name in FEATURES if name in flags()]
+
+
+def described() -> str:
+    """The processor and its instructions, as pages of figures name them: `AMD EPYC (avx2, avx512f, avx512_vnni)`."""
+    return f"{processor()} ({', '.join(features()) or 'no known vector extensions'})"
+
+
+def has_amx() -> bool:
+    """Whether it has Intel's matrix extensions: int8 networks are so much faster there that figures never mix."""
+    return any(name.startswith("amx_") for name in features())
 
 
 def instruction_set() -> str:
@@ -47,7 +67,7 @@ def instruction_set() -> str:
 
 def has_int8() -> bool:
     """Whether int8 products are added up without saturation; True where the processor does not say."""
-    return not flags() or any("int8" in FEATURES[name] for name in flags() & set(FEATURES))
+    return not flags() or any("int8" in FEATURES[name] for name in features())
 
 
 def has_fast_bf16() -> bool:

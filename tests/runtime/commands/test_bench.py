@@ -17,7 +17,7 @@ from dualsmooth.runtime.commands import bench
 from dualsmooth.runtime.commands.bench import BARE, OURS, PYTORCH, Comparison, bare, compare, ours, table
 from dualsmooth.runtime.noise.streams import Noise
 
-KEYS = ["network", "provider", "precision", "passes_per_second", "ratio_to_bare", "ratio_to_pytorch"]
+KEYS = ["network", "provider", "precision", "passes_per_second", "ratio_to_bare", "ratio_to_pytorch", "processor"]
 
 
 @pytest.fixture

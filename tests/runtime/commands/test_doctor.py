@@ -113,6 +113,35 @@ def test_the_instructions_that_decide_kernels(
 
 
 @pytest.mark.parametrize(
+    ("text", "said", "amx"),
+    [
+        (
+            "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512_vnni avx512_bf16\n\nmodel name: b\n",
+            "AMD EPYC (avx2, avx512_vnni, avx512_bf16)",
+            False,
+        ),
+        (
+            "model name : Intel(R) Xeon(R): 4\nflags : avx2 amx_int8 amx_tile\n",
+            "Intel(R) Xeon(R): 4 (avx2, amx_int8)",
+            True,
+        ),
+        ("model name : old\nflags : sse\n", "old (no known vector extensions)", False),
+    ],
+)
+def test_the_processor_is_named_with_its_instructions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, said: str, amx: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(instruction_set, "CPUINFO", tmp_path / "cpuinfo")
+    instruction_set.flags.cache_clear()
+    found = (instruction_set.described(), instruction_set.has_amx(), finding("processor").text)
+    monkeypatch.undo()
+    instruction_set.flags.cache_clear()
+    assert found[:2] == (said, amx)
+    assert found[2].startswith(said.split(" (")[0])
+
+
+@pytest.mark.parametrize(
     ("flags", "chosen"),
     [
         ({"avx2", "amx_bf16"}, "bfloat16 on this CPU, since the processor has amx_bf16"),
