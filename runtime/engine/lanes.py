@@ -122,7 +122,8 @@ class Started:
             self._open -= 1
             if error is not None:
                 self._error, self._over = self._error or error, True
-            self._lanes.news.notify_all()
+            if self._over or self._open == 0:  # each waking of the caller would take a core from a lane
+                self._lanes.news.notify_all()
 
     def result(self) -> npt.NDArray[np.int64]:
         """The votes [rows]. Raises what a part raises, when no part is running any more; `EngineError` where the batch

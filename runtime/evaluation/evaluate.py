@@ -12,7 +12,7 @@ import numpy as np
 
 from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.runtime.datasets.dataset import Dataset
-from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.errors import EngineError, InputError
 from dualsmooth.runtime.evaluation.results import Result, sampled_levels
 from dualsmooth.runtime.evaluation.writer import ResultsWriter
 from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
@@ -60,7 +60,11 @@ class Local:
         last = time.perf_counter()
         images = (dataset.images[i] for i in indices)
         stream = self.smoother.certify_with(images, settings, indices=indices)
-        for index, certificate in zip(indices, stream, strict=True):
+        for index in indices:
+            try:
+                certificate = next(stream)
+            except EngineError as error:
+                raise EngineError(f"image {index}: {error}") from error
             now = time.perf_counter()
             yield Finished(index, certificate, max(0.0, round(now - last, 6)))
             last = now

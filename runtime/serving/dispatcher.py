@@ -129,16 +129,13 @@ class Dispatcher:
         self._batch_began = time.monotonic()
         try:
             self._sampler.step()
-        except DualSmoothError as error:
-            lost = self._sampler.batch_jobs
-            for ticket in [t for t in self._open if any(t.job is job for job in lost)]:
-                self._give_up(ticket, error)
-            return
         finally:
             self._batch_began = None
         self._count(self._sampler.batch_passes)
         for ticket in list(self._open):
-            if ticket.job.open == 0:
+            if ticket.job.failure:
+                self._give_up(ticket, ticket.job.failure)
+            elif ticket.job.open == 0:
                 self._finish(ticket)
             elif ticket.terms is not None:
                 self._progress(ticket)

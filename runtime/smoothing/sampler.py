@@ -3,7 +3,8 @@
 While the engine runs a batch, a worker thread makes the noise of the next one and starts it (ONNX Runtime and NumPy
 both release Python's lock), so that the engine need not wait for noise, nor for votes to be counted. Only passes that
 are certainly wanted are made ahead, each stream draws from its own generator in order, and one thread at a time draws:
-counts are the same as without the worker, whatever the packing.
+counts are the same as without the worker, whatever the packing. An image whose noise or votes fail takes none of its
+neighbours with it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,14 +19,19 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.reading import BaseModel, Bundle
 from dualsmooth.runtime.engine.lanes import Started
+from dualsmooth.runtime.errors import DualSmoothError
 from dualsmooth.runtime.noise.add import add_noise
 from dualsmooth.runtime.noise.forks import forks, require_same_process
-from dualsmooth.runtime.noise.streams import Seed
-from dualsmooth.runtime.noise.watch import Watched, sound_stream
-from dualsmooth.runtime.statistics.votes import ESTIMATOR, Counts, Requests, Stream, Tally
+from dualsmooth.runtime.noise.watch import sound_stream
+from dualsmooth.runtime.smoothing.packing import Group, Job, Part, Queues, Work
+from dualsmooth.runtime.statistics.votes import ESTIMATOR
 
-PATIENCE = 3
-"""How many batches a group may be passed over where jobs take turns."""
+__all__ = ["IN_FLIGHT", "Job", "Sampler", "VotingEngine"]
+
+IN_FLIGHT = 64
+"""Unfinished jobs at a time: decisions that ask for a dozen passes at a look fill batches together."""
+WAITING = 2
+"""Jobs in memory, finished ones that wait for an earlier one among them, for each that may be in flight."""
 
 
 class VotingEngine(Protocol):
@@ -43,49 +48,18 @@ class VotingEngine(Protocol):
     def start(self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int) -> Started: ...
 
 
-@dataclass(eq=False)
-class Job:
-    """One image on its way: float32 [C,H,W], its seed, its votes, and the process that asks for more."""
-
-    image: npt.NDArray[np.float32]
-    seed: Seed
-    tally: Tally
-    requests: Requests
-    open: int = 0
-    generators: dict[Stream, Watched] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class _Work:
-    """An unfinished request: how many passes are in no batch yet, how many are not counted yet, and the counts."""
-
-    job: Job
-    stream: Stream
-    sigma: float
-    left: int
-    due: int
-    counts: Counts
-
-
-class _Group(NamedTuple):
-    """Passes that may share a batch: same base model, and same sigma where the model is conditional on it."""
-
-    model: BaseModel
-    sigma: float | None
-
-
 class _Batch(NamedTuple):
-    """Rows `parts` (work, from, to) of one buffer, all for one base model."""
+    """`parts` are rows of one buffer, all for one base model."""
 
-    group: _Group
-    parts: list[tuple[_Work, int, int]]
+    group: Group
+    parts: list[Part]
     buffer: Any
     filled: int
 
 
 class Sampler:
     """Runs jobs through an engine. Memory is constant in the number of passes and of jobs: two batches of
-    `batch_size` noisy copies and at most `in_flight` jobs."""
+    `batch_size` noisy copies, and at most `WAITING` * `in_flight` jobs."""
 
     def __init__(
         self,
@@ -93,27 +67,25 @@ class Sampler:
         engine: VotingEngine,
         *,
         batch_size: int = 256,
-        in_flight: int = 16,
+        in_flight: int = IN_FLIGHT,
         fair: bool = False,
         ahead: bool = True,
     ) -> None:
         """`fair`: jobs take turns, so that a long one does not keep the short ones waiting (a server wants that).
         `ahead`: make noise on a worker thread while the engine runs."""
-        self.bundle, self.engine, self.in_flight, self.fair = bundle, engine, in_flight, fair
-        self.batch_jobs: list[Job] = []
+        self.bundle, self.engine, self.in_flight = bundle, engine, in_flight
         self.batch_passes = 0
-        self._size, self._makes_ahead, self._forks = batch_size, ahead, forks()
+        self._makes_ahead, self._forks = ahead, forks()
         self._buffers = deque(
             engine.xp.empty((batch_size, *bundle.input_shape), np.float32) for _ in range(2 if ahead else 1)
         )
-        self._passed: dict[_Group, int] = {}
-        self._queues: dict[_Group, deque[_Work]] = {}
+        self._queues = Queues(batch_size, fair=fair)
         self._ahead: tuple[_Batch, Future[Started]] | None = None
         self._worker: ThreadPoolExecutor | None = None
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """Finished jobs, in the order in which they were given. An engine failure ends the run: no job that lacks votes
-        is ever returned. An error of `jobs` itself (a bad image, say) comes after the jobs that were before it."""
+        """Finished jobs, in the order in which they were given. A failure ends the run in the turn of the job that it
+        belongs to: no job that lacks votes is ever returned. So does an error of `jobs` itself (a bad image)."""
         self.close()
         try:
             yield from self._run(jobs)
@@ -138,7 +110,7 @@ class Sampler:
         waiting: deque[Job] = deque()
         more, failure = True, None
         while True:
-            while more and len(waiting) < self.in_flight:
+            while more and self._wants(waiting):
                 try:
                     job = next(source, None)
                 except Exception as error:
@@ -150,7 +122,9 @@ class Sampler:
                     self._advance(job)
             while waiting and waiting[0].open == 0:
                 yield waiting.popleft()
-            if more and len(waiting) < self.in_flight:
+            if waiting and waiting[0].failure:
+                raise waiting[0].failure
+            if more and self._wants(waiting):
                 continue
             if not waiting:
                 if failure is not None:
@@ -158,41 +132,75 @@ class Sampler:
                 return
             self.step()
 
+    def _wants(self, waiting: deque[Job]) -> bool:
+        """Whether another job would be taken now: where jobs take turns, always, up to the limits; else as long as this
+        batch and the next are not full."""
+        unfinished = sum(job.open > 0 and not job.failure for job in waiting)
+        if unfinished >= self.in_flight or len(waiting) >= WAITING * self.in_flight:
+            return False
+        return self._queues.fair or not self._queues.fill(2)
+
     def add(self, job: Job) -> None:
         """Queue a job without `run`, for a caller that keeps its own books: it is finished when `job.open` is 0."""
         self._advance(job)
 
     def step(self) -> None:
-        """Run one batch of the added jobs. Where it raises, `batch_jobs` lack its votes: drop them. Raises
-        `EngineError` in a child that was forked since they were added: their noise is the parent's."""
+        """Run one batch of the added jobs. Where it fails, the jobs that it fails for have their `failure`, and are
+        dropped. Raises `EngineError` in a child that was forked since they were added: their noise
+        is the parent's."""
         require_same_process(self._forks, "this run")
         batch, begun = self._ahead or (self._planned(), None)
         self._ahead = None
-        self.batch_jobs, self.batch_passes = [work.job for work, _, _ in batch.parts], batch.filled
+        self.batch_passes = batch.filled
         if begun is None:
             self._make(batch)
         self._look_ahead()
-        votes = self.engine.votes(*_inputs(batch)) if begun is None else begun.result().result()
-        for work, start, stop in batch.parts:
-            work.counts += np.bincount(votes[start:stop], minlength=len(work.counts))
-            work.due -= stop - start
-            if work.due == 0:
-                work.job.tally.record(work.stream, work.counts)
-                work.job.open -= 1
-                if work.job.open == 0:
-                    self._advance(work.job)
+        try:
+            votes = self.engine.votes(*_inputs(batch)) if begun is None else begun.result().result()
+        except DualSmoothError as error:
+            self._run_apart(batch, error)
+        else:
+            for part in batch.parts:
+                self._count(part, votes)
+        for job in {part.work.job: None for part in batch.parts if part.work.job.failure}:
+            self.drop(job)
+
+    def _run_apart(self, batch: _Batch, error: DualSmoothError) -> None:
+        """Each part of a batch that failed by itself, on the noise that it has: a failure is that of the images that
+        fail alone, and of all where none does (or there is one only)."""
+        found: list[tuple[Part, npt.NDArray[np.int64]]] = []
+        failed: dict[Job, DualSmoothError] = {}
+        jobs = {part.work.job for part in batch.parts}
+        for part in batch.parts if len(jobs) > 1 else ():
+            work, start, stop = part
+            alone = batch._replace(parts=[part], buffer=batch.buffer[start:stop], filled=stop - start)
+            try:
+                found.append((Part(work, 0, stop - start), self.engine.votes(*_inputs(alone))))
+            except DualSmoothError as own:
+                failed.setdefault(work.job, own)
+        for job, reason in (failed or dict.fromkeys(jobs, error)).items():
+            job.failure = job.failure or reason
+        for part, votes in found:
+            self._count(part, votes)
+
+    def _count(self, part: Part, votes: npt.NDArray[np.int64]) -> None:
+        work, start, stop = part
+        if work.job.failure:
+            return
+        work.counts += np.bincount(votes[start:stop], minlength=len(work.counts))
+        work.due -= stop - start
+        if work.due == 0:
+            work.job.tally.record(work.stream, work.counts)
+            work.job.open -= 1
+            if work.job.open == 0:
+                self._advance(work.job)
 
     def drop(self, job: Job) -> None:
         """Forget a job: none of its remaining passes are drawn or counted."""
-        for group in list(self._queues):
-            kept = deque(work for work in self._queues[group] if work.job is not job)
-            if kept:
-                self._queues[group] = kept
-            else:
-                del self._queues[group]
+        self._queues.drop(job)
         if self._ahead is not None:
             batch, begun = self._ahead
-            alive = [part for part in batch.parts if part[0].job is not job]
+            alive = [part for part in batch.parts if part.work.job is not job]
             self._ahead = (batch._replace(parts=alive), begun) if alive else None
             if not alive:
                 _stop(begun)
@@ -212,20 +220,17 @@ class Sampler:
                     model, sigma = self.bundle.router
                 else:
                     model, sigma = self.bundle.classifiers[stream.level], self.bundle.sigmas[stream.level]
-                group = _Group(model, sigma if self.engine.takes_sigma(model) else None)
-                self._queues.setdefault(group, deque()).append(_Work(job, stream, sigma, left, left, counts.copy()))
+                group = Group(model, sigma if self.engine.takes_sigma(model) else None)
+                self._queues.add(group, Work(job, stream, sigma, left, left, counts.copy()))
                 job.open += 1
 
     def _look_ahead(self) -> None:
         """Have the next batch begun if it is full: a shorter one may still be joined by what the votes to come ask."""
-        if not (self._makes_ahead and self._queues):
-            return
-        group, passed = self._turn()
-        if self._waiting(group) < self._size:
+        if not (self._makes_ahead and self._queues.full()):
             return
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="dualsmooth-noise")
-        batch = self._planned(group, passed)
+        batch = self._planned()
         try:
             begun = self._worker.submit(self._begin, batch)
         except RuntimeError:  # Python is shutting down and starts no more threads
@@ -233,62 +238,39 @@ class Sampler:
             begun.set_result(self._begin(batch))
         self._ahead = batch, begun
 
-    def _waiting(self, group: _Group) -> int:
-        """Passes of a group that are in no batch yet, up to a full batch."""
-        return min(self._size, sum(work.left for work in self._queues[group]))
-
-    def _turn(self) -> tuple[_Group, dict[_Group, int]]:
-        """The group whose turn it is: the one with the most passes to draw; where jobs take turns, unless another was
-        passed over `PATIENCE` times in a row. And how often each group will then have been passed over."""
-        group = max(self._queues, key=self._waiting)
-        if not self.fair:
-            return group, {}
-        passed = {other: self._passed.get(other, 0) + 1 for other in self._queues}
-        longest = max(passed, key=lambda other: passed[other])
-        group = longest if passed[longest] > PATIENCE else group
-        return group, passed | {group: 0}
-
-    def _planned(self, group: _Group | None = None, passed: dict[_Group, int] | None = None) -> _Batch:
-        """Take the passes of the next batch from the queue of `group` (default: of the group whose turn it is)."""
-        if group is None or passed is None:
-            group, passed = self._turn()
-        self._passed = passed
-        queue = self._queues[group]
-        parts: list[tuple[_Work, int, int]] = []
-        filled = 0
-        while queue and filled < self._size:
-            work = queue[0]
-            size = min(work.left, self._size - filled)
-            parts.append((work, filled, filled + size))
-            work.left -= size
-            filled += size
-            if work.left == 0:
-                queue.popleft()
-        if self.fair and queue and queue[0] is parts[-1][0]:
-            queue.rotate(-1)
-        if not queue:
-            del self._queues[group]
+    def _planned(self) -> _Batch:
+        """The passes of the next batch."""
+        group, parts = self._queues.take()
         self._buffers.rotate()
-        return _Batch(group, parts, self._buffers[0], filled)
+        return _Batch(group, parts, self._buffers[0], parts[-1].stop)
 
     def _begin(self, batch: _Batch) -> Started:
         self._make(batch)
         return self.engine.start(*_inputs(batch))
 
     def _make(self, batch: _Batch) -> None:
-        """Noisy copies for every row of a batch."""
+        """Noisy copies for every row of a batch; zeros for jobs that fail, and for those that did."""
         for work, start, stop in batch.parts:
-            job = work.job
-            generator = job.generators.get(work.stream)
-            if generator is None:
-                generator = job.generators[work.stream] = sound_stream(job.seed, work.stream, self.engine.xp)
             out = batch.buffer[start:stop]
-            add_noise(generator, job.image, work.sigma, out, job.seed.noise.mode, xp=self.engine.xp)
+            try:
+                if not work.job.failure:
+                    self._draw(work, out)
+            except DualSmoothError as error:
+                work.job.failure = error
+            if work.job.failure:
+                out[...] = 0
+
+    def _draw(self, work: Work, out: Any) -> None:
+        job = work.job
+        generator = job.generators.get(work.stream)
+        if generator is None:
+            generator = job.generators[work.stream] = sound_stream(job.seed, work.stream, self.engine.xp)
+        add_noise(generator, job.image, work.sigma, out, job.seed.noise.mode, xp=self.engine.xp)
 
 
 def _inputs(batch: _Batch) -> tuple[BaseModel, Any, float, int]:
     """What an engine has to know of a batch."""
-    first = batch.parts[0][0]
+    first = batch.parts[0].work
     return batch.group.model, batch.buffer[: batch.filled], first.sigma, len(first.counts)
 
 

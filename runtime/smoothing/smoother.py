@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +24,7 @@ from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.checking import replay_job, require_bundle, require_replayed
 from dualsmooth.runtime.smoothing.prediction import Prediction
-from dualsmooth.runtime.smoothing.sampler import Job, Sampler
+from dualsmooth.runtime.smoothing.sampler import IN_FLIGHT, Job, Sampler
 from dualsmooth.runtime.smoothing.seeds import numbered
 from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE, Settings
 from dualsmooth.runtime.smoothing.view import eight_bits
@@ -148,7 +149,7 @@ class Smoother:
         noise: Noise | None = None,
         indices: Iterable[int] | None = None,
         all_levels: bool = False,
-        in_flight: int = 16,
+        in_flight: int = IN_FLIGHT,
     ) -> Iterator[Certificate]:
         """Certificates of a stream of images, in order, each with its own 1 - alpha, in constant memory.
 
@@ -173,7 +174,7 @@ class Smoother:
         settings: Settings,
         *,
         indices: Iterable[int] | None = None,
-        in_flight: int = 16,
+        in_flight: int = IN_FLIGHT,
     ) -> Iterator[Certificate]:
         """`certify_many`, with all that is asked of an image in one piece."""
         if in_flight < 1:
@@ -234,7 +235,7 @@ class Smoother:
         """What the votes that a job has so far prove. Raises `CertificateError` where the rule needs more."""
         artefact, seed = self.artefact(job.image), replace(job.seed, binding=b"")
         outcome, classes = settle(terms, job.tally), self.bundle.classes
-        return Certificate(outcome, terms, job.tally, seed, artefact, version("dualsmooth"), classes=classes)
+        return Certificate(outcome, terms, job.tally, seed, artefact, _version(), classes=classes)
 
     def prediction_job(self, image: ImageLike, settings: Settings, seed: Seed) -> tuple[Job, Terms]:
         """The work of one prediction, and its terms. Raises `InputError`."""
@@ -301,3 +302,9 @@ class Smoother:
         b, digest = self.bundle, image_sha256(pixels)
         how = (self.engine.provider, self.engine.name)
         return Artefact(b.manifest_sha256, b.files, b.precision, *how, digest, b.preprocessing)
+
+
+@cache
+def _version() -> str:
+    """Reading it takes a millisecond, as long as a small decision."""
+    return version("dualsmooth")

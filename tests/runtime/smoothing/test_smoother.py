@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import repeat
+from itertools import product, repeat
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +282,19 @@ def test_images_before_a_bad_one_are_certified(smoother: ds.Smoother) -> None:
     assert [next(stream).seed.index for _ in range(2)] == [0, 1]
     with pytest.raises(ds.InputError, match="ranges from"):
         next(stream)
+
+
+@pytest.mark.parametrize("budget", [ds.AtRadius(0.1, 3000, n0=20), ds.AtRadii((0.05, 0.15), 3000, n0=20)], ids=str)
+@pytest.mark.parametrize(
+    ("rule", "route"),
+    [*product(("interval", "paper"), ("median", "mode", "quantile:0.4")), ("single:0.5", None)],
+)
+def test_decisions_in_company_are_those_that_each_image_gets_alone(
+    smoother: ds.Smoother, budget: ds.Budget, rule: str, route: str | None
+) -> None:
+    images = [toys.image(t, u) for t, u in np.random.default_rng(0).random((12, 2))]
+    asked: dict[str, Any] = {"budget": budget, "rule": rule, "route": route, "seed": 5}
+    together = [certificate.to_json() for certificate in smoother.certify_many(images, **asked)]
+    for index, image in enumerate(images):
+        (alone,) = smoother.certify_many([image], indices=[index], **asked)
+        assert alone.to_json() == together[index]
