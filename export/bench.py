@@ -28,6 +28,7 @@ COLOUR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 SPECS = {
     "shipped-cnn": ModelSpec("small-cnn", 1.0, 10, (1, 28, 28), *GREY),
     "resnet20": ModelSpec("resnet20", 1.0, 10, (3, 32, 32), *COLOUR),
+    "resnet20-64": ModelSpec("resnet20", 1.0, 10, (3, 64, 64), *COLOUR),
     "resnet110": ModelSpec("resnet110", 1.0, 10, (3, 32, 32), *COLOUR),
     "resnet50-224": ModelSpec("torchvision:resnet50", 1.0, 1000, (3, 224, 224), *IMAGENET),
 }

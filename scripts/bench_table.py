@@ -1,13 +1,16 @@
-"""Speed, measured beside others in one run, written to docs/bench.md: throughput, choices, latency, memory.
+"""Speed, measured beside others in one run, written to docs/bench.md: what a user gets, throughput, choices, latency,
+memory; machines with AMX and machines without have a section each, and never share one.
 
     python scripts/bench_table.py --openvino build/venv-openvino/bin/python --out docs/bench.md
     python scripts/bench_table.py --parts latency --images 20 --out docs/bench.md
-    python scripts/bench_table.py --parts memory --networks resnet20 --out docs/bench.md
+    python scripts/bench_table.py --short --out /tmp/bench.md
 
-Run it on a machine that does nothing else. Each part replaces its own sections of the file and leaves the others as
-they are. `--openvino` adds OpenVINO, which cannot share an environment with the other engine: its turns run in that
-environment, in between those of the PyTorch loop. IBM ART takes part where it is installed (pip install
-adversarial-robustness-toolbox statsmodels).
+Run it on a machine that does nothing else; all of it takes an hour. Each part replaces its own text in the section of
+this kind of machine, as soon as it is measured, and leaves all others as they are. What was measured is kept in
+--results: the same command goes on where it was stopped; to measure again, delete that file. `--short` tries each part
+in a minute or two; its figures mean nothing. `--openvino` adds OpenVINO, which cannot share an environment with the
+other engine: its turns run in that environment, in between those of the PyTorch loop. IBM ART takes part where it is
+installed (pip install adversarial-robustness-toolbox statsmodels).
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from bench_throughput import LARGE_BATCH, batch_of, large, throughput_lines, timed
-from frame import cores, joined, machine, say, sections
+from bench_user import settings, user
+from frame import Measurements, cores, joined, machine, sections
 
 import dualsmooth as ds
 from dualsmooth.export import bench as networks
@@ -32,6 +37,7 @@ from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.commands.bench import BARE, Loop, bare, ours
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.engine.batch_size import CANDIDATES
+from dualsmooth.runtime.engine.instruction_set import has_amx
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
@@ -39,7 +45,14 @@ from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, Request,
 
 DECISION = "at-radius:0.5:10000"
 BUDGETS = ("fixed:10000", "adaptive:10000:0", DECISION)
-PARTS = ("throughput", "choices", "latency", "memory")
+PARTS = ("user", "throughput", "choices", "latency", "memory")
+KINDS = {True: "Machines with AMX", False: "Machines without AMX"}
+HEAD = """# Speed
+
+Intel's AMX makes int8 networks so much faster that figures of machines with it and without are never mixed: each kind
+has its section, and each part says the processor and the instructions that it was measured with.
+"""
+SHORT = {"seconds": 0.2, "turns": 1, "images": 3, "passes": 2000, "networks": ["shipped-cnn"], "precisions": ["fp32"]}
 PEAK = """
 import sys
 from dualsmooth.cli import main
@@ -51,44 +64,45 @@ sys.exit(status)
 """A command, and its peak resident memory in kB (getrusage would tell this process's where that was larger)."""
 
 
-def choices(args: argparse.Namespace) -> list[str]:
+def choices(args: argparse.Namespace, measured: Measurements) -> list[str]:
     """Passes per second of our loop under other noise, threads, spinning and batch sizes, all in turns."""
-    lines = []
+    lines: list[str] = []
     for precision in args.precisions:
-        path = networks.bundle(args.choices, precision, args.work).path
-        base = {"threads": args.threads, "batch_size": args.batch}
-        plain = ds.load(path, **base)
-        loops: dict[str, Loop] = {
-            f"{args.noise} noise, batch {args.batch}, {threads_text(args.threads)}": ours(
-                plain, parse_noise(args.noise)
-            )
-        }
-        loops["noise on the engine's thread"] = ours(plain, parse_noise(args.noise), ahead=False)
-        for noise in ("table", "float", "float:philox", "float:mkl", "lattice", "lattice:mkl"):
-            if noise != args.noise and usable(parse_noise(noise)):
-                loops[f"{noise} noise"] = ours(plain, parse_noise(noise))
-        for threads in range(1, cores() + 1):
-            if threads != args.threads:
-                loops[threads_text(threads)] = ours(
-                    ds.load(path, **base | {"threads": threads}), parse_noise(args.noise)
-                )
-        for text, options in (("all threads on one part", {}), ("the same, threads that spin", {"spinning": True})):
-            together = ds.load(path, **base, provider_options={"streams": 1, **options})
-            loops[text] = ours(together, parse_noise(args.noise))
-        for size in CANDIDATES:
-            if size != args.batch:
-                loops[f"batch {size}"] = ours(ds.load(path, **base | {"batch_size": size}), parse_noise(args.noise))
-        loops[BARE] = bare(plain)
-        first = next(iter(loops))
-        rates = in_turns(loops, args)
-        lines += [
-            f"\n{args.choices}, {precision}, provider cpu:\n",
-            "| | passes/s | against the first |",
-            "| --- | ---: | ---: |",
-        ]
-        for name, found in rates.items():
-            ratio = median(a / b for a, b in zip(found, rates[first], strict=True))
-            lines.append(f"| {name} | {median(found):,.0f} | {ratio:.3f} |")
+        lines += measured.found(f"choices of {args.choices} {precision}", partial(choice, args, precision))
+    return lines
+
+
+def choice(args: argparse.Namespace, precision: str) -> list[str]:
+    path = networks.bundle(args.choices, precision, args.work).path
+    base = {"threads": args.threads, "batch_size": args.batch}
+    plain = ds.load(path, **base)
+    loops: dict[str, Loop] = {
+        f"{args.noise} noise, batch {args.batch}, {threads_text(args.threads)}": ours(plain, parse_noise(args.noise))
+    }
+    loops["noise on the engine's thread"] = ours(plain, parse_noise(args.noise), ahead=False)
+    for noise in ("table", "float", "float:philox", "float:mkl", "lattice", "lattice:mkl"):
+        if noise != args.noise and usable(parse_noise(noise)):
+            loops[f"{noise} noise"] = ours(plain, parse_noise(noise))
+    for threads in range(1, cores() + 1):
+        if threads != args.threads:
+            loops[threads_text(threads)] = ours(ds.load(path, **base | {"threads": threads}), parse_noise(args.noise))
+    for text, options in (("all threads on one part", {}), ("the same, threads that spin", {"spinning": True})):
+        together = ds.load(path, **base, provider_options={"streams": 1, **options})
+        loops[text] = ours(together, parse_noise(args.noise))
+    for size in CANDIDATES:
+        if size != args.batch:
+            loops[f"batch {size}"] = ours(ds.load(path, **base | {"batch_size": size}), parse_noise(args.noise))
+    loops[BARE] = bare(plain)
+    first = next(iter(loops))
+    rates = in_turns(loops, args)
+    lines = [
+        f"\n{args.choices}, {precision}, provider cpu:\n",
+        "| | passes/s | against the first |",
+        "| --- | ---: | ---: |",
+    ]
+    for name, found in rates.items():
+        ratio = median(a / b for a, b in zip(found, rates[first], strict=True))
+        lines.append(f"| {name} | {median(found):,.0f} | {ratio:.3f} |")
     return lines
 
 
@@ -171,7 +185,7 @@ def first_certificate(args: argparse.Namespace) -> float:
     return median(seconds)
 
 
-def memory(args: argparse.Namespace) -> list[str]:
+def memory(args: argparse.Namespace, measured: Measurements) -> list[str]:
     """Peak resident memory of `evaluate` on one image, at three N; far smaller ones for ImageNet-size networks."""
     lines = ["| network | precision | batch | N | peak MB |", "| --- | --- | ---: | ---: | ---: |"]
     with tempfile.TemporaryDirectory() as folder:
@@ -185,17 +199,31 @@ def memory(args: argparse.Namespace) -> list[str]:
             for precision in args.precisions:
                 bundle = networks.bundle(name, precision, args.work).path
                 for passes in steps:
-                    say(f"memory of {name} {precision} at N = {passes:,}")
                     command = [
                         sys.executable, "-c", PEAK, "evaluate", str(bundle), "--dataset", f"npz:{data}",
                         "--out", str(Path(folder) / f"{name}-{precision}-{passes}.jsonl"),
                         "--budget", f"fixed:{passes}:16", "--threads", str(args.threads), "--batch-size", str(batch),
                         "--noise", args.noise,
                     ]  # fmt: skip
-                    done = subprocess.run(command, check=True, capture_output=True, text=True)
-                    peak = int(done.stderr.split()[-1]) / 1024
+                    what = f"memory of {name} {precision} at N = {passes:,}"
+                    peak = measured.found(what, partial(peak_of, command))
                     lines.append(f"| {name} | {precision} | {batch} | {passes:,} | {peak:.0f} |")
     return lines
+
+
+def peak_of(command: list[str]) -> float:
+    """MB that a command took at most."""
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stderr.split()[-1]) / 1024
+
+
+def placed(page: str, title: str, body: str, *, order: Sequence[str], amx: bool) -> str:
+    """The page with one part of this kind of machine's section replaced; the other kind's stays as it is."""
+    kinds = sections(page)
+    parts = sections(kinds.get(KINDS[amx], ""), "###") | {title: body}
+    in_order = dict.fromkeys([*order, *parts])
+    kinds[KINDS[amx]] = joined("", {name: parts[name] for name in in_order if name in parts}, "###").strip()
+    return joined(HEAD, {kind: kinds[kind] for kind in dict.fromkeys([*KINDS.values(), *kinds]) if kind in kinds})
 
 
 def threads_text(threads: int) -> str:
@@ -212,47 +240,63 @@ def parts_of(text: str) -> list[str]:
     return words(text)
 
 
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser()
+    found.add_argument("--networks", type=words, default=list(networks.SPECS), help="comma-separated")
+    found.add_argument("--precisions", type=words, default=["fp32", "int8"], help="comma-separated")
+    found.add_argument("--choices", default="resnet20", help="the network of the table of choices")
+    found.add_argument("--openvino", type=Path, help="a Python with onnxruntime-openvino and dualsmooth")
+    found.add_argument("--threads", type=int, default=cores())
+    found.add_argument("--batch", type=int, default=256)
+    found.add_argument("--noise", default="auto")
+    found.add_argument("--seconds", type=float, default=3.0)
+    found.add_argument("--turns", type=int, default=7)
+    found.add_argument("--images", type=int, default=100, help="of the tables of certificates")
+    found.add_argument("--passes", type=int, default=100_000, help="largest N of the memory table")
+    found.add_argument("--price", type=float, default=0.05, help="of a core-hour (default 0.05)")
+    found.add_argument("--currency", default="USD", help="of the price (default USD)")
+    found.add_argument("--work", type=Path, default=Path("build/bench"))
+    found.add_argument("--parts", type=parts_of, default=list(PARTS), help="comma-separated: " + ", ".join(PARTS))
+    found.add_argument("--results", type=Path, help="what was measured so far (default: WORK/measured.jsonl)")
+    found.add_argument("--short", action="store_true", help="try each part: one small network, one short turn")
+    found.add_argument("--json", type=Path, help="also write the throughput as JSON lines")
+    found.add_argument("--out", type=Path, required=True)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--networks", type=words, default=list(networks.SPECS), help="comma-separated")
-    parser.add_argument("--precisions", type=words, default=["fp32", "int8"], help="comma-separated")
-    parser.add_argument("--choices", default="resnet20", help="the network of the table of choices")
-    parser.add_argument("--openvino", type=Path, help="a Python with onnxruntime-openvino and dualsmooth")
-    parser.add_argument("--threads", type=int, default=cores())
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--noise", default="float:mkl" if usable(parse_noise("float:mkl")) else "float")
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--images", type=int, default=100, help="of the latency table")
-    parser.add_argument("--passes", type=int, default=100_000, help="largest N of the memory table")
-    parser.add_argument("--work", type=Path, default=Path("build/bench"))
-    parser.add_argument("--parts", type=parts_of, default=list(PARTS), help="comma-separated: " + ", ".join(PARTS))
-    parser.add_argument("--json", type=Path, help="also write the throughput as JSON lines")
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args(arguments)
-    given = shlex.join(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(arguments)
+    vars(args).update((SHORT | {"choices": "shipped-cnn"}) if args.short else {})
+    where = machine("onnxruntime", "torch", "numpy")
+    name = "short.jsonl" if args.short else "measured.jsonl"
+    measured = Measurements(args.results or args.work / name, "what", settings(args, where))
     how = (
-        f"`python scripts/bench_table.py {given}` on {machine('onnxruntime', 'torch', 'numpy')}; "
+        f"`python scripts/bench_table.py {shlex.join(sys.argv[1:] if arguments is None else arguments)}` on {where}; "
         f"{args.threads} threads each, batches of {args.batch} ({LARGE_BATCH} for ImageNet-size networks), "
         f"noise {args.noise}."
     )
     turns = f" Medians of {args.turns} turns of {args.seconds:g} s; ratios are within a turn."
+    price = (
+        f" {args.images} images at a time, alpha 0.001, provider cpu; a core-hour costs {args.price:g} {args.currency}."
+    )
     parts: dict[str, tuple[str, Callable[[], list[str]]]] = {
-        "throughput": ("Throughput", lambda: [how + turns, "", *throughput_lines(args)]),
-        "choices": ("Choices", lambda: [how + turns, *choices(args)]),
+        "user": ("What a user gets", lambda: [how + price, "", *user(args, measured)]),
+        "throughput": ("Throughput", lambda: [how + turns, "", *throughput_lines(args, measured)]),
+        "choices": ("Choices", lambda: [how + turns, *choices(args, measured)]),
         "latency": ("One certificate", lambda: [
-            how, "", f"{args.images} Fashion-MNIST test images, alpha = 0.001:", "", *latency(args), "",
-            f"From the command line to the first certificate (fixed:1000): {first_certificate(args):.2f} s.",
+            how, "", f"{args.images} Fashion-MNIST test images, alpha = 0.001:", "",
+            *measured.found("latency", lambda: latency(args)), "",
+            "From the command line to the first certificate (fixed:1000): "
+            f"{measured.found('first certificate', lambda: first_certificate(args)):.2f} s.",
         ]),
-        "memory": ("Memory of `evaluate`", lambda: [how, "", *memory(args)]),
+        "memory": ("Memory of `evaluate`", lambda: [how, "", *memory(args, measured)]),
     }  # fmt: skip
-    for name in args.parts:
-        title, part = parts[name]
-        lines = part()
-        known = sections(args.out.read_text("utf-8")) if args.out.exists() else {}
-        known[title] = "\n".join(lines)
-        order = [*(title for title, _ in parts.values()), *known]
-        write_atomically(args.out, joined("# Speed", {title: known[title] for title in order if title in known}))
+    order = [title for title, _ in parts.values()]
+    for part in args.parts:
+        title, lines = parts[part]
+        body = "\n".join(lines())
+        page = args.out.read_text("utf-8") if args.out.exists() else ""
+        write_atomically(args.out, placed(page, title, body, order=order, amx=has_amx()))
 
 
 if __name__ == "__main__":

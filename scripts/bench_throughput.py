@@ -6,13 +6,16 @@ import argparse
 import json
 import subprocess
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from frame import say
+from frame import Measurements
 from onnx import TensorProto, helper, numpy_helper
 
 import dualsmooth as ds
@@ -48,7 +51,7 @@ def art_loop(network: torch.nn.Module, shape: tuple[int, int, int], classes: int
     return loop
 
 
-def throughput(args: argparse.Namespace) -> tuple[list[Comparison], list[str]]:
+def throughput(args: argparse.Namespace, measured: Measurements) -> tuple[list[Comparison], list[str]]:
     """One comparison a network, provider and precision, and what could not take part."""
     found, notes = [], []
     for name in args.networks:
@@ -63,14 +66,25 @@ def throughput(args: argparse.Namespace) -> tuple[list[Comparison], list[str]]:
             notes.append(f"{ART} did not take part: {error.name} is not installed")
         for precision in args.precisions:
             path = networks.bundle(name, precision, args.work).path
-            smoother = ds.load(path, threads=args.threads, batch_size=batch)
-            say(f"{name} {precision}")
-            found.append(
-                compare(smoother, name, others, seconds=args.seconds, turns=args.turns, noise=parse_noise(args.noise))
-            )
+            ways: dict[str, Callable[[], Comparison]] = {
+                "cpu": partial(with_cpu, args, name, path, batch, others),
+            }
             if args.openvino:
-                found.append(openvino(args, name, path, precision, others[PYTORCH]))
+                ways["openvino"] = partial(openvino, args, name, path, precision, others[PYTORCH])
+            for provider, way in ways.items():
+                what = f"passes of {name} {precision} on {provider}"
+                found.append(Comparison(**measured.found(what, partial(as_row, way))))
     return found, sorted(set(notes))
+
+
+def as_row(way: Callable[[], Comparison]) -> dict[str, Any]:
+    return dict(vars(way()))
+
+
+def with_cpu(args: argparse.Namespace, name: str, path: Path, batch: int, others: Mapping[str, Loop]) -> Comparison:
+    """The turns of provider cpu, and of the other loops."""
+    smoother = ds.load(path, threads=args.threads, batch_size=batch)
+    return compare(smoother, name, others, seconds=args.seconds, turns=args.turns, noise=parse_noise(args.noise))
 
 
 def openvino(args: argparse.Namespace, name: str, path: Path, precision: str, plain: Loop) -> Comparison:
@@ -98,10 +112,13 @@ def timed(loop: Loop, passes: int) -> float:
     return done / (time.perf_counter() - start)
 
 
-def ceilings(found: list[Comparison], args: argparse.Namespace) -> list[str]:
+def ceilings(found: list[Comparison], args: argparse.Namespace, measured: Measurements) -> list[str]:
     """What the processor could do, were all multiply-adds of a network as fast as those of the best matrix product; and
     what we reach of it, with the faster provider."""
-    products = {precision: best_product(precision, args.threads) for precision in args.precisions}
+    products = {
+        precision: measured.found(f"matrix products in {precision}", partial(best_product, precision, args.threads))
+        for precision in args.precisions
+    }
     shown = " and ".join(f"{rate / 1e9:,.0f} billion in {precision}" for precision, rate in products.items())
     lines = [
         f"The fastest matrix product ({SIDE} x {SIDE}, ONNX Runtime's CPU provider, the best in two seconds) makes "
@@ -154,8 +171,8 @@ def batch_of(name: str, args: argparse.Namespace) -> int:
     return min(args.batch, LARGE_BATCH) if large(name) else int(args.batch)
 
 
-def throughput_lines(args: argparse.Namespace) -> list[str]:
-    found, notes = throughput(args)
+def throughput_lines(args: argparse.Namespace, measured: Measurements) -> list[str]:
+    found, notes = throughput(args, measured)
     if args.json:
         write_atomically(args.json, "".join(json.dumps(c.to_dict()) + "\n" for c in found))
-    return [table(found), *(f"\n{note}." for note in notes), "", *ceilings(found, args)]
+    return [table(found), *(f"\n{note}." for note in notes), "", *ceilings(found, args, measured)]
