@@ -46,9 +46,9 @@ def export_smoothed(
             " sigma) or an estimator of ART's (model, nb_classes, input_shape); pass networks to export_bundle"
         )
     level, shape = level if sigma is None else sigma, shape if input_shape is None else input_shape
-    for name, value, example in (("sigma", level, "sigma=0.25"), ("input_shape", shape, "input_shape=(3, 32, 32)")):
-        if value is None:
-            raise InputError(f"{type(source).__name__} has no {name}; pass it, e.g. {example}")
+    if level is None or shape is None:
+        name, example = ("sigma", "sigma=0.25") if level is None else ("input_shape", "input_shape=(3, 32, 32)")
+        raise InputError(f"{type(source).__name__} has no {name}; pass it, e.g. {example}")
     names = tuple(map(str, range(count))) if classes is None else tuple(classes)
     return export_bundle(out, classifiers=[network], sigmas=[level], classes=names, input_shape=shape, **options)
 
