@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +16,14 @@ from dualsmooth.runtime.evaluation.results import Result, sampled_levels
 from dualsmooth.runtime.evaluation.writer import ResultsWriter
 from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.budgets import Budget
 
 
 class Finished(NamedTuple):
-    """One certified image of the data set, and the seconds it took."""
+    """One certified image of the data set, and the seconds of its own work (`Meter`, `Turns`)."""
 
     image: int
     certificate: Certificate
@@ -44,9 +44,10 @@ class Workers(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """Certifies in this process."""
+    """Certifies in this process; `watch` is called with the meter after every batch."""
 
     smoother: Smoother
+    watch: Callable[[Meter], None] | None = None
 
     @property
     def bundle(self) -> Bundle:
@@ -57,17 +58,15 @@ class Local:
         return self.smoother.engine.provider
 
     def certify(self, dataset: Dataset, indices: Sequence[int], settings: Settings) -> Iterator[Finished]:
-        last = time.perf_counter()
+        meter = Meter(watch=self.watch)
         images = (dataset.images[i] for i in indices)
-        stream = self.smoother.certify_with(images, settings, indices=indices)
+        stream = self.smoother.certify_with(images, settings, indices=indices, meter=meter)
         for index in indices:
             try:
                 certificate = next(stream)
             except EngineError as error:
                 raise EngineError(f"image {index}: {error}") from error
-            now = time.perf_counter()
-            yield Finished(index, certificate, max(0.0, round(now - last, 6)))
-            last = now
+            yield Finished(index, certificate, round(meter.last, 6))
 
 
 def evaluate(

@@ -150,7 +150,7 @@ def _drawn(result: Result) -> dict[Stream, int]:
 
 
 def pilots_rate(results: Sequence[Result]) -> float:
-    """Passes a second of the process that made a pilot, its start included."""
+    """Passes a second of the process that made a pilot while it was at work."""
     seconds = sum(result.seconds for result in results)
     if seconds <= 0:
         raise InputError("the pilot's rows state no seconds; give the speed with --passes-per-second")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import DualSmoothError, EngineError, InputError, one_line
 from dualsmooth.runtime.evaluation.evaluate import Finished
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.settings import Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother, load
 
@@ -170,14 +170,12 @@ class _Worker:
                 for name, data in self._files.items():
                     (Path(folder) / name).write_bytes(data)
                 self._smoother = load(folder, **self._engine)
-        rows = []
-        last = time.perf_counter()
-        stream = self._smoother.certify_with(images, settings, indices=indices)
-        for index, certificate in zip(indices, stream, strict=True):
-            now = time.perf_counter()
-            rows.append((index, certificate.to_json(), max(0.0, round(now - last, 6))))
-            last = now
-        return rows
+        meter = Meter()
+        stream = self._smoother.certify_with(images, settings, indices=indices, meter=meter)
+        return [
+            (index, certificate.to_json(), round(meter.last, 6))
+            for index, certificate in zip(indices, stream, strict=True)
+        ]
 
 
 def _connect(ray: Any, address: str | None, cpus: int, gpus: float, extra: int) -> None:

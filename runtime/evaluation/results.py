@@ -1,8 +1,9 @@
 """The results file: JSON Lines, one certificate a line, append-only, synced, resumable.
 
-A line is `{"index", "true_label", "dataset", "seconds", "certificate"}`. Full counts are kept, so radii can be
-recomputed under another alpha or rule without new passes. The first line that an evaluation writes is its header: the
-seed of the run, from which those of its images follow, so that what is drawn again after a kill is the same.
+A line is `{"index", "true_label", "dataset", "seconds", "certificate"}`; `seconds` are those of the image's own work,
+its share of each batch by passes (`smoothing.meter`). Full counts are kept, so radii can be recomputed under another
+alpha or rule without new passes. The first line that an evaluation writes is its header: the seed of the run, from
+which those of its images follow, so that what is drawn again after a kill is the same.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from dualsmooth.runtime.serving.tensors import Tensors, number_in, text_of
 from dualsmooth.runtime.serving.wire import Pixels, Wire
 from dualsmooth.runtime.smoothing.artefact import image_sha256
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.meter import Meter, Turns
 from dualsmooth.runtime.smoothing.prediction import Prediction
 from dualsmooth.runtime.smoothing.seeds import Seeds, numbered
 from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, Settings
@@ -103,33 +104,39 @@ class RemoteSmoother(Smoother):
         *,
         indices: Iterable[int] | None = None,
         in_flight: int = 16,
+        meter: Meter | None = None,
     ) -> Iterator[Certificate]:
         """As for a local smoother, in order; `in_flight` requests are at the server at a time. Requests still there
-        when the caller stops are cancelled (over gRPC). Raises `ServerError` as well."""
+        when the caller stops are cancelled (over gRPC). Raises `ServerError` as well. `meter` gets the seconds of each
+        image (`Turns`), but learns of no batches."""
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
         terms, seeds = settings.terms(self.bundle), _asked(settings)
-        source, waiting = numbered(images, indices), deque[Any]()
+        source, waiting, turns = numbered(images, indices), deque[Any](), Turns()
         failure: Exception | None = None
-        more = True
+        meter, more = meter or Meter(), True
         try:
             while True:
                 while more and len(waiting) < in_flight:
                     try:
                         image, index = next(source)
-                        waiting.append(self._ask(image, terms, seeds.at(index), settings.all_levels))
+                        asked = self._ask(image, terms, seeds.at(index), settings.all_levels)
+                        waiting.append((*asked, asked[-1].timed(turns.begin())))
                     except StopIteration:
                         more = False
                     except Exception as error:
                         more, failure = False, error
                 if not waiting:
                     break
-                pixels, asked, pending = waiting.popleft()
-                yield self._checked(pending.result(), pixels, terms, asked)
+                pixels, seed, pending, turn = waiting.popleft()
+                answer = pending.result()
+                turn.end()
+                meter.last = turn.seconds
+                yield self._checked(answer, pixels, terms, seed)
             if failure is not None:
                 raise failure
         finally:
-            for _, _, pending in waiting:
+            for _, _, pending, _ in waiting:
                 pending.cancel()
 
     def certify_stream(

@@ -24,6 +24,7 @@ from dualsmooth.runtime.noise.forks import forks, require_same_process
 from dualsmooth.runtime.serving.protocol import IMAGE, INSTANCE, OUTPUTS, PING, Refused, ServerFull, from_line
 from dualsmooth.runtime.serving.shared_memory import shared
 from dualsmooth.runtime.serving.tensors import Tensors, text_of
+from dualsmooth.runtime.smoothing.meter import Turn
 
 Pixels = npt.NDArray[np.float32]
 Sending = tuple[Future[Tensors], Callable[[], object], Callable[[], object]]
@@ -171,6 +172,11 @@ class Pending:
         self._instance = self._wire.instance()
         self._end = time.monotonic() + self._wire.timeout
         self._future, self._cancel, self._free = self._wire.start(self._pixels, self._parameters)
+
+    def timed(self, turn: Turn) -> Turn:
+        """The same turn, which ends when the answer is here, whoever reads it when."""
+        self._future.add_done_callback(lambda _: turn.end())
+        return turn
 
     def cancel(self) -> None:
         """Tell the server to stop (gRPC), and forget the answer."""

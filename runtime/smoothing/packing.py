@@ -23,7 +23,7 @@ PATIENCE = 3
 @dataclass(eq=False)
 class Job:
     """One image on its way: float32 [C,H,W], its seed, its votes, and the process that asks for more. `failure`: why it
-    gets no further votes."""
+    gets no further votes; `seconds`: its own so far (`Meter`)."""
 
     image: npt.NDArray[np.float32]
     seed: Seed
@@ -32,6 +32,7 @@ class Job:
     open: int = 0
     generators: dict[Stream, Watched] = field(default_factory=dict)
     failure: DualSmoothError | None = None
+    seconds: float = 0.0
 
 
 @dataclass(eq=False)

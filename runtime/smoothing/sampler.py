@@ -23,6 +23,7 @@ from dualsmooth.runtime.errors import DualSmoothError
 from dualsmooth.runtime.noise.add import add_noise
 from dualsmooth.runtime.noise.forks import forks, require_same_process
 from dualsmooth.runtime.noise.watch import sound_stream
+from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.packing import Group, Job, Part, Queues, Work
 from dualsmooth.runtime.statistics.votes import ESTIMATOR
 
@@ -83,12 +84,13 @@ class Sampler:
         self._ahead: tuple[_Batch, Future[Started]] | None = None
         self._worker: ThreadPoolExecutor | None = None
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
+    def run(self, jobs: Iterable[Job], meter: Meter | None = None) -> Iterator[Job]:
         """Finished jobs, in the order in which they were given. A failure ends the run in the turn of the job that it
-        belongs to: no job that lacks votes is ever returned. So does an error of `jobs` itself (a bad image)."""
+        belongs to: no job that lacks votes is ever returned. So does an error of `jobs` itself (a bad image). `meter`
+        counts what it costs."""
         self.close()
         try:
-            yield from self._run(jobs)
+            yield from self._run(jobs, meter or Meter())
         finally:
             self.close()
 
@@ -105,7 +107,7 @@ class Sampler:
             _stop(self._ahead[1])
             self._ahead = None
 
-    def _run(self, jobs: Iterable[Job]) -> Iterator[Job]:
+    def _run(self, jobs: Iterable[Job], meter: Meter) -> Iterator[Job]:
         source = iter(jobs)
         waiting: deque[Job] = deque()
         more, failure = True, None
@@ -130,7 +132,7 @@ class Sampler:
                 if failure is not None:
                     raise failure
                 return
-            self.step()
+            meter.batch(self.step)
 
     def _wants(self, waiting: deque[Job]) -> bool:
         """Whether another job would be taken now: where jobs take turns, always, up to the limits; else as long as this
@@ -144,10 +146,10 @@ class Sampler:
         """Queue a job without `run`, for a caller that keeps its own books: it is finished when `job.open` is 0."""
         self._advance(job)
 
-    def step(self) -> None:
-        """Run one batch of the added jobs. Where it fails, the jobs that it fails for have their `failure`, and are
-        dropped. Raises `EngineError` in a child that was forked since they were added: their noise
-        is the parent's."""
+    def step(self) -> list[tuple[Job, int]]:
+        """Run one batch of the added jobs; returns whose passes they were, and how many. Where it fails, the jobs that
+        it fails for have their `failure`, and are dropped. Raises `EngineError` in a child that was forked since they
+        were added: their noise is the parent's."""
         require_same_process(self._forks, "this run")
         batch, begun = self._ahead or (self._planned(), None)
         self._ahead = None
@@ -164,6 +166,7 @@ class Sampler:
                 self._count(part, votes)
         for job in {part.work.job: None for part in batch.parts if part.work.job.failure}:
             self.drop(job)
+        return [(part.work.job, part.stop - part.start) for part in batch.parts]
 
     def _run_apart(self, batch: _Batch, error: DualSmoothError) -> None:
         """Each part of a batch that failed by itself, on the noise that it has: a failure is that of the images that

@@ -23,6 +23,7 @@ from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.checking import replay_job, require_bundle, require_replayed
+from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.prediction import Prediction
 from dualsmooth.runtime.smoothing.sampler import IN_FLIGHT, Job, Sampler
 from dualsmooth.runtime.smoothing.seeds import numbered
@@ -175,8 +176,10 @@ class Smoother:
         *,
         indices: Iterable[int] | None = None,
         in_flight: int = IN_FLIGHT,
+        meter: Meter | None = None,
     ) -> Iterator[Certificate]:
-        """`certify_many`, with all that is asked of an image in one piece."""
+        """`certify_many`, with all that is asked of an image in one piece. `meter` counts passes and seconds."""
+        meter = meter or Meter()
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; expected at least 1")
         terms, seeds = settings.terms(self.bundle), settings.seeds()
@@ -192,7 +195,8 @@ class Smoother:
             in_flight=in_flight,
             fair=seeds.noise.shared,  # so that images pass through the shared noise side by side
         )
-        for job in sampler.run(jobs()):
+        for job in sampler.run(jobs(), meter):
+            meter.last = job.seconds
             yield self.certificate(terms, job)
 
     def predict(
