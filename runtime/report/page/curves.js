@@ -9,7 +9,7 @@ function summary() {
     const text = r === 0 ? "correct, with some certificate (r\u00a0>\u00a00)" : `correct and certified at r\u00a0=\u00a0${plain(r)}`;
     return tile(percent(k / run.size), text, `${(100 * run.low[k]).toFixed(0)} to ${percent(run.high[k], 0)}`);
   });
-  if (!run.decided && run.sorted.length) tiles.push(tile(floor(median(run.sorted)), "median certified radius (L2) of the correct images"));
+  if (!run.decided && run.sorted.length) tiles.push(tile(floor(median(run.sorted)), "median certified radius (L2) of the images that are correct and certified"));
   if (run.passes) tiles.push(tile(whole(mean(run.passes)), run.full ? "passes an image: every level was sampled, to compare rules" : "passes an image, on average"));
   show("summary", tiles);
   byId("summary-note").textContent = (DATA.runs.length > 1 ? `Key figures of the run “${run.name}”; all ${DATA.runs.length} runs are below. ` : "") + conditions(run) +

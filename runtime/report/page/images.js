@@ -79,8 +79,8 @@ function fillTable() {
       return make("td", { class: c.words ? "words" : null }, c.cell ? c.cell(v) : c.text ? c.text(v) : v);
     })));
   show("images-table", make("thead", {}, head), make("tbody", {}, body));
-  const good = table.rows.filter((i) => run.good[i] > 0).length;
-  byId("images-count").textContent = `${whole(table.rows.length)} of ${whole(run.size)} images` + (table.rows.length ? `; ${percent(good / table.rows.length)} of them correct and certified, median radius ${floor(median(table.rows.map((i) => run.radius[i])))}` : "");
+  const good = table.rows.filter((i) => run.good[i] > 0);
+  byId("images-count").textContent = `${whole(table.rows.length)} of ${whole(run.size)} images` + (table.rows.length ? `; ${percent(good.length / table.rows.length)} of them correct and certified` + (good.length && !run.decided ? `, these with a median radius of ${floor(median(good.map((i) => run.good[i])))}` : "") : "");
   const go = (step) => { table.page += step; fillTable(); };
   show("pager", make("button", { type: "button", disabled: table.page === 0, onclick: () => go(-1) }, "‹ Previous"),
     `${whole(Math.min(table.page * PAGE + 1, table.rows.length))}–${whole(Math.min((table.page + 1) * PAGE, table.rows.length))} of ${whole(table.rows.length)}`,

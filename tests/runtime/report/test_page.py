@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,23 @@ class TestInABrowser:
         assert named == ["interval", "paper", "single:σ", "oracle", "log"]
         assert "different images" in shown.run("document.getElementById('table-note').innerText")
         assert shown.run("document.querySelectorAll('#radius-table .best').length") == 0
+
+    def test_its_medians_are_of_the_images_that_are_correct_and_certified(
+        self, setting, tmp_path: Path, shown: Page
+    ) -> None:
+        """Radii of wrong labels, and zeros of abstentions, would be of another population than the share beside it."""
+        results = [replace(r, true_label=(r.true_label + (r.certificate.radius < 0.3)) % 2) for r in setting[0]]
+        radii = [r.correct_radius for r in results if r.correct_radius > 0]
+        assert 0 < len(radii) < COUNT
+        page = tmp_path / "page.html"
+        page.write_text(html_report([Curve.of(results, name="interval", source="toy")]))
+        shown.open(page)
+        line = shown.run("document.getElementById('images-count').textContent")
+        share, median = re.search(r"; ([\d.]+).%.* of them .* radius of ([\d.]+)", line).groups()
+        assert float(share) == pytest.approx(100 * len(radii) / COUNT, abs=0.05)
+        assert float(median) == pytest.approx(np.median(radii), abs=1e-3)
+        tiles = shown.run("[...document.querySelectorAll('#summary .tile')].map(t => t.innerText)")
+        assert any(tile.startswith(median) for tile in tiles)
 
     def test_what_all_runs_share_is_said_once(self, setting, tmp_path: Path, shown: Page) -> None:
         page = tmp_path / "rules.html"
