@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from dualsmooth.runtime.commands.options import (
@@ -12,8 +13,10 @@ from dualsmooth.runtime.commands.options import (
     sampling_options,
     source_argument,
 )
+from dualsmooth.runtime.evaluation.outlook import Outlook, passes_between
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.settings import BUDGET, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.budgets import AtRadius
@@ -30,9 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = Settings.of(**sampling_of(args))
     smoother = open_smoother(args)
-    settings.terms(smoother.bundle)
+    between = passes_between(settings.terms(smoother.bundle), all_levels=False)
     images = [smoother.check_image(path) for path in args.images]
-    for path, certificate in zip(args.images, smoother.certify_with(images, settings), strict=True):
+    outlook = Outlook(len(images), between, lambda text: print(text, file=sys.stderr))
+    certificates = smoother.certify_with(images, settings, meter=Meter(watch=outlook.look))
+    for path, certificate in zip(args.images, certificates, strict=True):
+        outlook.finished(certificate.passes)
         print(certificate.to_json() if args.json else _sentence(path, smoother, certificate), flush=True)
     return 0
 

@@ -24,12 +24,15 @@ from dualsmooth.runtime.commands.options import (
 )
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.evaluate import Local, Workers, choose_indices, evaluate
+from dualsmooth.runtime.evaluation.outlook import Outlook, passes_between
 from dualsmooth.runtime.evaluation.progress import SHOWN_AT, Progress, RunningAccuracy
 from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.evaluation.writer import ResultsWriter
 from dualsmooth.runtime.serving.address import is_url
-from dualsmooth.runtime.smoothing.settings import BUDGET
+from dualsmooth.runtime.smoothing.meter import Meter
+from dualsmooth.runtime.smoothing.settings import BUDGET, Settings
 from dualsmooth.runtime.statistics.budgets import AtRadii, Budget, parse_budget
+from dualsmooth.runtime.statistics.rules.rule import Terms
 
 DECIDED_ON = 200
 """Selection votes under --at-radii: fewer would miss the label of images that are certified at r = 0 only just."""
@@ -82,32 +85,18 @@ def run(args: argparse.Namespace) -> int:
     if wanted is not None and (args.skip, args.max) != (1, None):
         raise InputError(f"--indices with --skip {args.skip} --max {args.max}; give the indices, or a range of them")
     indices = choose_indices(len(dataset), skip=args.skip, most=args.max, indices=wanted, shard=shard)
-    shown: list[tuple[Progress, RunningAccuracy]] = []
-
-    def opened(writer: ResultsWriter) -> None:
-        if writer.repaired:
-            print(f"{args.out}: a torn last line was cut off; its image is certified again", file=sys.stderr)
-        old = set(indices)
-        before = [radius for index, radius in zip(writer.order, writer.radii, strict=True) if index in old]
-        if before:
-            print(f"{args.out}: {len(before)} of {len(indices)} images are there already", file=sys.stderr)
-        accuracy = RunningAccuracy(before, _shown(sampling["budget"]))
-        shown.append((Progress("", len(indices), "images", done=len(before)), accuracy))
-
-    def progress(result: Result, done: int, total: int) -> None:
-        line, accuracy = shown[0]
-        accuracy.add(result.correct_radius)
-        line.advance(1, str(accuracy))
-
     with _workers(args) as workers:
+        told = _Told(args.out, indices, Settings.of(**sampling).terms(workers.bundle), all_levels=args.all_levels)
+        if isinstance(workers, Local):
+            workers = replace(workers, watch=told.batch)
         writer = evaluate(
             workers,
             dataset,
             args.out,
             indices=indices,
             all_levels=args.all_levels,
-            progress=progress,
-            opened=opened,
+            progress=told.finished,
+            opened=told.opened,
             **sampling,
         )
     source = ["--dataset", args.dataset, *(["--data-dir", str(args.data_dir)] if args.data_dir else [])]
@@ -116,6 +105,36 @@ def run(args: argparse.Namespace) -> int:
     report = shlex.join(["dualsmooth", "report", str(args.out), *source, "--out", "report.html"])
     print(f"{len(writer.done)} results in {args.out}; see them with: {report}")
     return 0
+
+
+class _Told:
+    """What is said on stderr about an evaluation of `indices` while it runs."""
+
+    def __init__(self, out: Path, indices: Sequence[int], terms: Terms, *, all_levels: bool) -> None:
+        self._out, self._indices = out, indices
+        self._between = passes_between(terms, all_levels=all_levels)
+        self._at = _shown(terms.budget)
+
+    def opened(self, writer: ResultsWriter) -> None:
+        """What is there already, before the first image."""
+        if writer.repaired:
+            print(f"{self._out}: a torn last line was cut off; its image is certified again", file=sys.stderr)
+        old = set(self._indices)
+        before = [radius for index, radius in zip(writer.order, writer.radii, strict=True) if index in old]
+        if before:
+            print(f"{self._out}: {len(before)} of {len(self._indices)} images are there already", file=sys.stderr)
+        self._accuracy = RunningAccuracy(before, self._at)
+        self._line = Progress("", len(self._indices), "images", done=len(before))
+        self._outlook = Outlook(len(self._indices) - len(before), self._between, self._line.say)
+
+    def batch(self, meter: Meter) -> None:
+        """After each batch that is computed here."""
+        self._outlook.look(meter)
+
+    def finished(self, result: Result, done: int, total: int) -> None:
+        self._outlook.finished(result.certificate.passes)
+        self._accuracy.add(result.correct_radius)
+        self._line.advance(1, str(self._accuracy))
 
 
 def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:

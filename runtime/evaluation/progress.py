@@ -44,8 +44,15 @@ class Progress:
             return
         self._shown = now
         text = self.line(max(0.0, now - self._start), note)
+        self._write(f"\r\x1b[K{text}" + ("\n" if last else "") if self._live else f"{text}\n")
+
+    def say(self, text: str) -> None:
+        """A line of its own, in place of a bar that is drawn again below it."""
+        self._write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+
+    def _write(self, text: str) -> None:
         with suppress(OSError):  # work goes on where nobody can be told
-            self._stream.write(f"\r\x1b[K{text}" + ("\n" if last else "") if self._live else f"{text}\n")
+            self._stream.write(text)
             self._stream.flush()
 
     def line(self, elapsed: float, note: str = "") -> str:

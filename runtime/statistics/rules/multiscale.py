@@ -35,6 +35,9 @@ class Multiscale(Rule):
         if len(budget.looks) > 1:
             raise InputError(f"rule {self} with budget {budget}; expected a Fixed budget")
 
+    def streams(self, terms: Terms) -> tuple[int, int]:
+        return 1, len(terms.sigmas)
+
     def subject(self, terms: Terms) -> str:
         return "the cascade: the largest sigma at which a class has more than half of the votes answers"
 

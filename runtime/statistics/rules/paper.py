@@ -22,6 +22,9 @@ class Paper(PlannedRule):
     routes: ClassVar[bool] = True
     predicts: ClassVar[bool] = True
 
+    def streams(self, terms: Terms) -> tuple[int, int]:
+        return (2, 2) if self.only_level(terms) is None else (1, 1)
+
     def claims(self, terms: Terms, route: int, label: int) -> list[Claim]:
         """The guessed route's level spends alpha on its label, every other one on being excluded. The paper divides
         alpha between the stages; R is a minimum, so each may have all of it (docs/mathematics.md, theorem 4)."""

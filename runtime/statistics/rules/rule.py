@@ -135,6 +135,10 @@ class Rule(ABC):
         """The level that all inputs are classified at; None where inputs choose theirs."""
         return 0 if len(terms.sigmas) == 1 else None
 
+    def streams(self, terms: Terms) -> tuple[int, int]:
+        """How many streams (the estimator, and a classifier at a level) it bounds the votes of: at least, at most."""
+        return (2, 1 + len(terms.sigmas)) if self.only_level(terms) is None else (1, 1)
+
     @abstractmethod
     def subject(self, terms: Terms) -> str:
         """Which smoothed classifier keeps its label, in words, where inputs choose their level. Rules that differ here
