@@ -14,6 +14,7 @@ from dualsmooth.export.roles import ROLES
 from dualsmooth.runtime.bundle.preprocessing import RESAMPLING
 from dualsmooth.runtime.bundle.reading import bundle_folder
 from dualsmooth.runtime.bundle.shipped import SHIPPED_NAMES
+from dualsmooth.runtime.commands.options import examples
 from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.errors import InputError, one_of
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth export runs/fashion --out bundles/fashion",
+        "dualsmooth export BUNDLE --out bundles/int8 --precision int8 --calibration fashion-mnist",
+        "dualsmooth export --estimator router.onnx --classifier a.onnx --classifier b.onnx --sigmas 0.25,1.0 "
+        "--classes 10 --out bundles/onnx",
+    )
     parser.description = (
         "Export a finished run, another bundle (to change its precision) or existing ONNX files as a "
         "bundle: ONNX files, compared with what they come from, manifest.json and a model card."
@@ -45,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument(
         "--calibration", metavar="DATASET",
-        help=f"its training images calibrate int8 and measure the agreement, under noise: {NAMES}",
+        help=f"its training images calibrate int8 and measure the agreement, under noise: {NAMES} (default: none)",
     )  # fmt: skip
-    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files (default: $DUALSMOOTH_DATA)")
     parser.add_argument(
         "--floor", type=float, help="least arg-max agreement with fp32 at any level (default: by precision)"
     )
@@ -58,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="export although the agreement is below the floor")
     parser.add_argument(
-        "--report", metavar="DATASET", help="also certify some of its test images with fp32 and with the new precision"
+        "--report",
+        metavar="DATASET",
+        help="also certify some of its test images with fp32 and with the new precision (default: none)",
     )
     parser.add_argument("--report-images", type=int, default=20, help="how many (default 20)")
     parser.add_argument("--report-passes", type=int, default=1000, help="passes a stage and level (default 1000)")
@@ -72,36 +82,50 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--estimator",
         metavar="FILES",
-        help="ONNX file of the estimator; several, with commas, are averaged; one sigma may do without (no router)",
+        help="ONNX file of the estimator; several, with commas, are averaged (default: none, for one sigma: no router)",
     )
     files.add_argument(
         "--classifier",
         action="append",
         metavar="FILES",
-        help="ONNX file of the classifier: once, or once for each sigma",
+        help="ONNX file of the classifier: once, or once for each sigma (default: none)",
     )
-    files.add_argument("--sigmas", help="noise levels, ascending, e.g. 0.25,0.5,1.0; or one, e.g. 0.5")
+    files.add_argument(
+        "--sigmas", help="noise levels, pixels in [0, 1], ascending, e.g. 0.25,0.5,1.0, or one (default: none)"
+    )
     files.add_argument("--sigma-e", type=float, help="the estimator's noise level (default: the largest of the sigmas)")
-    files.add_argument("--classes", help="how many, or their names with commas, or a text file with one a line")
+    files.add_argument(
+        "--classes", help="how many, or their names with commas, or a text file with one a line (default: none)"
+    )
     files.add_argument("--input-shape", metavar="C,H,W", help="default: what the estimator's file declares")
     for role in ROLES:
         files.add_argument(f"--{role}-mean", metavar="NUMBERS", help=f"put (x - mean) / std in front of the {role}: "
-                           "numbers with commas, one a channel, for images in [0, 1]")  # fmt: skip
-        files.add_argument(f"--{role}-std", metavar="NUMBERS", help=f"as --{role}-mean")
+                           "numbers with commas, one a channel, for images in [0, 1] (default: none)")  # fmt: skip
+        files.add_argument(f"--{role}-std", metavar="NUMBERS", help=f"as --{role}-mean (default: none)")
     for role in ROLES:
         files.add_argument(
             f"--{role}-arch", metavar="NAME", help=f"the {role}'s files are PyTorch checkpoints of this network: "
-            "resnet110 (CIFAR's resnetL), torchvision:NAME or timm:NAME"
+            "resnet110 (CIFAR's resnetL), torchvision:NAME or timm:NAME (default: they are ONNX)"
         )  # fmt: skip
     files.add_argument(
-        "--checkpoint-key", metavar="KEY", help="where in a checkpoint the weights are, if in several places"
+        "--checkpoint-key",
+        metavar="KEY",
+        help="where in a checkpoint the weights are, if in several places (default: the only one)",
     )
     for name in ("--mean", "--std"):
         files.add_argument(name, help=argparse.SUPPRESS)
     files.add_argument(
-        "--layout", choices=("nchw", "nhwc"), default="nchw", help="nhwc: files that take channels last are transposed"
+        "--layout",
+        choices=("nchw", "nhwc"),
+        default="nchw",
+        help="nhwc: files that take channels last are transposed (default nchw)",
     )
-    files.add_argument("--consensus", type=int, default=0, help="ensembles: the first K decide where they agree")
+    files.add_argument(
+        "--consensus",
+        type=int,
+        default=0,
+        help="ensembles: the first K decide where they agree (default 0: all are averaged)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.runtime.commands.options import examples
 from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.datasets.formats import NAMES
 from dualsmooth.runtime.errors import InputError
@@ -17,15 +18,19 @@ from dualsmooth.training.config import Config, config_from, read_toml
 from dualsmooth.training.config.quick import quickened
 
 _FLAGS = {
-    "dataset": ("dataset", str, NAMES),
-    "data-dir": ("data_dir", str, "folder of the data set's files"),
+    "dataset": ("dataset", str, f"{NAMES} (default: the file's)"),
+    "data-dir": ("data_dir", str, "folder of the data set's files (default: $DUALSMOOTH_DATA)"),
     "classes": (
         "classes",
         str,
         "names of the networks' outputs, in order: a text file, or with commas (default: the "
         "experts' bundle's, or the data set's)",
     ),
-    "sigmas": ("sigmas", str, "candidate noise levels, ascending, e.g. 0.25,0.5,1.0"),
+    "sigmas": (
+        "sigmas",
+        str,
+        "candidate noise levels, pixels in [0, 1], ascending, e.g. 0.25,0.5,1.0 (default: the file's)",
+    ),
     "sigma-e": ("sigma_e", float, "the estimator's own noise level (default: the largest of the sigmas)"),
     "seed": ("seed", int, "decides every random number of the run (default 0)"),
     "validation": ("validation", int, "training images held out to measure on (default 5000)"),
@@ -41,12 +46,18 @@ _STATISTICS = ("experts-mean", "experts-std")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth train --dataset fashion-mnist --sigmas 0.25,0.5,1.0 --out runs/mine",
+        "dualsmooth train --config my.toml --out runs/mine --set estimator.temperature=0.1",
+        "dualsmooth train --dataset cifar10 --data-dir data --experts 0.25=a.onnx,1.0=b.onnx --out runs/router",
+    )
     parser.description = (
         "Train the classifier and the variance estimator. A killed run goes on with the same command, or "
         "with `dualsmooth train --out RUN` alone."
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="run directory, new or to be resumed")
-    parser.add_argument("--config", metavar="FILE", help="TOML file; flags override it")
+    parser.add_argument("--config", metavar="FILE", help="TOML file; flags override it (default: none)")
     parser.add_argument(
         "--quick", action="store_true",
         help="minutes, not hours, to see that all of it works: smaller networks, fewer epochs and labels",
@@ -55,23 +66,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{flag}", type=kind, help=text)
     parser.add_argument(
         "--experts", metavar="SIGMA=FILE,…",
-        help="ONNX classifiers from anywhere, one a level, e.g. 0.25=a.onnx,1.0=b.onnx: trains the estimator only",
+        help="ONNX classifiers from anywhere, one a level, e.g. 0.25=a.onnx,1.0=b.onnx: trains the "
+        "estimator only (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--experts-arch", metavar="NAME",
-        help="the experts are PyTorch checkpoints of this network: resnet110, torchvision:NAME or timm:NAME",
+        help="the experts are PyTorch checkpoints of this network: resnet110, torchvision:NAME or "
+        "timm:NAME (default: they are ONNX)",
     )  # fmt: skip
     for name in _STATISTICS:
-        parser.add_argument(f"--{name}", metavar="NUMBERS", help="of (x - mean) / std in front of the experts")
+        parser.add_argument(
+            f"--{name}", metavar="NUMBERS", help="of (x - mean) / std in front of the experts (default: none)"
+        )
     parser.add_argument(
         "--from", dest="reuse", metavar="RUN", nargs="+", default=[],
         help="take over the stages that earlier runs share; RUN=0.25,0.5: these levels' experts, RUN=estimator: its "
-        "estimator, however they were trained",
+        "estimator, however they were trained (default: none)",
     )  # fmt: skip
     parser.add_argument("--forecast", action="store_true", help="say how long it would take, and train nothing")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
-        help="any other setting, e.g. estimator.temperature=0.1 (all keys: RUN/config.toml)",
+        help="any other setting, e.g. estimator.temperature=0.1 (all keys: RUN/config.toml; default: none)",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")

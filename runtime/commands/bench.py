@@ -23,7 +23,7 @@ import numpy as np
 
 from dualsmooth.runtime.bundle.reading import MANIFEST, bundle_folder
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, noise_option
+from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, examples, noise_option
 from dualsmooth.runtime.engine.device import run_bound
 from dualsmooth.runtime.engine.instruction_set import described
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
@@ -171,15 +171,22 @@ def table(found: list[Comparison]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth bench",
+        "dualsmooth bench BUNDLE --seconds 5 --turns 9 --batch-size auto",
+    )
     parser.add_argument(
         "networks", nargs="*", default=[SHIPPED], metavar="network",
         help=f"{BUNDLE_HELP}, or {SHIPPED} (default), resnet20, resnet110, resnet50-224 (these need torch)",
     )  # fmt: skip
     parser.add_argument("--precision", default="fp32", help="of the named networks (default fp32; int8 needs torch)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default 2)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn, in seconds (default 2)")
     parser.add_argument("--turns", type=int, default=5, help="turns of each loop (default 5)")
     noise_option(parser)
-    parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where networks are made and kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/bench"), help="where networks are made and kept (default %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a network")
     engine_options(parser)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dualsmooth.runtime.commands.options import (
     engine_options,
+    examples,
     open_smoother,
     sampling_of,
     sampling_options,
@@ -23,8 +24,14 @@ from dualsmooth.runtime.statistics.budgets import AtRadius
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth certify BUNDLE image.png",
+        "dualsmooth certify BUNDLE image.png --budget adaptive:100000:0.02 --json > certificate.json",
+        "dualsmooth certify BUNDLE image.png --budget at-radius:0.5:20000",
+    )
     source_argument(parser)
-    parser.add_argument("images", nargs="+", metavar="image", type=Path)
+    parser.add_argument("images", nargs="+", metavar="image", type=Path, help="a PNG, JPEG or NPY file")
     parser.add_argument("--json", action="store_true", help="one certificate a line, as JSON")
     engine_options(parser)
     sampling_options(parser, BUDGET)

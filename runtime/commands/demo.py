@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.commands.options import engine_of, engine_options, sampling_of, sampling_options
+from dualsmooth.runtime.commands.options import engine_of, engine_options, examples, sampling_of, sampling_options
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result
@@ -25,6 +25,11 @@ DEFAULT_OUT = Path("build/demo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth demo",
+        "dualsmooth demo --images 50 --budget fixed:2000 --out build/small --force",
+    )
     parser.add_argument("--images", type=int, default=20, help="how many of the shipped test images (default 20)")
     parser.add_argument("--out", type=Path, help=f"folder for the plot and the report (default {DEFAULT_OUT})")
     parser.add_argument("--force", action="store_true", help="write over a plot and a report that exist in --out")

@@ -13,7 +13,7 @@ import numpy as np
 
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
-from dualsmooth.runtime.commands.options import ENGINE_DEFAULTS
+from dualsmooth.runtime.commands.options import ENGINE_DEFAULTS, examples
 from dualsmooth.runtime.engine.batch_size import remembered
 from dualsmooth.runtime.engine.instruction_set import (
     FEATURES,
@@ -50,7 +50,12 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true")
+    examples(
+        parser,
+        "dualsmooth doctor",
+        "dualsmooth doctor --json",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
 
 
 def run(args: argparse.Namespace) -> int:

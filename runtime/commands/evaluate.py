@@ -16,6 +16,7 @@ from dualsmooth.runtime.commands.options import (
     dataset_options,
     engine_of,
     engine_options,
+    examples,
     numbers,
     open_smoother,
     sampling_of,
@@ -46,18 +47,28 @@ RAY_DEFAULTS: dict[str, Any] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth evaluate BUNDLE --dataset fashion-mnist --max 500 --out results.jsonl",
+        "dualsmooth evaluate BUNDLE --dataset fashion-mnist --at-radii 0.25,0.5,1 --out curve.jsonl",
+        "dualsmooth evaluate BUNDLE --dataset fashion-mnist --budget adaptive:10000:0.02 --shard 1/4 --out part.jsonl",
+    )
     source_argument(parser)
     dataset_options(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, help="results file (JSON Lines)")
     parser.add_argument("--skip", type=int, default=1, help="every SKIP-th image (default 1: all)")
-    parser.add_argument("--max", type=int, help="only images with an index below MAX")
-    parser.add_argument("--indices", help="comma-separated indices instead of --skip and --max")
-    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N equal parts of these images, I from 1")
+    parser.add_argument("--max", type=int, help="only images with an index below MAX (default: no limit)")
+    parser.add_argument("--indices", help="comma-separated indices instead of --skip and --max (default: none)")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only the I-th of N equal parts of these images, I from 1 (default: all parts)"
+    )
     parser.add_argument(
         "--all-levels", action="store_true", help="sample every level in full, to compare rules offline"
     )
     parser.add_argument(
-        "--at-radii", metavar="R,R,...", help="decide the curve at these radii only, at a fraction of the passes"
+        "--at-radii",
+        metavar="R,R,...",
+        help="decide the curve at these L2 radii (pixels in [0, 1]) only, at a fraction of the passes (default: all)",
     )
     parser.add_argument(
         "--shared-noise",
@@ -69,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray-address", help="a Ray cluster (default: RAY_ADDRESS, else one is started here)")
     parser.add_argument("--workers", type=int, help="Ray actors (default: as many as there is room for)")
     parser.add_argument("--cpus-per-worker", type=int, help="cores of a Ray actor (default 1)")
-    parser.add_argument("--gpus-per-worker", type=float, help="GPUs of a Ray actor, fractions share one")
+    parser.add_argument("--gpus-per-worker", type=float, help="GPUs of a Ray actor, fractions share one (default 0)")
     parser.add_argument("--block", type=int, help="images a Ray task (default 8)")
     engine_options(parser)
     sampling_options(parser, BUDGET)

@@ -9,15 +9,23 @@ from pathlib import Path
 
 from dualsmooth.runtime.bundle.describing import bundles, describe, sentences
 from dualsmooth.runtime.bundle.reading import read_bundle
-from dualsmooth.runtime.commands.options import BUNDLE_HELP
+from dualsmooth.runtime.commands.options import BUNDLE_HELP, examples
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.signing import require_signed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth inspect BUNDLE",
+        "dualsmooth inspect BUNDLE --json",
+    )
     parser.add_argument("bundle", nargs="?", help=f"{BUNDLE_HELP}; without it, what ships is listed")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--key", type=Path, help="check the signature beside the folder: Ed25519 public key, PEM")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    parser.add_argument(
+        "--key", type=Path,
+        help="check the signature beside the folder: Ed25519 public key, PEM (default: none is checked)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dualsmooth.runtime.commands.options import force_option
+from dualsmooth.runtime.commands.options import examples, force_option
 from dualsmooth.runtime.evaluation.results import merge_results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="+", type=Path)
+    examples(
+        parser,
+        "dualsmooth merge part1.jsonl part2.jsonl --out merged.jsonl",
+    )
+    parser.add_argument("results", nargs="+", type=Path, help="results files of `dualsmooth evaluate`")
     parser.add_argument("--out", type=Path, required=True, help="the merged results file")
     force_option(parser)
 

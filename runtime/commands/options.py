@@ -25,6 +25,11 @@ BUNDLE_HELP = f"a bundle's folder, or the name of one that ships ({SHIPPED_NAMES
 ENGINE_DEFAULTS: dict[str, Any] = {"provider": "cpu", "threads": 0, "batch_size": 256}
 
 
+def examples(parser: argparse.ArgumentParser, *lines: str) -> None:
+    """Show these commands below the help. `tests/docs` runs them; BUNDLE stands for a bundle of the reader's."""
+    parser.epilog = "examples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
 def source_argument(parser: argparse.ArgumentParser) -> None:
     """Where the networks are: a bundle here, or a server."""
     parser.add_argument(
@@ -42,7 +47,11 @@ def engine_options(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=_batch_size, help="passes per engine call (default 256); auto: measured once"
     )
     parser.add_argument(
-        "--provider-option", action="append", default=[], metavar="NAME=VALUE", help="see docs/engines.md; repeatable"
+        "--provider-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the provider, e.g. arena=off (docs/engines.md); repeatable (default: none)",
     )
 
 
@@ -77,9 +86,17 @@ def open_smoother(args: argparse.Namespace) -> Smoother:
 def sampling_options(parser: argparse.ArgumentParser, budget: budgets.Budget) -> None:
     """Options of every command that issues certificates; `sampling_of` reads them."""
     parser.add_argument(
-        "--alpha", type=float, default=ALPHA, help=f"failure probability of a certificate (default {ALPHA:g})"
+        "--alpha",
+        type=float,
+        default=ALPHA,
+        help=f"probability, above 0 and at most 0.1, that a certificate is wrong (default {ALPHA:g})",
     )
-    parser.add_argument("--budget", default=str(budget), help=f"{budgets.FORMS} (default {budget})")
+    parser.add_argument(
+        "--budget",
+        default=str(budget),
+        help=f"passes to spend: {budgets.FORMS}; N passes a stage and level, "
+        f"R and TOLERANCE in pixels in [0, 1] (default {budget})",
+    )
     parser.add_argument("--rule", default=RULE, help=f"{rules.FORMS} (default {RULE})")
     parser.add_argument(
         "--route", help=f"{routes.FORMS}; quantiles move between small and large radii (default: the rule's)"
@@ -110,8 +127,10 @@ def dataset_options(parser: argparse.ArgumentParser, *, required: bool, use: str
     """Options of the commands that read a data set, for `use`; `dataset_of` reads them."""
     group = parser.add_argument_group("data set", DETAILS)
     group.add_argument("--dataset", required=required, help=f"{NAMES}{use}")
-    group.add_argument("--classes", help="other names of its classes, in its order: a text file, or with commas")
-    group.add_argument("--data-dir", type=Path, help="folder of the data set's files")
+    group.add_argument(
+        "--classes", help="other names of its classes, in its order: a text file, or with commas (default: its own)"
+    )
+    group.add_argument("--data-dir", type=Path, help="folder of the data set's files (default: as said above)")
     group.add_argument("--split", default="test", help="test (default) or train")
 
 

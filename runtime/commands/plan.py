@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dualsmooth.runtime.commands.options import numbers
+from dualsmooth.runtime.commands.options import examples, numbers
 from dualsmooth.runtime.engine.providers.cores import usable_cores
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.forecast import Capacity, Forecast, capacity, passes_spent, pilots_rate, plan
@@ -22,6 +22,11 @@ COST = ("budget", "passes_per_second", "replica_cores", "cores", "requests")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth plan results.jsonl --passes 1000,10000,100000",
+        "dualsmooth plan results.jsonl --images 1000000 --cores 64 --requests 100",
+    )
     parser.add_argument("results", type=Path, help="results of a pilot; for --passes, of a Fixed budget")
     parser.add_argument(
         "--passes",
@@ -29,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="forecast the accuracy at these passes a stream, with commas (default 1000,10000,100000)",
     )
     group = parser.add_argument_group("cost", "instead: what a data set or a service would cost")
-    group.add_argument("--images", type=int, help="certificates to issue")
+    group.add_argument("--images", type=int, help="certificates to issue (default: forecast the accuracy)")
     group.add_argument(
         "--budget", help=f"{budgets.FORMS} (default: the pilot's; from another one only fixed to fixed can be told)"
     )
@@ -40,8 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replica-cores", type=int, help="cores (or GPUs) that make them (default: the cores of this process)"
     )
     group.add_argument("--cores", type=int, help="all cores (or GPUs) there are (default: one replica's)")
-    group.add_argument("--requests", type=float, help="certificates a second that a service must give")
-    parser.add_argument("--json", action="store_true")
+    group.add_argument(
+        "--requests", type=float, help="certificates a second that a service must give (default: not asked)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,22 +5,30 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dualsmooth.runtime.commands.options import engine_options, noise_option, open_smoother, source_argument
+from dualsmooth.runtime.commands.options import engine_options, examples, noise_option, open_smoother, source_argument
 from dualsmooth.runtime.noise.streams import parse_noise
 from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE
 from dualsmooth.runtime.statistics import routes, rules
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth predict BUNDLE image.png",
+        "dualsmooth predict BUNDLE image.png -n 10000 --alpha 0.0001 --json",
+    )
     source_argument(parser)
-    parser.add_argument("images", nargs="+", metavar="image", type=Path)
+    parser.add_argument("images", nargs="+", metavar="image", type=Path, help="a PNG, JPEG or NPY file")
     parser.add_argument(
         "-n", type=int, default=PREDICTION_PASSES, help=f"passes a stage and level (default {PREDICTION_PASSES})"
     )
     parser.add_argument("--rule", default=RULE, help=f"{rules.PREDICTING} (default {RULE})")
     parser.add_argument("--route", help=f"{routes.FORMS} (default: the rule's)")
     parser.add_argument(
-        "--alpha", type=float, default=ALPHA, help=f"failure probability of a label (default {ALPHA:g})"
+        "--alpha",
+        type=float,
+        default=ALPHA,
+        help=f"probability, above 0 and at most 0.1, that a label is wrong (default {ALPHA:g})",
     )
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
     noise_option(parser)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualsmooth.runtime.commands.options import dataset_of, dataset_options, force_option, numbers
+from dualsmooth.runtime.commands.options import dataset_of, dataset_options, examples, force_option, numbers
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.field_log import write_log
 from dualsmooth.runtime.files import check_free, write_atomically
@@ -30,23 +30,39 @@ FORMATS = (".html", ".png", ".svg", ".csv", ".tex", ".tsv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="+", type=Path)
+    examples(
+        parser,
+        "dualsmooth report results.jsonl --dataset fashion-mnist --out report.html",
+        "dualsmooth report results.jsonl --rule paper --rule interval --out curves.html --out curves.csv",
+        "dualsmooth report results.jsonl others.tsv --out table.tex",
+    )
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="results files of `dualsmooth evaluate`, or TSV logs of the field"
+    )
     parser.add_argument(
         "--rule",
         action="append",
         help=f"recompute from the votes: {rules.FORMS}, or RULE@ROUTE; single: each sigma alone; oracle: the best of "
-        "these, which no one can issue; frontier: the interval rule at nine quantiles",
+        "these, which no one can issue; frontier: the interval rule at nine quantiles; repeatable "
+        "(default: the file's)",
     )
-    parser.add_argument("--route", help=f"{routes.FORMS}, for recomputing")
-    parser.add_argument("--alpha", type=float, help="recompute at another alpha")
-    parser.add_argument("--radii", default=",".join(f"{r:g}" for r in RADII), help="comma-separated")
+    parser.add_argument("--route", help=f"{routes.FORMS}, for recomputing (default: the rule's)")
+    parser.add_argument("--alpha", type=float, help="recompute at another alpha (default: the file's)")
     parser.add_argument(
-        "--out", type=Path, action="append", help=f"a page, plot, table or log: {' '.join(FORMATS)}; may be repeated"
+        "--radii",
+        default=",".join(f"{r:g}" for r in RADII),
+        help="L2 radii of the tables, pixels in [0, 1], with commas (default %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        action="append",
+        help=f"a page, plot, table or log: {' '.join(FORMATS)}; may be repeated (default: text only)",
     )
     force_option(parser)
-    dataset_options(parser, required=False, use=", to show the images on the page")
-    parser.add_argument("--title", help="title of the page")
-    parser.add_argument("--json", action="store_true")
+    dataset_options(parser, required=False, use=", to show the images on the page (default: none)")
+    parser.add_argument("--title", help="title of the page (default: by the data set)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
 
 
 def run(args: argparse.Namespace) -> int:

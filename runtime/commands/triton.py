@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options
+from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, examples
 from dualsmooth.runtime.serving.protocol import IN_PROCESS
 from dualsmooth.runtime.serving.repository import fill_repository
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth triton BUNDLE --out repository",
+        "dualsmooth triton BUNDLE --out gpus --provider cuda --batch-size 1024",
+    )
     parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model repository")
     parser.add_argument(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dualsmooth.runtime import strict_json
-from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, open_smoother
+from dualsmooth.runtime.commands.options import BUNDLE_HELP, engine_of, engine_options, examples, open_smoother
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.evaluation.results import HEADER, Result
 from dualsmooth.runtime.evaluation.signing import require_signed
@@ -24,17 +24,30 @@ Seen = dict[tuple[int, int], int]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth verify certificate.json",
+        "dualsmooth verify certificate.json --bundle BUNDLE --replay image.png --strict",
+    )
     parser.add_argument("certificate", type=Path, help="a JSON certificate, one a line, or a results file")
-    parser.add_argument("--bundle", help=f"check that it is about this bundle: {BUNDLE_HELP}")
-    parser.add_argument("--old", metavar="BUNDLE", help="whose votes a derived certificate rests on")
-    parser.add_argument("--key", type=Path, help="check the signature beside the file: Ed25519 public key, PEM")
-    parser.add_argument("--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image")
+    parser.add_argument(
+        "--bundle",
+        help=f"check that it is about this bundle: {BUNDLE_HELP} (default: recompute the radius alone)",
+    )
+    parser.add_argument("--old", metavar="BUNDLE", help="whose votes a derived certificate rests on (default: none)")
+    parser.add_argument(
+        "--key", type=Path,
+        help="check the signature beside the file: Ed25519 public key, PEM (default: none is checked)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--replay", type=Path, metavar="IMAGE", help="draw the votes again for this image (default: no replay)"
+    )
     parser.add_argument(
         "--strict",
         action="store_true",
         help="also refuse fixed seeds, shared noise and noise used twice; needs --bundle",
     )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     engine_options(parser)
 
 

@@ -63,9 +63,7 @@ class Outlook:
             return
         each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         images = f"{self._images:,} image{'s' if self._images > 1 else ''}"
-        self._say(
-            f"{_spread(*ends)}: {images} x {each} passes, at {rate:,.0f} passes/s in the first {seconds:.0f} s"
-        )
+        self._say(f"{_spread(*ends)}: {images} x {each} passes, at {rate:,.0f} passes/s in the first {seconds:.0f} s")
 
     def _expected(self) -> tuple[int, int]:
         """Passes an image, in the mean: of finished images, with three standard errors of their mean and within what is

@@ -18,6 +18,13 @@ from dualsmooth.runtime.commands import COMMANDS, command
 from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 
 
+class _Help(argparse.HelpFormatter):
+    """Wraps texts, but leaves the lines of examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {InputError(message)}; see {self.prog} --help\n")  # what it quotes is cleaned
@@ -96,7 +103,7 @@ def _run(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     called = next((word for word in arguments if not word.startswith("-")), "")
     for name, row in COMMANDS.items():
-        chosen = commands.add_parser(name, help=row.help)
+        chosen = commands.add_parser(name, help=row.help, formatter_class=_Help)
         if name == called:
             module = command(name)
             module.add_arguments(chosen)

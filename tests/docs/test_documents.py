@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import re
@@ -22,6 +23,8 @@ from documents import DOCUMENTS, ROOT
 
 from dualsmooth.cli import main
 from dualsmooth.runtime.bundle.shipped import SHIPPED_IMAGES
+from dualsmooth.runtime.commands import COMMANDS
+from dualsmooth.runtime.commands import command as module
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.training.config import read_toml
 from dualsmooth.training.networks.resnet import ResidualNetwork
@@ -78,6 +81,17 @@ def settings(path: Path) -> None:
     path.write_text((ROOT / "configs" / "fashion-mnist.toml").read_text())
 
 
+def certificate(path: Path) -> None:
+    picture(path.parent / "image.png")
+    run(f"dualsmooth certify runtime/data/fashion-mnist image.png --budget fixed:50 --json > {path.name}", path.parent)
+
+
+def part(path: Path) -> None:
+    dataset = "--dataset fashion-mnist --max 4 --seed 1 --budget fixed:50"
+    shard = f"--shard {path.stem[-1]}/2 --out {path.name}"
+    run(f"dualsmooth evaluate runtime/data/fashion-mnist {dataset} {shard}", path.parent)
+
+
 HAD: dict[str, Callable[[Path], None]] = {
     "image.png": picture,
     "photo.jpg": lambda path: PIL.fromarray(np.arange(5400).reshape(40, 45, 3).astype(np.uint8)).save(path),
@@ -88,6 +102,14 @@ HAD: dict[str, Callable[[Path], None]] = {
     "router.onnx": lambda path: network(path, 2),
     "checkpoint.pth.tar": lambda path: torch.save({"state_dict": ResidualNetwork(3, 3, 10).state_dict()}, path),
     "others.tsv": log,
+    "certificate.json": certificate,
+    "part1.jsonl": part,
+    "part2.jsonl": part,
+    "results.jsonl": lambda path: run(
+        f"dualsmooth evaluate runtime/data/fashion-mnist --dataset fashion-mnist --max 4 --out {path.name} "
+        "--budget fixed:50 --all-levels",
+        path.parent,
+    ),
     "my.toml": settings,
     "runs/fashion": lambda path: shutil.copytree(trained(path.parents[1]), path),
 }
@@ -129,7 +151,7 @@ def trained(folder: Path) -> Path:
 
 
 def give(command: str, folder: Path) -> None:
-    asked = re.sub(r"--out \S+", "", command)
+    asked = re.sub(r"--out \S+|> \S+", "", command)
     for name, make in HAD.items():
         if re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", asked) and not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +166,16 @@ def test_commands_run_in_order(name: str, tmp_path: Path) -> None:
         if documents.elsewhere(command) is None:
             give(command, folder)
             run(documents.smaller(command), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_its_help_run(name: str, tmp_path: Path) -> None:
+    folder, parser = project(tmp_path), argparse.ArgumentParser()
+    module(name).add_arguments(parser)
+    for line in (parser.epilog or "").splitlines()[1:]:
+        give(line, folder)
+        run(documents.smaller(line.strip()), folder)
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -48,6 +50,50 @@ def test_its_help_and_its_refusal_of_unknown_options(name: str, capsys: pytest.C
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dualsmooth")
     assert line.endswith("--help")
+
+
+@every
+def test_its_help_has_examples_and_states_every_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What every option does, what it is unless given, and commands to start from, which `tests/docs` runs."""
+    parser = argparse.ArgumentParser()
+    command(name).add_arguments(parser)
+    head, *examples = (parser.epilog or "").splitlines()
+    assert head == "examples:"
+    assert examples
+    for line in examples:
+        assert line.startswith(f"  dualsmooth {name}")
+        words = shlex.split(re.sub(r" >.*", "", line))
+        assert parser.parse_args(words[2:])
+    for action in parser._actions:
+        shown = action.option_strings or action.dest
+        if action.help == argparse.SUPPRESS or action.dest == "help":
+            continue
+        assert action.help, f"{shown} has no help"
+        value = (action.default, parser.get_default(action.dest))[action.default is None]
+        if action.option_strings and action.nargs != 0 and not action.required:
+            assert "default" in action.help, f"{shown} does not say what it is unless given"
+        if isinstance(value, int | float) and not isinstance(value, bool) and value:
+            assert re.search(rf"default (%\(default\)s|{value:g}\b)|cores of this process", action.help), shown
+
+
+@every
+def test_units_are_said(name: str) -> None:
+    parser = argparse.ArgumentParser()
+    command(name).add_arguments(parser)
+    units = {
+        "radii": "pixels in [0, 1]", "at_radii": "pixels in [0, 1]", "sigmas": "pixels in [0, 1]",
+        "budget": "passes", "n": "passes", "alpha": "alpha", "seconds": "seconds",
+    }  # fmt: skip
+    for action in parser._actions:
+        if action.help != argparse.SUPPRESS and action.dest in units and name != "plan":
+            assert units[action.dest] in action.help or "probability" in action.help, action.option_strings
+
+
+@pytest.mark.parametrize("how", [["-m", "dualsmooth"], ["-m", "dualsmooth.cli"]])
+def test_it_is_called_dualsmooth_however_it_is_started(how: list[str]) -> None:
+    done = subprocess.run([sys.executable, *how, "certify", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: dualsmooth certify ")
+    assert "\nexamples:\n  dualsmooth certify BUNDLE image.png\n" in done.stdout
 
 
 def test_every_file_is_a_row() -> None:
