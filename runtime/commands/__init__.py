@@ -48,6 +48,7 @@ COMMANDS: dict[str, Row] = {
     "plan": Row("predict certified accuracy at other N from a pilot (approximate)", f"{_HERE}.plan"),
     "triton": Row("fill a Triton model repository from a bundle", f"{_HERE}.triton"),
     "doctor": Row("what this machine can do, what is wrong, and how to mend it", f"{_HERE}.doctor"),
+    "completion": Row("a script that lets bash, zsh or fish complete commands and options", f"{_HERE}.completion"),
     "verify": Row("recompute a certificate from its counts and check its hashes", f"{_HERE}.verify"),
     "sign": Row(
         "sign results files and bundles, so that altered or dropped rows show", f"{_HERE}.sign", extra="signing"

@@ -101,15 +101,27 @@ def _run(arguments: list[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"dualsmooth {version('dualsmooth')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    called = next((word for word in arguments if not word.startswith("-")), "")
+    completing = "_ARGCOMPLETE" in os.environ
+    words = os.environ.get("COMP_LINE", "").split()[1:] if completing else arguments
+    called = next((word for word in words if not word.startswith("-")), "")
     for name, row in COMMANDS.items():
         chosen = commands.add_parser(name, help=row.help, formatter_class=_Help)
         if name == called:
             module = command(name)
             module.add_arguments(chosen)
             chosen.set_defaults(run=module.run)
+    if completing:
+        _complete(parser)
     args = parser.parse_args(arguments)
     return int(args.run(args))
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks what may follow (`dualsmooth completion`), and exit."""
+    with suppress(ImportError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 if __name__ == "__main__":
