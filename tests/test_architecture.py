@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ANYBODY = ("errors", "files", "strict_json", "rounding")
+ANYBODY = ("errors", "files", "strict_json", "rounding", "terminal")
 """Single modules of the runtime that everybody may use. No other file lies directly in runtime/."""
 ROOMS = (
     *("statistics", "noise", "graphs", "bundle", "engine", "datasets"),

@@ -13,7 +13,7 @@ from dualsmooth.runtime.engine.providers.cores import usable_cores
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.forecast import Capacity, Forecast, capacity, passes_spent, pilots_rate, plan
 from dualsmooth.runtime.evaluation.results import Result, load_results
-from dualsmooth.runtime.report import markdown_table
+from dualsmooth.runtime.report import print_accuracy
 from dualsmooth.runtime.statistics import budgets
 from dualsmooth.runtime.statistics.accuracy import RADII, average_certified_radius, certified_accuracy
 
@@ -76,7 +76,7 @@ def _show_accuracy(forecasts: Sequence[Forecast], *, as_json: bool) -> None:
         ]
         print(json.dumps({"approximate": True, "radii": list(RADII), "forecasts": rows}))
         return
-    print(markdown_table({f"N = {f.n:,} (approximate)": f.radii for f in forecasts}))
+    print_accuracy({f"N = {f.n:,} (approximate)": f.radii for f in forecasts})
     formula = ", ".join("too few passes" if math.isnan(f.formula_acr) else f"{f.formula_acr:.3f}" for f in forecasts)
     print(f"\nACR by the formula of arXiv 2404.17371: {formula}. For planning only, not certificates.")
 

@@ -20,8 +20,8 @@ from dualsmooth.runtime.report import (
     html_report,
     latex_table,
     load_curves,
-    markdown_table,
     plot_curves,
+    print_accuracy,
 )
 from dualsmooth.runtime.statistics import routes, rules
 from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(runs: Sequence[Curve], at: Sequence[float]) -> None:
     sources = dict.fromkeys(run.source for run in runs)
     print("\n".join(f"{path}: {_facts([run for run in runs if run.source == path])}" for path in sources), end="\n\n")
-    print(markdown_table({run.name: run.radii for run in runs}, at))
+    print_accuracy({run.name: run.radii for run in runs}, at)
     for run in runs:
         if run.decided:
             radii = ", ".join(f"{r:g}" for r in run.decided)

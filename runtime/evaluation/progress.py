@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from dualsmooth.runtime.terminal import bar_line, is_live
+
 BAR = 24
 SHOWN_AT = (0.0, 0.5, 1.0)
 """Radii of the running certified accuracy, unless the budget names its own."""
@@ -31,7 +33,7 @@ class Progress:
     ) -> None:
         self._stage, self._total, self._unit, self._clock = stage, total, unit, clock
         self._stream = stream if stream is not None else sys.stderr
-        self._live = self._stream.isatty()
+        self._live = is_live(self._stream)
         self._done = self._before = done
         self._start = self._shown = clock()
 
@@ -63,12 +65,12 @@ class Progress:
             when = f"took {clock_text(elapsed)}"
         else:
             when = f"{clock_text(left / rate)} left" if fresh else "starting"
-        filled = BAR * self._done // max(self._total, 1)
-        text = f"[{'#' * filled}{'.' * (BAR - filled)}] " if self._live else ""
-        text += f"{self._stage}: " if self._stage else ""
-        text += f"{self._done:,}/{self._total:,} {self._unit} ({self._done / max(self._total, 1):.0%}), "
+        share = self._done / max(self._total, 1)
+        text = f"{self._stage}: " if self._stage else ""
+        text += f"{self._done:,}/{self._total:,} {self._unit} ({share:.0%}), "
         text += (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}") + f"/s, {when}"
-        return text + (f", {note}" if note else "")
+        text += f", {note}" if note else ""
+        return bar_line(self._stream, share, text, BAR) if self._live else text
 
 
 class RunningAccuracy:

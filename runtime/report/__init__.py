@@ -3,7 +3,7 @@
 from dualsmooth.runtime.report.curves import Curve, conditions, load_curves
 from dualsmooth.runtime.report.page import html_report
 from dualsmooth.runtime.report.plot import plot_curves
-from dualsmooth.runtime.report.tables import csv_table, latex_table, markdown_table
+from dualsmooth.runtime.report.tables import csv_table, latex_table, markdown_table, print_accuracy
 
 __all__ = [
     "Curve",
@@ -14,4 +14,5 @@ __all__ = [
     "load_curves",
     "markdown_table",
     "plot_curves",
+    "print_accuracy",
 ]

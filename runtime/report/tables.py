@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.report.bands import LEVEL, accuracy_band
 from dualsmooth.runtime.statistics.accuracy import RADII, average_certified_radius, certified_accuracy
+from dualsmooth.runtime.terminal import print_table
 
 Radii = Mapping[str, npt.NDArray[np.float64]]
 """Name of a curve to the certified radii [N] of `curves.certified_radii`."""
@@ -40,6 +42,16 @@ def markdown_table(curves: Radii, at: Sequence[float] = RADII) -> str:
         values = " | ".join(f"{100 * a:.1f}" for a in certified_accuracy(radii, at))
         lines.append(f"| {name} | {values} | {average_certified_radius(radii):.3f} |")
     return "\n".join(lines)
+
+
+def print_accuracy(curves: Radii, at: Sequence[float] = RADII) -> None:
+    """`markdown_table` to stdout, drawn where that is a terminal."""
+    rows = [
+        [name, *(f"{100 * a:.1f}" for a in certified_accuracy(radii, at)), f"{average_certified_radius(radii):.3f}"]
+        for name, radii in curves.items()
+    ]
+    head = ["certified accuracy (%) at r =", *(f"{r:g}" for r in at), "ACR"]
+    print_table(head, rows, markdown_table(curves, at), sys.stdout)
 
 
 def csv_table(curves: Radii, at: Sequence[float] = RADII) -> str:

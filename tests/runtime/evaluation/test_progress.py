@@ -1,10 +1,18 @@
 """What long work says while it runs: counts, time left and certified accuracy, on a terminal and elsewhere."""
 
 import io
+import sys
 
 import pytest
 
 from dualsmooth.runtime.evaluation.progress import Progress, RunningAccuracy
+
+
+@pytest.fixture(autouse=True)
+def without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a terminal gets where rich is not installed; tests/runtime/test_terminal.py has the rest."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setitem(sys.modules, "rich.console", None)
 
 
 class Terminal(io.StringIO):
