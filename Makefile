@@ -80,11 +80,11 @@ clean: ## remove everything that make has built
 $(DEMO)/ready: pyproject.toml
 	$(STEP) 'the light runtime, into $(DEMO)'
 	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/pip install --quiet -e '.[cpu,report]'
+	$(DEMO)/bin/pip install --quiet -e '.[cpu,images,terminal]'
 	touch $@
 
 $(DEMO)/serve: $(DEMO)/ready
-	$(DEMO)/bin/pip install --quiet -e '.[cpu,report,triton]'
+	$(DEMO)/bin/pip install --quiet -e '.[cpu,images,triton]'
 	touch $@
 
 $(LIGHT)/ready: pyproject.toml

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import time
+import io
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
-from dualsmooth.runtime.commands.options import engine_of, engine_options, examples, sampling_of, sampling_options
+from dualsmooth.runtime.commands.options import (
+    engine_of,
+    engine_options,
+    examples,
+    program,
+    sampling_of,
+    sampling_options,
+    typed,
+)
+from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.files import check_free, write_atomically
-from dualsmooth.runtime.report import Curve, conditions, html_report, plot_curves
+from dualsmooth.runtime.report import Curve, html_report, print_accuracy
 from dualsmooth.runtime.rounding import confidence, shown
-from dualsmooth.runtime.smoothing.smoother import load
+from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.meter import Meter
+from dualsmooth.runtime.smoothing.settings import Settings
+from dualsmooth.runtime.smoothing.smoother import Smoother, load
+from dualsmooth.runtime.statistics.accuracy import RADII
 from dualsmooth.runtime.statistics.budgets import Adaptive
+from dualsmooth.runtime.statistics.rules.single import Single
 
 DEFAULT_OUT = Path("build/demo")
 """The demo's own folder, where it may write over what it wrote before."""
@@ -31,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "dualsmooth demo --images 50 --budget fixed:2000 --out build/small --force",
     )
     parser.add_argument("--images", type=int, default=20, help="how many of the shipped test images (default 20)")
-    parser.add_argument("--out", type=Path, help=f"folder for the plot and the report (default {DEFAULT_OUT})")
-    parser.add_argument("--force", action="store_true", help="write over a plot and a report that exist in --out")
+    parser.add_argument("--out", type=Path, help=f"folder for the report (default {DEFAULT_OUT})")
+    parser.add_argument("--force", action="store_true", help="write over a report that exists in --out")
     engine_options(parser)
     sampling_options(parser, Adaptive(10_000, 0.0))
 
@@ -49,12 +65,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_demo(out: Path, *, force: bool, count: int, engine: dict[str, Any], sampling: dict[str, Any]) -> None:
-    """Certify the first `count` shipped images, print a line for each, write a plot and a report into `out`.
+    """Certify the first `count` shipped images, print a line for each, and write a report into `out`, with each noise
+    level alone beside the rule; beside it the first image, for the commands that are named at the end.
 
     Raises `InputError`, without `force` also where they exist.
     """
-    plot_file, page_file = out / "certified-accuracy.png", out / "report.html"
-    for file in (plot_file, page_file):
+    page_file, image_file = out / "report.html", out / "image.npy"
+    for file in (page_file, image_file):
         check_free(file, force)
     dataset = load_dataset(f"npz:{SHIPPED_IMAGES}")
     if not 1 <= count <= len(dataset):
@@ -68,32 +85,67 @@ def run_demo(out: Path, *, force: bool, count: int, engine: dict[str, Any], samp
         raise InputError(f"cannot make the folder {out}: {error.strerror}; choose another with --out") from error
     print(f"{count} Fashion-MNIST test images, sigmas {smoother.bundle.sigmas}, budget {sampling['budget']}")
     print(f"each certificate holds with probability {confidence(sampling['alpha'])}\n")
-    head = (
-        f"{'true label':<12} {'label':<12} {'sigma':>5} {'route R':>8} {'class R':>8} {'certified R':>11} {'passes':>7}"
-    )
-    print(head, "-" * len(head), sep="\n")
-    start = time.perf_counter()
-    results: list[Result] = []
-    certificates = smoother.certify_many(dataset.images[:count], **sampling)
-    last = start
-    for index, (truth, c) in enumerate(zip(dataset.labels, certificates, strict=False)):
-        label = "abstained" if c.label is None else names[c.label]
+    routed = _certified(smoother, dataset, count, sampling, _Table(names))
+    print("\nEach noise level alone, on the same images:")
+    curves = [*_baselines(smoother, dataset, count, sampling), routed]
+    at = RADII if routed.decided is None else routed.decided
+    print_accuracy({curve.name: curve.radii for curve in curves}, at)
+    title = f"Fashion-MNIST, {count} test images"
+    write_atomically(page_file, html_report(curves, title=title, dataset=dataset, classes=names))
+    array = io.BytesIO()
+    np.save(array, dataset.images[0])
+    write_atomically(image_file, array.getvalue())
+    print(f"\nreport: {page_file}\n\n{_next(out, image_file)}")
+
+
+class _Table:
+    """Prints a line an image."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        head = f"{'true label':<12} {'label':<12} {'sigma':>5} {'route R':>8} {'class R':>8} {'certified R':>11} "
+        head += f"{'passes':>7}"
+        print(head, "-" * len(head), sep="\n")
+
+    def line(self, truth: int, c: Certificate) -> None:
+        label = "abstained" if c.label is None else self._names[c.label]
         mark = "" if c.label is None or c.label == truth else "  wrong"
         radii = (shown(r, 3) for r in (c.route_radius, c.class_radius, c.radius))
         figures = "{:5g} {:>8} {:>8} {:>11} {:7d}".format(c.sigma, *radii, c.passes)
-        print(f"{names[truth]:<12} {label:<12} {figures}{mark}", flush=True)
-        now = time.perf_counter()
-        results.append(Result(index, int(truth), "fashion-mnist", max(0.0, now - last), c))
-        last = now
-    seconds = time.perf_counter() - start
-    run = Curve.of(results, name=sampling["rule"], source="the demo's images, shipped with the package")
-    plot = plot_curves(
-        [run],
-        plot_file,
-        title=f"Fashion-MNIST, {count} test images",
-        note=conditions([run]),
+        print(f"{self._names[truth]:<12} {label:<12} {figures}{mark}", flush=True)
+
+
+def _certified(
+    smoother: Smoother, dataset: Dataset, count: int, sampling: dict[str, Any], table: _Table | None = None
+) -> Curve:
+    meter = Meter()
+    certificates = smoother.certify_with(dataset.images[:count], Settings.of(**sampling), meter=meter)
+    results: list[Result] = []
+    for index, (truth, certificate) in enumerate(zip(dataset.labels, certificates, strict=False)):
+        if table is not None:
+            table.line(int(truth), certificate)
+        results.append(Result(index, int(truth), "fashion-mnist", meter.last, certificate))
+    rule = str(results[0].certificate.terms.rule)
+    return Curve.of(results, name=rule, source=f"the demo's images, shipped with the package: {rule}")
+
+
+def _baselines(smoother: Smoother, dataset: Dataset, count: int, sampling: dict[str, Any]) -> Iterator[Curve]:
+    """Each noise level alone, with votes of its own; those that the budget asks too much of are left out."""
+    for rule in Single.all_named(smoother.bundle.sigmas):
+        if rule != sampling["rule"]:
+            try:
+                yield _certified(smoother, dataset, count, sampling | {"rule": rule, "route": None})
+            except InputError as error:
+                print(f"{rule} is left out: {error}", file=sys.stderr)
+
+
+def _next(out: Path, image: Path) -> str:
+    """Three commands that work as they stand here."""
+    call, bundle, data = program(), typed(SHIPPED_BUNDLE), typed(SHIPPED_IMAGES, "npz:")
+    certificate, results = typed(out / "certificate.json"), typed(out / "results.jsonl")
+    commands = (
+        f"{call} certify {bundle} {typed(image)} --json > {certificate}",
+        f"{call} verify {certificate} --bundle {bundle} --replay {typed(image)} --strict",
+        f"{call} evaluate {bundle} --dataset {data} --max 100 --out {results}",
     )
-    page = html_report([run], title=f"Fashion-MNIST, {count} test images", dataset=dataset, classes=names)
-    write_atomically(page_file, page)
-    print(f"\n{np.mean(run.radii > 0):.0%} of the images are certified with the correct label; {seconds:.1f} s")
-    print(f"plot:   {plot}\nreport: {page_file}")
+    return "next: certify one image, check its certificate, certify a data set:\n  " + "\n  ".join(commands)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +31,21 @@ ENGINE_DEFAULTS: dict[str, Any] = {"provider": "cpu", "threads": 0, "batch_size"
 def examples(parser: argparse.ArgumentParser, *lines: str) -> None:
     """Show these commands below the help. `tests/docs` runs them; BUNDLE stands for a bundle of the reader's."""
     parser.epilog = "examples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def program() -> str:
+    """How this program was started, for commands that a reader is to type next: they work from where the reader is."""
+    start = Path(sys.argv[0])
+    if start.name != "dualsmooth":
+        return f"{shlex.quote(sys.executable)} -m dualsmooth"
+    found = shutil.which("dualsmooth")
+    return "dualsmooth" if found and start.exists() and Path(found).samefile(start) else shlex.quote(str(start))
+
+
+def typed(path: Path, before: str = "") -> str:
+    """A path as one types it, `before` in front: from here, where it lies below."""
+    here = Path.cwd()
+    return shlex.quote(before + str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def source_argument(parser: argparse.ArgumentParser) -> None:

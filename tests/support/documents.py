@@ -42,7 +42,6 @@ SMALLER = {
 USUAL = {
     "demo": "--images 2 --budget fixed:50",
     "certify": "--budget fixed:50",
-    "predict": "--passes 100",
     "evaluate": "--max 4 --budget fixed:50",
     "bench": "--seconds 0.05 --turns 1 --batch-size 16",
     "train": "--validation 20 --labels 10 --votes 20 --classifier-epochs 1 --estimator-epochs 1 --threads 1 "

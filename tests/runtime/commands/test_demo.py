@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +40,47 @@ def test_shipped_images_are_test_images_that_may_be_used() -> None:
         assert np.array_equal(y, whole.labels[index])
 
 
-def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Matplotlib and Pillow, and with each noise level alone as a baseline."""
+    for name in ("matplotlib", "PIL"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert main(["demo", "--images", "2", "--budget", "fixed:200", "--out", str(tmp_path / "demo")]) == 0
     out = capsys.readouterr().out
     assert out.count("Ankle boot") >= 1
-    assert (tmp_path / "demo" / "certified-accuracy.png").read_bytes().startswith(b"\x89PNG")
-    assert '"png":{"0":' in (tmp_path / "demo" / "report.html").read_text()
+    names = re.findall(r"^\| (\S+) \| ", out, re.M)
+    assert names == ["---", "single:0.25", "single:0.5", "single:1", "interval"]
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert '"png":{"0":' in page
+    assert all(f'"name":"{name}"' in page for name in names[1:])
+
+
+@pytest.mark.parametrize("how", ["on the path", "by its path", "as a module"])
+def test_the_commands_that_the_demo_names_work_as_printed(how: str, tmp_path: Path) -> None:
+    programs = tmp_path / "bin dir"
+    programs.mkdir()
+    code = "import sys\nfrom dualsmooth.cli import main\nsys.exit(main())\n"
+    (programs / "dualsmooth").write_text(f"#!{sys.executable}\n{code}")
+    (programs / "dualsmooth").chmod(0o755)
+    starts = {
+        "on the path": "dualsmooth",
+        "by its path": "'bin dir/dualsmooth'",
+        "as a module": f"{sys.executable} -m dualsmooth",
+    }
+    found = f"{programs}:" if how == "on the path" else ""
+    env = os.environ | {"PATH": found + os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+
+    def shell(line: str) -> str:
+        done = subprocess.run(["bash", "-ec", line], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    out = shell(f"{starts[how]} demo --images 1 --budget fixed:100")
+    commands = out[out.index("next: ") :].splitlines()[1:]
+    assert len(commands) == 3
+    assert all(command.strip().startswith(starts[how]) for command in commands)
+    said = [shell(command.replace("--max 100", "--max 2 --budget fixed:100")) for command in commands]
+    assert "replayed votes are identical" in said[1]
+    assert "2 results in build/demo/results.jsonl" in said[2]
 
 
 def test_demo_says_how_many_images_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
