@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
         "dualsmooth export runs/fashion --out bundles/fashion",
-        "dualsmooth export BUNDLE --out bundles/int8 --precision int8 --calibration fashion-mnist",
+        "dualsmooth export fashion-mnist --out bundles/int8 --precision int8 --calibration fashion-mnist",
         "dualsmooth export --estimator router.onnx --classifier a.onnx --classifier b.onnx --sigmas 0.25,1.0 "
         "--classes 10 --out bundles/onnx",
     )

@@ -174,7 +174,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
         "dualsmooth bench",
-        "dualsmooth bench BUNDLE --seconds 5 --turns 9 --batch-size auto",
+        "dualsmooth bench fashion-mnist --seconds 5 --turns 9 --batch-size auto",
     )
     parser.add_argument(
         "networks", nargs="*", default=[SHIPPED], metavar="network",

@@ -26,9 +26,9 @@ from dualsmooth.runtime.statistics.budgets import AtRadius
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
-        "dualsmooth certify BUNDLE image.png",
-        "dualsmooth certify BUNDLE image.png --budget adaptive:100000:0.02 --json > certificate.json",
-        "dualsmooth certify BUNDLE image.png --budget at-radius:0.5:20000",
+        "dualsmooth certify fashion-mnist image.png",
+        "dualsmooth certify fashion-mnist image.png --budget adaptive:100000:0.02 --json > certificate.json",
+        "dualsmooth certify fashion-mnist image.png --budget at-radius:0.5:20000",
     )
     source_argument(parser)
     parser.add_argument("images", nargs="+", metavar="image", type=Path, help="a PNG, JPEG or NPY file")

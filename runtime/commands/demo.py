@@ -141,7 +141,7 @@ def _baselines(smoother: Smoother, dataset: Dataset, count: int, sampling: dict[
 
 def _next(out: Path, image: Path) -> str:
     """Three commands that work as they stand here."""
-    call, bundle, data = program(), typed(SHIPPED_BUNDLE), typed(SHIPPED_IMAGES, "npz:")
+    call, bundle, data = program(), SHIPPED_BUNDLE.name, typed(SHIPPED_IMAGES, "npz:")
     certificate, results = typed(out / "certificate.json"), typed(out / "results.jsonl")
     commands = (
         f"{call} certify {bundle} {typed(image)} --json > {certificate}",

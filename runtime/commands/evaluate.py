@@ -49,9 +49,9 @@ RAY_DEFAULTS: dict[str, Any] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
-        "dualsmooth evaluate BUNDLE --dataset fashion-mnist --max 500 --out results.jsonl",
-        "dualsmooth evaluate BUNDLE --dataset fashion-mnist --at-radii 0.25,0.5,1 --out curve.jsonl",
-        "dualsmooth evaluate BUNDLE --dataset fashion-mnist --budget adaptive:10000:0.02 --shard 1/4 --out part.jsonl",
+        "dualsmooth evaluate fashion-mnist --dataset fashion-mnist --max 500 --out results.jsonl",
+        "dualsmooth evaluate fashion-mnist --dataset fashion-mnist --at-radii 0.25,0.5,1 --out curve.jsonl",
+        "dualsmooth evaluate fashion-mnist --dataset fashion-mnist --budget fixed:1000 --shard 1/4 --out part.jsonl",
     )
     source_argument(parser)
     dataset_options(parser, required=True)

@@ -17,8 +17,8 @@ from dualsmooth.runtime.evaluation.signing import require_signed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
-        "dualsmooth inspect BUNDLE",
-        "dualsmooth inspect BUNDLE --json",
+        "dualsmooth inspect fashion-mnist",
+        "dualsmooth inspect fashion-mnist --json",
     )
     parser.add_argument("bundle", nargs="?", help=f"{BUNDLE_HELP}; without it, what ships is listed")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")

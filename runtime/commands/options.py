@@ -29,7 +29,7 @@ ENGINE_DEFAULTS: dict[str, Any] = {"provider": "cpu", "threads": 0, "batch_size"
 
 
 def examples(parser: argparse.ArgumentParser, *lines: str) -> None:
-    """Show these commands below the help. `tests/docs` runs them; BUNDLE stands for a bundle of the reader's."""
+    """Show these commands below the help. `tests/docs` runs them."""
     parser.epilog = "examples:\n" + "\n".join(f"  {line}" for line in lines)
 
 

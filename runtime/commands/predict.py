@@ -14,8 +14,8 @@ from dualsmooth.runtime.statistics import routes, rules
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
-        "dualsmooth predict BUNDLE image.png",
-        "dualsmooth predict BUNDLE image.png -n 10000 --alpha 0.0001 --json",
+        "dualsmooth predict fashion-mnist image.png",
+        "dualsmooth predict fashion-mnist image.png -n 10000 --alpha 0.0001 --json",
     )
     source_argument(parser)
     parser.add_argument("images", nargs="+", metavar="image", type=Path, help="a PNG, JPEG or NPY file")

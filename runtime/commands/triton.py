@@ -13,8 +13,8 @@ from dualsmooth.runtime.serving.repository import fill_repository
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
-        "dualsmooth triton BUNDLE --out repository",
-        "dualsmooth triton BUNDLE --out gpus --provider cuda --batch-size 1024",
+        "dualsmooth triton fashion-mnist --out repository",
+        "dualsmooth triton fashion-mnist --out gpus --provider cuda --batch-size 1024",
     )
     parser.add_argument("bundle", help=BUNDLE_HELP)
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model repository")

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
         "dualsmooth verify certificate.json",
-        "dualsmooth verify certificate.json --bundle BUNDLE --replay image.png --strict",
+        "dualsmooth verify certificate.json --bundle fashion-mnist --replay image.png --strict",
     )
     parser.add_argument("certificate", type=Path, help="a JSON certificate, one a line, or a results file")
     parser.add_argument(

@@ -93,7 +93,7 @@ def test_units_are_said(name: str) -> None:
 def test_it_is_called_dualsmooth_however_it_is_started(how: list[str]) -> None:
     done = subprocess.run([sys.executable, *how, "certify", "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: dualsmooth certify ")
-    assert "\nexamples:\n  dualsmooth certify BUNDLE image.png\n" in done.stdout
+    assert "\nexamples:\n  dualsmooth certify fashion-mnist image.png\n" in done.stdout
 
 
 def test_every_file_is_a_row() -> None:
