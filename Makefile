@@ -18,7 +18,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo serve test light examples oldest gpu nightly lint fast browser data bench clean
+.PHONY: help demo serve test light examples oldest gpu package nightly lint fast browser data bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,7 @@ test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engin
 	$(MAKE) light
 	$(MAKE) examples
 	$(MAKE) oldest
+	$(MAKE) package
 
 light: $(LIGHT)/ready ## the engine's tests in a light environment with onnxruntime-openvino (no torch)
 	$(STEP) 'tests of the engine on OpenVINO'
@@ -52,6 +53,10 @@ oldest: $(OLDEST)/ready ## the core's tests with the oldest NumPy, SciPy and ONN
 gpu: $(GPU)/ready ## what needs an NVIDIA GPU, on one (docs/gpu.md; CUPY=cupy-cuda13x for a driver of CUDA 13)
 	$(STEP) 'tests on a GPU'
 	DUALSMOOTH_GPU=1 $(GPU)/bin/python -m pytest -q -m gpu tests/runtime/engine
+
+package: ## build wheel and sdist, check both, install the wheel alone and run the demo (docs/releasing.md)
+	$(STEP) 'the package'
+	scripts/check_package.sh build/package
 
 nightly: $(DEV)/ready ## the fuzz targets with 10,000 inputs each (build/fuzz.md: what happened to them)
 	DUALSMOOTH_FUZZ=10000 $(DEV)/bin/python -m pytest -q tests/fuzz
