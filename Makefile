@@ -9,6 +9,7 @@ LIGHT_TESTS := $(addprefix tests/,runtime/engine soundness/test_deployment.py $(
 	commands/test_bench noise/test_philox,runtime/$(name).py))
 EXAMPLES := build/venv-examples
 EXAMPLES_TESTS := tests/examples/test_fastapi_service.py tests/runtime/serving
+DOCS := build/venv-docs
 OLDEST := build/venv-oldest
 OLDEST_TESTS := $(addprefix tests/,$(foreach name,statistics smoothing noise/test_streams.py noise/test_generators.py \
 	engine/test_engine.py evaluation/test_evaluate.py,runtime/$(name)) \
@@ -18,7 +19,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo serve test light examples oldest gpu package nightly lint fast browser data bench clean
+.PHONY: help demo serve test light examples oldest gpu package nightly lint fast browser data docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,6 +38,7 @@ test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engin
 	$(MAKE) examples
 	$(MAKE) oldest
 	$(MAKE) package
+	$(MAKE) docs
 
 light: $(LIGHT)/ready ## the engine's tests in a light environment with onnxruntime-openvino (no torch)
 	$(STEP) 'tests of the engine on OpenVINO'
@@ -76,6 +78,10 @@ browser: ## a headless Chromium for the tests of the report, if none is installe
 data: ## Fashion-MNIST into build/data, without root (DUALSMOOTH_DATA=build/data names it to dualsmooth)
 	$(PYTHON) scripts/fetch_data.py build/data --required
 
+docs: $(DOCS)/ready ## the documentation site, into build/site; warnings and broken links are errors
+	$(STEP) 'the documentation site'
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
+
 bench: $(DEV)/ready $(LIGHT)/ready ## measure speed on this machine, into docs/bench.md (an hour; let nothing else run)
 	$(DEV)/bin/python scripts/bench_table.py --openvino $(LIGHT)/bin/python --out docs/bench.md $(ARGS)
 
@@ -114,6 +120,12 @@ $(OLDEST)/ready: pyproject.toml
 	$(STEP) 'the runtime with its oldest dependencies, into $(OLDEST)'
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet -e . numpy==1.26.0 scipy==1.12.0 onnxruntime==1.18.0 pillow==10.0.0 onnx pytest hypothesis
+	touch $@
+
+$(DOCS)/ready: pyproject.toml
+	$(STEP) 'the runtime and MkDocs, into $(DOCS)'
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet -e '.[docs]'
 	touch $@
 
 $(DEV)/ready: pyproject.toml
