@@ -72,7 +72,9 @@ class Bundle:
     def summary(self) -> str:
         """Classes, shape of the images and noise levels in a few words."""
         shape, sigmas = "x".join(map(str, self.input_shape)), ", ".join(f"{sigma:g}" for sigma in self.sigmas)
-        return f"{len(self.classes)} classes, images {shape}, sigmas {sigmas}"
+        images = f"images {shape}" if self.preprocessing is None else f"pictures of any size for {shape}"
+        many = "sigmas" if len(self.sigmas) > 1 else "sigma"
+        return f"{len(self.classes)} classes, {images}, {many} {sigmas}"
 
     @property
     def noise_levels(self) -> tuple[float, ...]:

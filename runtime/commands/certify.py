@@ -60,8 +60,7 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
     if certificate.label is None:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
     name = smoother.bundle.classes[certificate.label]
-    return (
-        f"{path}: {name} (class {certificate.label}), certified radius {shown(certificate.radius, 4)} (sigma "
-        f"{certificate.sigma:g}, route radius {shown(certificate.route_radius, 4)}, class radius "
-        f"{shown(certificate.class_radius, 4)}, {cost}){about}"
-    )
+    parts = f"route radius {shown(certificate.route_radius, 4)}, class radius {shown(certificate.class_radius, 4)}"
+    parts = "no router" if certificate.terms.sigma_e is None else parts
+    radius = f"certified radius {shown(certificate.radius, 4)} (sigma {certificate.sigma:g}, {parts}, {cost})"
+    return f"{path}: {name} (class {certificate.label}), {radius}{about}"

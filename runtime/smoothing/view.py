@@ -64,12 +64,12 @@ def view(
     its small print."""
     words, radius = label_words(outcome.label, classes), shown(outcome.radius, DIGITS)
     sure = f"confidence {confidence(terms.alpha)}"
-    facts = [
-        f"noise level σ = {terms.sigmas[outcome.route]:g}",
+    parts = [
         f"route radius {shown(outcome.route_radius, DIGITS)}",
         f"class radius {shown(outcome.class_radius, DIGITS)}",
-        f"{passes} passes",
     ]
+    parts = ["no router"] if terms.sigma_e is None else parts
+    facts = [f"noise level σ = {terms.sigmas[outcome.route]:g}", *parts, f"{passes} passes"]
     if outcome.label is None:
         said = f"<b>{words}</b>: the votes do not settle the label at {sure}."
         lines = [f"{words}: the votes do not settle the label at {sure}"]

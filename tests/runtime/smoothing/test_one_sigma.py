@@ -194,6 +194,8 @@ def test_the_other_commands(bundle: Path, tmp_path: Path, capsys: pytest.Capture
     checks = ["--bundle", str(bundle), "--replay", image, "--strict"]
     assert main(["verify", str(paper), *checks]) == 0
     assert "replayed votes are identical" in capsys.readouterr().out
+    assert main(["certify", str(bundle), image, "--budget", "fixed:500"]) == 0
+    assert "(sigma 0.5, no router, 600 passes, confidence 0.999, table noise)" in capsys.readouterr().out
     assert main(["predict", str(bundle), image, "--route", "mode"]) == 2
     assert "no router" in capsys.readouterr().err
     assert main(["predict", str(bundle), image]) == 0

@@ -61,6 +61,7 @@ def test_a_photo_is_certified_however_it_is_passed(smoother: ds.Smoother, tmp_pa
     ]
     found = {smoother.certify(photo, budget=BUDGET, seed=1).to_json() for photo in [*photos, pixels]}
     assert len(found) == 1
+    assert repr(smoother.bundle) == "<Bundle bundle: 2 classes, pictures of any size for 1x1x2, sigmas 0.25, 0.5, fp32>"
     assert len({smoother.predict(photo, n=100, seed=1).to_json() for photo in photos}) == 1
     colours = Image.fromarray(PHOTO.repeat(3).reshape(40, 60, 3))
     np.testing.assert_array_equal(smoother.check_image(colours), pixels)
