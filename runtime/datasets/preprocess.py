@@ -46,6 +46,7 @@ def preprocessed_array(pixels: npt.NDArray[Any], how: Preprocessing) -> npt.NDAr
         raise InputError(
             f"image is {kind}; expected the network's input {list(how.shape)}, or a picture of any size to resize: "
             "uint8 [C,H,W] with 1 or 3 channels, a picture of PIL's, or the path of a file"
+            + (": this is a batch, pass each with certify_many" if pixels.ndim == 4 else "")
         )
     try:
         from PIL.Image import fromarray
