@@ -116,16 +116,17 @@ function histogram(name, bins, names, size, title, describe) {
 function spent(run) {
   const stages = ["estimator", ...run.sigmas.map((s) => "classifier, " + sigmaName(s))];
   const means = stages.map((_, k) => mean(run.spent.map((row) => row[k])));
+  const drawn = stages.map((_, k) => k).filter((k) => k || means[k]);  // one level has no router
   const all = mean(run.passes), width = room("passes", 520), parts = [];
   const varied = new Set(run.passes).size > 1;
   byId("passes-note").textContent = `${whole(all)} passes an image on average, ${whole(median(run.passes))} in the median` + (varied ? "." : "; every image cost the same.") +
-    (run.full ? " Every level was sampled in full, so that rules can be compared; certifying under one rule takes fewer." : "");
-  const height = 34 + 34 * stages.length, left = 140;
+    (run.full && run.sigmas.length > 1 ? " Every level was sampled in full, so that rules can be compared; certifying under one rule takes fewer." : "");
+  const height = 34 + 34 * drawn.length, left = 140;
   const most = Math.max(...means, 1);
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": stages.map((name, k) => `${name}: ${whole(means[k])} passes an image`).join("; ") });
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": drawn.map((k) => `${stages[k]}: ${whole(means[k])} passes an image`).join("; ") });
   svg.append(draw("text", { x: width < NARROW ? 0 : left, y: 14 }, "mean passes an image"));
-  stages.forEach((name, k) => {
-    const y = 26 + 34 * k, wide = ((width - left - 110) * means[k]) / most;
+  drawn.forEach((k, row) => {
+    const name = stages[k], y = 26 + 34 * row, wide = ((width - left - 110) * means[k]) / most;
     svg.append(draw("text", { class: "strong", x: left - 10, y: y + 17, "text-anchor": "end" }, name),
       draw("rect", { x: left, y, width: Math.max(wide, 1), height: 24, rx: 3, fill: k ? levelColor(k - 1, run.sigmas.length) : "var(--s1)", ...hover(`${name}\n${whole(means[k])} passes an image, ${percent(means[k] / all)} of all\nsampled for ${percent(run.spent.filter((row) => row[k]).length / run.size, 0)} of the images`) }),
       draw("text", { x: left + wide + 8, y: y + 17 }, `${whole(means[k])} (${percent(means[k] / all, 0)})`));
