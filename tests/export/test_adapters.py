@@ -85,6 +85,7 @@ def test_what_is_neither_is_refused(probe: Make, tmp_path: Path) -> None:
         export_smoothed(probe(3), tmp_path / "b")
 
 
+@pytest.mark.filterwarnings("ignore")  # those of ART
 def test_an_estimator_of_art_itself(probe: Make, tmp_path: Path) -> None:
     pytest.importorskip("art", reason="IBM's Adversarial Robustness Toolbox is not installed")
     from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
