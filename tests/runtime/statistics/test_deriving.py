@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from plans import plan_of
+from scipy.special import ndtri
 
 from dualsmooth.runtime.errors import CertificateError, InputError
-from dualsmooth.runtime.statistics.bounds import upper_bound
+from dualsmooth.runtime.statistics.bounds import lower_bound, upper_bound
 from dualsmooth.runtime.statistics.budgets import Fixed
 from dualsmooth.runtime.statistics.certification import checked_terms, settle
 from dualsmooth.runtime.statistics.deriving import (
@@ -22,6 +23,7 @@ from dualsmooth.runtime.statistics.deriving import (
     settle_derived,
     worth_pairing,
 )
+from dualsmooth.runtime.statistics.rules.interval import EXCLUSION_SHARE
 from dualsmooth.runtime.statistics.rules.plan import Claim
 from dualsmooth.runtime.statistics.rules.rule import Terms
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
@@ -92,6 +94,20 @@ def test_no_level_is_excluded_by_the_claim_of_another() -> None:
     assert found[small] == found[large] == 0.6
     lower[small], lower[large] = 0.6, 0.9
     assert monotone(plan, lower).tolist() == lower.tolist()
+
+
+def test_an_exclusion_rests_on_its_own_event() -> None:
+    """60 of 1,000 pairs move from level 1 to 2: the event {0} loses nothing, {0, 1}, which excludes level 2, all 60."""
+    terms, alpha = terms_of(levels=3), EXCLUSION_SHARE * 0.001
+    tally = tally_of(terms, [970, 20, 10], [[1000, 0, 0]] * 3)
+    pairs = agreeing(terms, every_stream(3), 1_000)
+    table = np.zeros((3, 3), np.int64)
+    table[0, 0], table[1, 2] = 940, 60
+    pairs.looks[Stream(ESTIMATOR, 0, ESTIMATION)] = [table.ravel()]
+    kept = lower_bound(990, 1_000, (1 - PAIRED_SHARE) * alpha) - upper_bound(60, 1_000, PAIRED_SHARE * alpha)
+    found = settle_derived(terms, tally, pairs).exclusion
+    assert found[2] == pytest.approx(float(ndtri(kept)), abs=2e-6)
+    assert found[1] == found[2]  # no farther, though {0} alone would carry it
 
 
 def test_only_streams_that_the_radius_needs_are_paired() -> None:
