@@ -133,7 +133,7 @@ def page(images: int, lines: list[str], differ: str) -> str:
 ## What it costs, and where it pays
 
 {images} Fashion-MNIST test images; the shipped bundle and its int8 version, alpha = 0.001, rule interval. Written by
-`python scripts/derive_table.py` on {machine("onnxruntime")}.
+`python scripts/derive_table.py --images {images}` on {machine("onnxruntime")}.
 Passes are those of one image, in the mean, without the old votes; a derived certificate has half of them on fp32.
 
 | certified accuracy (%) at r = | passes | {head} | ACR |
@@ -149,7 +149,7 @@ pairs.
 - **It does not pay** for large radii. However well the networks agree, n pairs leave a doubt of ln(2 / alpha) / n, as
   if the new network alone had been asked n times; and each pair costs two passes, one of them on the slower network.
   Where large radii matter, certify anew with the passes that a derivation would take: the rows above have both.
-- With as many pairs as there are old votes it never pays.
+- With as many pairs as there are old votes nothing is saved.
 
 **By arithmetic.** Phi^-1 of the bound on one p (a radius is sigma times that): derived from 1,000 pairs / certified
 anew with 2,000 passes, where a share p of the old votes is for the event, and a share `lost` of the pairs leaves it.
