@@ -115,7 +115,8 @@ def main() -> int:
         *_, late = statistics.quantiles(came.seconds, n=20)
         print(f", {statistics.median(came.seconds):.3f} s in the median, 95 % within {late:.3f} s", end="")
     print(f": {len(bad)} wrong, {len(came.errors)} errors")
-    print(*dict.fromkeys([*bad, *came.errors]), sep="\n")
+    for line in dict.fromkeys([*bad, *came.errors]):
+        print(line)
     return 0 if came.answers and not bad and not came.errors else 1
 
 
