@@ -195,7 +195,7 @@ def test_a_full_queue_refuses_and_is_not_ready(smoother: ds.Smoother, monkeypatc
         with pytest.raises(ServerFull, match="ask again later"):
             service.certify(IMAGES[2], budget=BUDGET)
         gate.open()
-        assert first.result(60).passes == second.result(60).passes
+        assert all(asked.result(60).passes > 0 for asked in (first, second))
     assert service.ready
     service.close()
     assert (service.ready, service.live) == (False, False)
