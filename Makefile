@@ -82,7 +82,7 @@ docs: $(DOCS)/ready ## the documentation site, into build/site; warnings and bro
 	$(STEP) 'the documentation site'
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
 
-bench: $(DEV)/ready $(LIGHT)/ready ## measure speed on this machine, into docs/bench.md (an hour; let nothing else run)
+bench: $(DEV)/ready $(LIGHT)/ready ## measure speed on this machine, into docs/bench.md (an hour; goes on where it was stopped; let nothing else run)
 	$(DEV)/bin/python scripts/bench_table.py --openvino $(LIGHT)/bin/python --out docs/bench.md $(ARGS)
 
 clean: ## remove everything that make has built

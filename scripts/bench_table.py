@@ -252,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seconds", type=float, default=3.0)
     found.add_argument("--turns", type=int, default=7)
     found.add_argument("--images", type=int, default=100, help="of the tables of certificates")
-    found.add_argument("--passes", type=int, default=100_000, help="largest N of the memory table")
+    found.add_argument("--passes", type=int, default=100_000, help="largest N of the tables")
     found.add_argument("--price", type=float, default=0.05, help="of a core-hour (default 0.05)")
     found.add_argument("--currency", default="USD", help="of the price (default USD)")
     found.add_argument("--work", type=Path, default=Path("build/bench"))

@@ -64,7 +64,7 @@ def user(args: argparse.Namespace, measured: Measurements) -> list[str]:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for form in GROWING:
-        for size in SIZES:
+        for size in (size for size in SIZES if size <= args.passes):
             found = shipped(form.format(size), max(2, args.images * min(SIZES[1], size) // size))
             lines.append(f"| {form.format(size)} | {row(found['passes'], found['rate'], args.price)} |")
     return lines

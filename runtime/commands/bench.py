@@ -178,7 +178,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "networks", nargs="*", default=[SHIPPED], metavar="network",
-        help=f"{BUNDLE_HELP}, or {SHIPPED} (default), resnet20, resnet110, resnet50-224 (these need torch)",
+        help=f"{BUNDLE_HELP}, or {SHIPPED} (default); with torch resnet20, resnet20-64, resnet110, resnet50-224",
     )  # fmt: skip
     parser.add_argument("--precision", default="fp32", help="of the named networks (default fp32; int8 needs torch)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn, in seconds (default 2)")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import dualsmooth as ds
+from dualsmooth.runtime.engine.instruction_set import described
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -60,5 +61,5 @@ def test_measurements_without_settings_are_rows_as_they_are(tmp_path: Path) -> N
 
 def test_the_machine_is_named_with_versions() -> None:
     said = frame.machine("numpy")
-    assert said.startswith(f"{frame.cores()} cores (")
+    assert said.startswith(f"{frame.cores()} cores of an {described()}, ")
     assert said.endswith(f"; numpy {np.__version__}")

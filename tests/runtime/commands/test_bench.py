@@ -15,6 +15,8 @@ import dualsmooth as ds
 from dualsmooth.cli import main
 from dualsmooth.runtime.commands import bench
 from dualsmooth.runtime.commands.bench import BARE, OURS, PYTORCH, Comparison, bare, compare, ours, table
+from dualsmooth.runtime.engine.instruction_set import described
+from dualsmooth.runtime.engine.providers.cores import usable_cores
 from dualsmooth.runtime.noise.streams import Noise
 
 KEYS = ["network", "provider", "precision", "passes_per_second", "ratio_to_bare", "ratio_to_pytorch", "processor"]
@@ -132,6 +134,7 @@ def test_the_command_with_a_pytorch_loop(bundle: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(bench, "import_module", lambda name: Heavy)
     assert main(["bench", "toy", "--seconds", "0.01", "--turns", "2", "--threads", "1"]) == 0
-    head, _, row = capsys.readouterr().out.strip().splitlines()
+    machine, _, head, _, row = capsys.readouterr().out.strip().splitlines()
+    assert machine == f"{usable_cores()} cores of an {described()}"
     assert head == "| network | provider | precision | passes/s | of bare session | x PyTorch |"
     assert row.startswith("| toy | cpu | fp32 |")
