@@ -136,7 +136,7 @@ def test_an_evaluation_keeps_the_rows_before_and_goes_on(
         out = tmp_path / f"{at}.jsonl"
         smoother = smoother_of(source)
         Broken(smoother, WAYS[way], at)
-        with pytest.raises(ds.EngineError):
+        with pytest.raises(ds.EngineError, match=r"^image \d: "):
             evaluate(smoother, dataset, out, indices=range(6), seed=SEED, budget=BUDGET)
         kept = [json.dumps(json.loads(line)["certificate"]) for line in out.read_text().splitlines()[1:]]
         assert kept == wanted[: len(kept)]
