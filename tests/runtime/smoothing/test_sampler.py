@@ -244,6 +244,7 @@ def test_a_failure_that_no_image_causes_is_that_of_its_batch() -> None:
     assert not any(job.tally.looks for job in mixed)
     while any(job.open and not job.failure for job in mixed):
         sampler.step()
+    sampler.close()
     assert [job.tally.to_dict() for job in mixed[4:]] == run(6, Fixed(300, n0=20), 64, 8)[4:]
 
 
