@@ -86,7 +86,7 @@ def run_demo(out: Path, *, force: bool, count: int, engine: dict[str, Any], samp
     print(f"{count} Fashion-MNIST test images, sigmas {smoother.bundle.sigmas}, budget {sampling['budget']}")
     print(f"each certificate holds with probability {confidence(sampling['alpha'])}\n")
     routed = _certified(smoother, dataset, count, sampling, _Table(names))
-    print("\nEach noise level alone, on the same images:")
+    print("\nThe rule beside each noise level alone, on the same images:")
     curves = [*_baselines(smoother, dataset, count, sampling), routed]
     at = RADII if routed.decided is None else routed.decided
     print_accuracy({curve.name: curve.radii for curve in curves}, at)
