@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dualsmooth.runtime.commands.options import BUNDLE_HELP, dataset_of, dataset_options, engine_of, engine_options
+from dualsmooth.runtime.commands.options import (
+    BUNDLE_HELP,
+    dataset_of,
+    dataset_options,
+    engine_of,
+    engine_options,
+    examples,
+)
 from dualsmooth.runtime.engine.providers import PROVIDERS
 from dualsmooth.runtime.errors import one_of
 from dualsmooth.runtime.evaluation.derive import derive
@@ -16,6 +23,11 @@ from dualsmooth.runtime.smoothing.smoother import load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(
+        parser,
+        "dualsmooth derive results.jsonl --old fashion-mnist --bundle bundles/changed --dataset fashion-mnist "
+        "--out derived.jsonl",
+    )
     parser.add_argument("results", type=Path, help="results file of `dualsmooth evaluate` with the old bundle")
     parser.add_argument("--old", required=True, metavar="BUNDLE", help=f"that they are about: {BUNDLE_HELP}")
     parser.add_argument("--bundle", required=True, help="the changed bundle, whose certificates are wanted")
@@ -27,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=PASSES,
         help=f"paired passes of each stage and level that the radius needs (default {PASSES:,})",
     )
-    parser.add_argument("--max", type=int, help="only the first MAX rows")
+    parser.add_argument("--max", type=int, help="only the first MAX rows (default: all)")
     parser.add_argument(
         "--seed", type=int, help="fixed seed of the paired passes (default: the operating system's entropy)"
     )

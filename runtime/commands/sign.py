@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dualsmooth.runtime.commands.options import examples
 from dualsmooth.runtime.evaluation.signing import make_key, sign
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    examples(parser, "dualsmooth sign results.jsonl --key key.pem --new")
     parser.add_argument("paths", nargs="+", metavar="path", type=Path, help="results files, certificates, bundles")
     parser.add_argument("--key", type=Path, required=True, help="Ed25519 private key, PEM")
     parser.add_argument("--new", action="store_true", help="make the key first; its public part goes beside it (.pub)")

@@ -102,6 +102,9 @@ HAD: dict[str, Callable[[Path], None]] = {
     "router.onnx": lambda path: network(path, 2),
     "checkpoint.pth.tar": lambda path: torch.save({"state_dict": ResidualNetwork(3, 3, 10).state_dict()}, path),
     "others.tsv": log,
+    "bundles/changed": lambda path: run(
+        f"dualsmooth export runtime/data/fashion-mnist --out {path} --precision fp16", path.parents[1]
+    ),
     "certificate.json": certificate,
     "part1.jsonl": part,
     "part2.jsonl": part,
