@@ -21,6 +21,10 @@ from dualsmooth.runtime.errors import DualSmoothError, InputError, one_line
 class _Help(argparse.HelpFormatter):
     """Wraps texts, but leaves the lines of examples as they are."""
 
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = max(map(len, COMMANDS)) + 4  # argparse forgets how far commands are indented
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
 
@@ -97,7 +101,9 @@ def _let_go(stream: TextIO) -> None:
 
 def _run(arguments: list[str]) -> int:
     parser: argparse.ArgumentParser = _Parser(
-        prog="dualsmooth", description="Certified inference by dual randomized smoothing."
+        prog="dualsmooth",
+        description="Certified inference by dual randomized smoothing.",
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"dualsmooth {version('dualsmooth')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
