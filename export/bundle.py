@@ -27,6 +27,7 @@ from dualsmooth.runtime.bundle.reading import MANIFEST, Bundle, manifest_text, p
 from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.graphs.precision import overall
 from dualsmooth.runtime.noise.levels import require_unit_scale
+from dualsmooth.runtime.statistics.groups import Groups
 
 
 def export_bundle(
@@ -53,6 +54,7 @@ def export_bundle(
     reduce_range: bool = False,
     external_above: int = EXTERNAL_ABOVE,
     parity_batches: Sequence[int] = (1, 3, 257),
+    groups: Mapping[str, Any] | Groups | None = None,
 ) -> Bundle:
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
@@ -62,25 +64,24 @@ def export_bundle(
     to (mean, std), each one number a channel, or one for all (`mean` and `std` alone are refused: they do not say whose
     they are). `layout` "nhwc" puts a transpose in front of ONNX files that take channels last. Modules whose `forward`
     has a second parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
-    becomes one file. `out` must not exist, or be empty; it appears complete or not at all.
-
-    `resize` has the bundle take pictures of any size: their shorter side becomes that, or they become [height, width],
-    resampled as Pillow does (`resampling`: one of `RESAMPLING`), and the middle of `input_shape` is cut out. Radii are
-    about the result.
+    becomes one file. `out` must not exist, or be empty; it appears complete or not at all. `groups` of classes are as
+    `Groups.resolved` takes them. `resize` has the bundle take pictures of any size: their shorter side becomes that, or
+    they become [height, width], resampled as Pillow does (`resampling`: one of `RESAMPLING`), and the middle of
+    `input_shape` is cut out. Radii are about the result.
 
     `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
     `pictures` (on random images without), and refused where the arg max agrees on less than `floor` (by default
     `FLOORS`), unless `force`. int8 needs `pictures` to calibrate on, and keeps the first and last layers in float32
     unless `quantise_ends`; `reduce_range` leaves weights 7 bits, so that sums do not saturate on processors without
-    int8 dot products (VNNI). `provenance` is recorded in the manifest, with versions, parity and agreement. Raises
-    `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
+    int8 dot products (VNNI). `provenance` is recorded in the manifest, with versions, parity and
+    agreement. Raises `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
     """
-    root, levels = Path(out), tuple(float(s) for s in sigmas)
+    levels = tuple(float(s) for s in sigmas)
     target = Target(precision, pictures, floor, force, quantise_ends, reduce_range)
-    _check_place(root, len(classifiers), len(levels))
+    _check_place(Path(out), len(classifiers), len(levels))
     target.check(input_shape)
     _check_normalise(normalise, mean, std, input_shape[0])
-    manifest, files = _members(estimator, sigma_e, classifiers, levels, tuple(classes))
+    manifest, files = _members(estimator, sigma_e, classifiers, levels, tuple(classes), groups)
     how = None if resize is None else Preprocessing(input_shape, resize, resampling)
     manifest |= {"input_shape": input_shape, "preprocessing": how, "precision": precision}
     _check_manifest(manifest, files)
@@ -88,7 +89,7 @@ def export_bundle(
     made, report = to_precision(graphs, files, target, input_shape)
     manifest["precision"] = overall(own_precision(graph) for graph in made.values())
     data = dict(part for name, graph in made.items() for part in serialise(graph, name, external_above).items())
-    return write_bundle(root, data, provenance=_provenance(provenance, parity, report), **manifest)
+    return write_bundle(Path(out), data, provenance=_provenance(provenance, parity, report), **manifest)
 
 
 def _check_place(root: Path, classifiers: int, levels: int) -> None:
@@ -106,14 +107,16 @@ def _members(
     classifiers: Sequence[Source],
     levels: tuple[float, ...],
     classes: tuple[str, ...],
+    groups: Mapping[str, Any] | Groups | None,
 ) -> tuple[dict[str, Any], list[MemberFile]]:
-    """Levels and networks as the manifest has them, and the networks' files. Raises `InputError`."""
+    """Levels, classes and networks as the manifest has them, and the networks' files. Raises `InputError`."""
     routers = _routers(estimator, sigma_e, levels)
     noisy_at = tuple(sigma for _, sigma in routers)
     require_unit_scale((*levels, *noisy_at), "sigmas and sigma_e")
     first, files = member_files("estimator", [source for source, _ in routers], noisy_at, len(levels))
     models, others = member_files("classifier", classifiers, levels, len(classes))
-    facts = {"sigmas": levels, "sigma_e": next(iter(noisy_at), None), "classes": classes}
+    sets = None if groups is None else Groups.resolved(groups, classes)
+    facts = {"sigmas": levels, "sigma_e": next(iter(noisy_at), None), "classes": classes, "groups": sets}
     return {**facts, "estimator": next(iter(first), None), "classifiers": tuple(models)}, files + others
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualsmooth.export.onnx.normalisation import Normalisation, check_statistics
 from dualsmooth.export.roles import ROLES
+from dualsmooth.runtime.bundle.groups_file import read_groups
 from dualsmooth.runtime.bundle.preprocessing import RESAMPLING
 from dualsmooth.runtime.bundle.reading import bundle_folder
 from dualsmooth.runtime.bundle.shipped import SHIPPED_NAMES
@@ -59,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--floor", type=float, help="least arg-max agreement with fp32 at any level (default: by precision)"
     )
+    parser.add_argument(
+        "--groups", type=Path, metavar="FILE", help="named sets of classes that may answer in place of a label, JSON "
+        "or TOML: name to classes (default: those of SOURCE)",
+    )  # fmt: skip
     parser.add_argument("--quantise-ends", action="store_true", help="int8: the first and last layers too")
     parser.add_argument(
         "--reduce-range", action="store_true",
@@ -148,6 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
         "quantise_ends": arguments.quantise_ends,
         "reduce_range": arguments.reduce_range,
         **_resizing(arguments),
+        **({} if arguments.groups is None else {"groups": read_groups(arguments.groups)}),
     }
     command = shlex.join(["dualsmooth", *sys.argv[1:]])
     sample = None

@@ -147,7 +147,7 @@ def _export_again(bundle: Bundle, out: str | Path, command: str, settings: dict[
         sigma_e=bundle.sigma_e,
         classes=bundle.classes,
         input_shape=bundle.input_shape,
-        **(_preprocessing(bundle) | settings),
+        **(_taken_over(bundle) | settings),
         provenance={
             **kept,
             "source": {"manifest_sha256": bundle.manifest_sha256, **before},
@@ -156,6 +156,8 @@ def _export_again(bundle: Bundle, out: str | Path, command: str, settings: dict[
     )
 
 
-def _preprocessing(bundle: Bundle) -> dict[str, Any]:
+def _taken_over(bundle: Bundle) -> dict[str, Any]:
+    """What a bundle says of its classes and images, unless it is said anew."""
     how = bundle.preprocessing
-    return {} if how is None else {"resize": how.resize, "resampling": how.resampling}
+    resizing = {} if how is None else {"resize": how.resize, "resampling": how.resampling}
+    return {"groups": bundle.groups, **resizing}

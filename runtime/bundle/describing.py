@@ -60,6 +60,7 @@ def describe(bundle: Bundle) -> Facts:
         "input_shape": list(bundle.input_shape),
         "preprocessing": None if how is None else {**how.to_dict(), "words": how.words},
         "classes": list(bundle.classes),
+        "groups": bundle.groups.to_dict() if bundle.groups else {},
         "precision": bundle.precision,
         "estimator": None if bundle.estimator is None else {"sigma": bundle.sigma_e, **_model(bundle.estimator, files)},
         "levels": levels,
@@ -114,6 +115,7 @@ def sentences(facts: Facts) -> str:
         f"input      {shape} in [0, 1], unnormalised",
         f"pictures   {pictures(facts)}",
         f"classes    {len(names)}: {some}",
+        *_groups(facts["groups"], names),
         _stage("estimator", facts["estimator"])
         if facts["estimator"]
         else "estimator  none: one noise level, no router",
@@ -138,6 +140,15 @@ def pictures(facts: Facts) -> str:
     """Which pictures the bundle takes."""
     how = facts["preprocessing"]
     return "of that size only" if how is None else f"of any size: {how['words']}; radii are about the result"
+
+
+def _groups(groups: dict[str, list[int]], names: list[str]) -> list[str]:
+    """A line for each of the first groups."""
+    lines: list[str] = []
+    for name, members in list(groups.items())[:8]:
+        some = ", ".join(" ".join(names[c].split()) for c in members[:6]) + (", …" if len(members) > 6 else "")
+        lines.append(f"{'' if lines else 'groups':<10} {name}: {some}")
+    return lines + ([f"{'':<10} and {len(groups) - 8} more"] if len(groups) > 8 else [])
 
 
 def _stage(role: str, stage: Facts) -> str:

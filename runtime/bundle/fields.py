@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dualsmooth.runtime.bundle.preprocessing import LARGEST_SIDE, Preprocessing
-from dualsmooth.runtime.errors import BundleError
+from dualsmooth.runtime.errors import BundleError, InputError
 from dualsmooth.runtime.graphs.precision import PRECISIONS
+from dualsmooth.runtime.statistics.groups import Groups
 
 OPTIMISATIONS = ("extended", "basic", "disabled")
 """Levels of ONNX Runtime's graph optimisation below all of it, for files of which it crashes there."""
@@ -90,6 +91,16 @@ class Fields:
             "classes must be at least 2 names",
         )
         return tuple(names)
+
+    def groups(self, classes: int) -> Groups | None:
+        """Named sets of the classes, where there are some."""
+        value: Any = self._values.get("groups")
+        if "groups" not in self._values:
+            return None
+        try:
+            return Groups.of(value, classes)
+        except InputError as error:
+            raise BundleError(f"{self._path}: {error}; export the bundle again") from error
 
     def precision(self) -> str:
         value: Any = self._values.get("precision")

@@ -22,6 +22,7 @@ from dualsmooth.runtime.errors import BundleError, printable
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.admission import check_file
 from dualsmooth.runtime.graphs.foreign_files import foreign, pointer
+from dualsmooth.runtime.statistics.groups import Groups
 
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
@@ -64,6 +65,7 @@ class Bundle:
     manifest_sha256: str = ""
     optimisation: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
+    groups: Groups | None = None
 
     def __repr__(self) -> str:
         return f"<Bundle {printable(self.path.name)}: {self.summary}, {self.precision}>"
@@ -112,6 +114,7 @@ def manifest_text(
     provenance: Mapping[str, Any],
     optimisation: Mapping[str, str] | None = None,
     preprocessing: Preprocessing | None = None,
+    groups: Groups | None = None,
 ) -> str:
     """The text of `manifest.json`; `files` maps each file name to its SHA-256, `optimisation` some to their level.
     Without a router, `estimator` and `sigma_e` are None."""
@@ -121,6 +124,7 @@ def manifest_text(
         "input": {"shape": list(input_shape), "range": [0.0, 1.0]},
         **({} if preprocessing is None else {"preprocessing": preprocessing.to_dict()}),
         "classes": list(classes),
+        **({"groups": groups.to_dict()} if groups else {}),
         "sigmas": list(sigmas),
         **({} if sigma_e is None else {"sigma_e": sigma_e}),
         **({} if estimator is None else {"estimator": estimator.to_dict()}),
@@ -237,13 +241,13 @@ def parse_manifest(root: Path, raw: bytes) -> Bundle:
 def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
     fields = Fields(root / MANIFEST, manifest)
     fields.require(FORMAT, VERSION)
-    sigmas, files, shape = fields.sigmas(), fields.files(), fields.input_shape()
+    sigmas, files, shape, classes = fields.sigmas(), fields.files(), fields.input_shape(), fields.classes()
     routed = fields.routed()
     return Bundle(
         path=root,
         sigmas=sigmas,
         sigma_e=fields.sigma_e() if routed else None,
-        classes=fields.classes(),
+        classes=classes,
         input_shape=shape,
         estimator=BaseModel(*fields.estimator(files)) if routed else None,
         classifiers=tuple(BaseModel(*model) for model in fields.classifiers(len(sigmas), files)),
@@ -253,4 +257,5 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         manifest_sha256=digest,
         optimisation=fields.optimisation(files),
         preprocessing=fields.preprocessing(shape),
+        groups=fields.groups(len(classes)),
     )

@@ -12,6 +12,8 @@ from dataclasses import replace
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.statistics.bounds import require_alpha
 from dualsmooth.runtime.statistics.budgets import CALLS, Budget
+from dualsmooth.runtime.statistics.groups import Groups
+from dualsmooth.runtime.statistics.questions import grouped_outcome, grouped_requests
 from dualsmooth.runtime.statistics.routes import NONE, checked_route
 from dualsmooth.runtime.statistics.rules import edition_1, rule_named
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
@@ -39,9 +41,11 @@ def checked_terms(
     rule: str,
     route: str | None,
     budget: Budget,
+    groups: Groups | None = None,
+    at_most: int = 1,
 ) -> Terms:
     """Terms from what a person states. Raises `InputError` for an alpha outside (0, 0.1], an unknown rule or route, or
-    a budget that the rule does not take. `sigma_e`: None where there is one level and no router."""
+    a budget or coarser question that the rule does not take. `sigma_e`: None where there is one level and no router."""
     require_alpha(alpha, MIN_ALPHA)
     if not isinstance(budget, Budget):
         raise InputError(f"budget is {budget!r}; expected {CALLS}")
@@ -50,7 +54,23 @@ def checked_terms(
     if sigma_e is None and route not in (None, NONE):
         raise InputError(f"route {str(route)[:40]!r} of a bundle with one noise level and no router; leave it out")
     found.check_budget(budget)
-    return Terms(sigmas, sigma_e, classes, float(alpha), found, kind, budget)
+    terms = Terms(sigmas, sigma_e, classes, float(alpha), found, kind, budget, groups, at_most)
+    _check_coarser(terms)
+    return terms
+
+
+def _check_coarser(terms: Terms) -> None:
+    """Raises `InputError` for coarser questions that do not fit the classes or the rule."""
+    most = terms.at_most
+    if type(most) is not int or not 1 <= most < terms.classes:
+        raise InputError(f"at_most is {str(most)[:40]}; expected 1 to {terms.classes - 1} of {terms.classes} classes")
+    if terms.groups is not None and (most > 1 or terms.groups.count != terms.classes):
+        fault = f"at_most {most}; choose one of them" if most > 1 else f"{terms.classes} classes; expected its groups"
+        raise InputError(f"groups of {terms.groups.count} classes with {fault}")
+    if terms.coarser and not terms.rule.takes_coarser:
+        raise InputError(
+            f"rule {terms.rule} takes neither groups nor at_most; expected interval, paper or single:SIGMA"
+        )
 
 
 def of_edition_1(terms: Terms) -> Terms:
@@ -65,7 +85,7 @@ def certification(terms: Terms, tally: Tally, *, all_levels: bool = False) -> Re
     then be compared offline on the same votes.
     """
     if not all_levels:
-        yield from terms.rule.requests(terms, tally)
+        yield from (grouped_requests if terms.coarser else terms.rule.requests)(terms, tally)
         return
     levels = range(len(terms.sigmas))
     router = [] if terms.sigma_e is None else [Stream(ESTIMATOR, 0, SELECTION)]
@@ -81,7 +101,7 @@ def settle(terms: Terms, tally: Tally) -> Outcome:
 
     Raises `CertificateError` where votes that the rule needs are missing, or looks do not follow the budget.
     """
-    return terms.rule.settle(terms, tally)
+    return grouped_outcome(terms, tally) if terms.coarser else terms.rule.settle(terms, tally)
 
 
 def check_looks(terms: Terms, tally: Tally) -> None:

@@ -95,6 +95,8 @@ def require_few(classes: int) -> None:
 
 def require_derivable(terms: Terms) -> PlannedRule:
     """The rule, if it says its claims. Raises `InputError`."""
+    if terms.coarser:
+        raise InputError("certificates with groups or at_most are not derived; certify anew, or recompute without them")
     if isinstance(terms.rule, PlannedRule) and terms.edition > 1:
         return terms.rule
     raise InputError(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,6 +36,8 @@ from dualsmooth.runtime.statistics.votes import (
 class PlannedRule(Rule):
     """A rule that is known by its claims."""
 
+    takes_coarser: ClassVar[bool] = True
+
     @abstractmethod
     def claims(self, terms: Terms, route: int, label: int) -> list[Claim]:
         """The claims of one certificate where several levels may be the route, given the guessed route and label.
@@ -48,16 +51,28 @@ class PlannedRule(Rule):
         """The claims and their geometry. With probability at least 1 - alpha, its radius is not above the true one."""
         routed = self.only_level(terms) is None
         claims = (self.claims if routed else self.claims_of_one)(terms, route, label)
+        if terms.among:
+            claims = [replace(claim, event=terms.among) if claim.rivals else claim for claim in claims]
         return Plan(terms.sigmas, terms.sigma_e, terms.route_kind, route, label, tuple(claims), routed)
 
     def subject(self, terms: Terms) -> str:
         return f"the dual classifier, routed by the {terms.route_kind} of the estimator's votes"
 
-    def requests(self, terms: Terms, tally: Tally) -> Requests:
+    def selections(self, terms: Terms, tally: Tally) -> Requests:
+        """Ask for the selection votes that guess the route and the label."""
         selection = terms.budget.selection
         if self.only_level(terms) is None:
             yield [Request(Stream(ESTIMATOR, 0, SELECTION), selection)]
-        yield [Request(Stream(CLASSIFIER, self._route(terms, tally), SELECTION), selection)]
+        yield [Request(Stream(CLASSIFIER, self.guessed_route(terms, tally), SELECTION), selection)]
+
+    def guessed(self, terms: Terms, tally: Tally) -> tuple[int, Counts]:
+        """The route that the selection votes guess, and those of the classifier at it [classes], which guess the
+        label. Raises `CertificateError` where some are missing."""
+        route = self.guessed_route(terms, tally)
+        return route, _selected(terms, tally, Stream(CLASSIFIER, route, SELECTION))
+
+    def requests(self, terms: Terms, tally: Tally) -> Requests:
+        yield from self.selections(terms, tally)
         plan = self.planned(terms, tally)
         evidence = Evidence(plan, terms.budget)
         wanted = [s for s in evidence.streams() if s.stage == ESTIMATOR or s.level == plan.route]
@@ -78,7 +93,7 @@ class PlannedRule(Rule):
         plans = (self.plan(terms, route, 0) for route in routes)
         return max(plan.radius(Evidence(plan, terms.budget).reachable) for plan in plans)
 
-    def _route(self, terms: Terms, tally: Tally) -> int:
+    def guessed_route(self, terms: Terms, tally: Tally) -> int:
         level = self.only_level(terms)
         if level is not None:
             return level
@@ -86,9 +101,8 @@ class PlannedRule(Rule):
 
     def planned(self, terms: Terms, tally: Tally) -> Plan:
         """The plan for what the selection votes guess. Raises `CertificateError` where they are missing."""
-        route = self._route(terms, tally)
-        label = int(np.argmax(_selected(terms, tally, Stream(CLASSIFIER, route, SELECTION))))
-        return self.plan(terms, route, label)
+        route, counts = self.guessed(terms, tally)
+        return self.plan(terms, route, int(np.argmax(counts)))
 
 
 class Evidence:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from dualsmooth.runtime.statistics.accuracy import correct_radius
 from dualsmooth.runtime.statistics.budgets.budget import Budget
+from dualsmooth.runtime.statistics.groups import Groups, Part
 from dualsmooth.runtime.statistics.routes import MODE
 from dualsmooth.runtime.statistics.votes import Requests, Tally
 
@@ -17,7 +18,11 @@ from dualsmooth.runtime.statistics.votes import Requests, Tally
 class Terms:
     """What is certified and how: noise levels, number of classes, alpha, rule, route and budget. Made and checked by
     `certification.checked_terms`. `sigma_e`: None where there is one level and no router; `route_kind` is then
-    `none`."""
+    `none`.
+
+    `groups`, `at_most`: the coarser questions that may be asked in place of the class (`questions`): its group, or
+    which set of at most so many classes it is in. `among`: the set of the question that is asked.
+    """
 
     sigmas: tuple[float, ...]
     sigma_e: float | None
@@ -26,6 +31,14 @@ class Terms:
     rule: Rule
     route_kind: str
     budget: Budget
+    groups: Groups | None = None
+    at_most: int = 1
+    among: tuple[int, ...] = ()
+
+    @property
+    def coarser(self) -> bool:
+        """Whether a coarser question may be asked."""
+        return self.groups is not None or self.at_most > 1
 
     @property
     def edition(self) -> int:
@@ -42,8 +55,14 @@ class Terms:
         return Tally(self.classes, len(self.sigmas))
 
     def to_dict(self) -> dict[str, Any]:
-        """What a person chose: alpha, rule, route and budget."""
-        return {"alpha": self.alpha, "rule": str(self.rule), "route": self.route_kind, "budget": str(self.budget)}
+        """What a person chose: alpha, rule, route and budget, and coarser questions where there are some."""
+        chosen = {"alpha": self.alpha, "rule": str(self.rule), "route": self.route_kind, "budget": str(self.budget)}
+        return chosen | self.coarser_dict()
+
+    def coarser_dict(self) -> dict[str, Any]:
+        """The coarser questions that may be asked; empty where there are none, as in certificates of before."""
+        groups = {} if self.groups is None else {"groups": self.groups.to_dict()}
+        return groups | ({"at_most": self.at_most} if self.at_most > 1 else {})
 
     def words(self) -> str:
         """The same as one text; part of the keys of the noise."""
@@ -54,6 +73,9 @@ class Terms:
 class Outcome:
     """What the votes prove. With probability at least 1 - alpha over the votes: the dual classifier returns `label`
     everywhere closer to the input than `radius` (L2, input units). `label` is None and `radius` 0 on abstention.
+
+    Where a coarser question was asked, `asked` is its guessed answer, a group or set of classes: the same then holds of
+    it in place of a label, and `label` is None.
 
     `route` is the guessed level; `route_radius` the distance within which no other level is the route; `class_radius`
     the radius of the classifier at that level; `exclusion` and `class_radii` are e_s and A_s by level
@@ -69,6 +91,18 @@ class Outcome:
     class_radius: float
     exclusion: tuple[float, ...] = ()
     class_radii: tuple[float, ...] = ()
+    asked: Part | None = None
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The classes that the answer stands for: one of a label, several of a group, none on abstention."""
+        if self.asked is not None:
+            return self.asked.classes if self.radius > 0 else ()
+        return () if self.label is None else (self.label,)
+
+    def covered_radius(self, truth: int) -> float:
+        """The certified radius where the answer, label or group, holds the true class; -1 where it does not."""
+        return self.radius if truth in self.answer else -1.0
 
     def correct_radius(self, truth: int) -> float:
         """`accuracy.correct_radius` of this outcome."""
@@ -110,6 +144,8 @@ class Rule(ABC):
     """The version of the certificates that it makes."""
     routes: ClassVar[bool] = False
     """Whether it is about how the router and the levels go together, and nothing but `single` where there is none."""
+    takes_coarser: ClassVar[bool] = False
+    """Whether a group or a set of classes may be asked for in place of the class (theorems 8 and 9)."""
     predicts: ClassVar[bool] = False
     """Whether a prediction without a radius (theorem 6) may be asked for under this name."""
 
