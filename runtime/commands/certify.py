@@ -20,6 +20,7 @@ from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.settings import BUDGET, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
+from dualsmooth.runtime.smoothing.view import label_words
 from dualsmooth.runtime.statistics.budgets import AtRadius
 
 
@@ -57,10 +58,10 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
         cost = f"certified at {budget.r:g}: {'yes' if certificate.radius >= budget.r else 'no'}, {cost}"
     cost += f", {certificate.seed.noise} noise" + (", fixed seed" if certificate.seed.fixed else "")
     about = f"; {certificate.artefact.about}" if certificate.artefact.about else ""
-    if certificate.label is None:
+    if certificate.abstained:
         return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
-    name = smoother.bundle.classes[certificate.label]
+    name = label_words(certificate.answer, smoother.bundle.classes, certificate.group)
     parts = f"route radius {shown(certificate.route_radius, 4)}, class radius {shown(certificate.class_radius, 4)}"
     parts = "no router" if certificate.terms.sigma_e is None else parts
     radius = f"certified radius {shown(certificate.radius, 4)} (sigma {certificate.sigma:g}, {parts}, {cost})"
-    return f"{path}: {name} (class {certificate.label}), {radius}{about}"
+    return f"{path}: {name}, {radius}{about}"

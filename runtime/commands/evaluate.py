@@ -31,8 +31,9 @@ from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.evaluation.writer import ResultsWriter
 from dualsmooth.runtime.serving.address import is_url
 from dualsmooth.runtime.smoothing.meter import Meter
+from dualsmooth.runtime.smoothing.modes import chosen_budget
 from dualsmooth.runtime.smoothing.settings import BUDGET, Settings
-from dualsmooth.runtime.statistics.budgets import AtRadii, Budget, parse_budget
+from dualsmooth.runtime.statistics.budgets import AtRadii, Budget
 from dualsmooth.runtime.statistics.rules.rule import Terms
 
 DECIDED_ON = 200
@@ -88,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     sampling = sampling_of(args)
-    sampling["budget"] = _budget(args)
+    sampling["budget"] = _budget(args, sampling["budget"])
+    del sampling["mode"], sampling["r"]
     sampling["noise"] = replace(sampling["noise"], shared=args.shared_noise)
     shard = _shard(args.shard)
     dataset = dataset_of(args)
@@ -172,11 +174,12 @@ def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:
     )
 
 
-def _budget(args: argparse.Namespace) -> Budget:
+def _budget(args: argparse.Namespace, given: Budget | None) -> Budget:
     if args.at_radii is None:
-        return parse_budget(args.budget)
-    if args.budget != str(BUDGET):
-        raise InputError(f"--at-radii with --budget {args.budget}; give one, e.g. --budget at-radii:0.5,1:20000")
+        return chosen_budget(given, args.mode, args.r) or BUDGET
+    for name in ("budget", "mode"):
+        if (other := getattr(args, name)) is not None:
+            raise InputError(f"--at-radii with --{name} {other}; give one, e.g. --budget at-radii:0.5,1:20000")
     if args.all_levels:
         raise InputError("--at-radii with --all-levels; sampling every level in full is what --at-radii saves")
     return AtRadii(tuple(sorted(set(numbers("--at-radii", args.at_radii, float)))), n0=DECIDED_ON)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dualsmooth.runtime.bundle.groups_file import read_groups
 from dualsmooth.runtime.bundle.shipped import SHIPPED_NAMES
 from dualsmooth.runtime.datasets.class_names import read_class_names
 from dualsmooth.runtime.datasets.dataset import Dataset
@@ -19,6 +20,7 @@ from dualsmooth.runtime.errors import InputError, one_of
 from dualsmooth.runtime.noise.streams import AUTO, NOISE_FORMS, parse_noise
 from dualsmooth.runtime.serving.address import is_url
 from dualsmooth.runtime.serving.client import connect
+from dualsmooth.runtime.smoothing import modes
 from dualsmooth.runtime.smoothing.settings import ALPHA, RULE
 from dualsmooth.runtime.smoothing.smoother import Smoother, load
 from dualsmooth.runtime.statistics import budgets, routes, rules
@@ -111,16 +113,42 @@ def sampling_options(parser: argparse.ArgumentParser, budget: budgets.Budget) ->
     )
     parser.add_argument(
         "--budget",
-        default=str(budget),
         help=f"passes to spend: {budgets.FORMS}; N passes a stage and level, "
         f"R and TOLERANCE in pixels in [0, 1] (default {budget})",
+    )
+    parser.add_argument("--mode", help=f"a named budget in place of --budget: {modes.FORMS} (default: none)")
+    parser.add_argument(
+        "--r", type=float, help="the L2 radius that --mode decide decides at, pixels in [0, 1] (default: none)"
     )
     parser.add_argument("--rule", default=RULE, help=f"{rules.FORMS} (default {RULE})")
     parser.add_argument(
         "--route", help=f"{routes.FORMS}; quantiles move between small and large radii (default: the rule's)"
     )
+    coarser_options(parser)
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
     noise_option(parser)
+
+
+def coarser_options(parser: argparse.ArgumentParser) -> None:
+    """What may answer where the class is in doubt; `coarser_of` reads them."""
+    parser.add_argument(
+        "--groups", action="store_true", help="where the class is in doubt, the bundle's groups answer (default: no)"
+    )
+    parser.add_argument(
+        "--groups-file",
+        type=Path,
+        metavar="FILE",
+        help="groups of your own, JSON or TOML: name to classes (default: none)",
+    )
+    parser.add_argument(
+        "--at-most", type=int, default=1, metavar="M", help="or a set of at most M classes (default 1: a class)"
+    )
+
+
+def coarser_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `certify` that `coarser_options` gave. Raises `InputError`."""
+    groups = args.groups if args.groups_file is None else read_groups(args.groups_file)
+    return {"groups": groups, "at_most": args.at_most}
 
 
 def noise_option(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +161,10 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `certify_many` that `sampling_options` gave. Raises `InputError`."""
     return {
         "alpha": args.alpha,
-        "budget": budgets.parse_budget(args.budget),
+        "budget": None if args.budget is None else budgets.parse_budget(args.budget),
+        "mode": args.mode,
+        "r": args.r,
+        **coarser_of(args),
         "rule": args.rule,
         "route": args.route,
         "seed": args.seed,

@@ -5,9 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dualsmooth.runtime.commands.options import engine_options, examples, noise_option, open_smoother, source_argument
+from dualsmooth.runtime.commands.options import (
+    coarser_of,
+    coarser_options,
+    engine_options,
+    examples,
+    noise_option,
+    open_smoother,
+    source_argument,
+)
 from dualsmooth.runtime.noise.streams import parse_noise
 from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE
+from dualsmooth.runtime.smoothing.view import label_words
 from dualsmooth.runtime.statistics import routes, rules
 
 
@@ -30,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=ALPHA,
         help=f"probability, above 0 and at most 0.1, that a label is wrong (default {ALPHA:g})",
     )
+    coarser_options(parser)
     parser.add_argument("--seed", type=int, help="fixed seed (default: the operating system's entropy)")
     noise_option(parser)
     parser.add_argument("--json", action="store_true", help="one prediction a line, as JSON")
@@ -37,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    noise = parse_noise(args.noise)
+    noise, coarser = parse_noise(args.noise), coarser_of(args)
     smoother = open_smoother(args)
     images = [smoother.check_image(path) for path in args.images]
     for path, image in zip(args.images, images, strict=True):
         found = smoother.predict(
-            image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, route=args.route, seed=args.seed
+            image, noise=noise, alpha=args.alpha, n=args.n, rule=args.rule, route=args.route, seed=args.seed, **coarser
         )
-        name = "abstained" if found.label is None else f"{smoother.bundle.classes[found.label]} (class {found.label})"
+        name = label_words(found.answer, smoother.bundle.classes, found.group)
         shown = f"{path}: {name}, {found.passes} passes, {found.seed.noise} noise"
         print(found.to_json() if args.json else shown, flush=True)
     return 0

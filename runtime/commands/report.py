@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dualsmooth.runtime.bundle.groups_file import read_groups
+from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.commands.options import dataset_of, dataset_options, examples, force_option, numbers
+from dualsmooth.runtime.datasets.class_names import numbered
+from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.field_log import write_log
+from dualsmooth.runtime.evaluation.field_log import is_log, write_log
+from dualsmooth.runtime.evaluation.results import load_results
 from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.report import (
     Curve,
@@ -23,9 +29,11 @@ from dualsmooth.runtime.report import (
     plot_curves,
     print_accuracy,
 )
-from dualsmooth.runtime.statistics import routes, rules
+from dualsmooth.runtime.statistics import norms, routes, rules
 from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
+from dualsmooth.runtime.statistics.groups import Groups
 
+LINF_RADII = tuple(k / 255 for k in (0, 0.25, 0.5, 1, 2, 4, 8))
 FORMATS = (".html", ".png", ".svg", ".csv", ".tex", ".tsv")
 
 
@@ -49,9 +57,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--route", help=f"{routes.FORMS}, for recomputing (default: the rule's)")
     parser.add_argument("--alpha", type=float, help="recompute at another alpha (default: the file's)")
     parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="BUNDLE|FILE",
+        help="also what the votes prove where groups may answer: a bundle's, or a file's that names classes by number "
+        "(default: the file's own, if any)",
+    )
+    parser.add_argument("--norm", default=norms.L2, help=f"{norms.FORMS} (default {norms.L2}); see docs/norms.md")
+    parser.add_argument(
+        "--input-shape", metavar="C,H,W", help="shape of the images, for --norm linf (default: the data set's)"
+    )
+    parser.add_argument(
         "--radii",
-        default=",".join(f"{r:g}" for r in RADII),
-        help="L2 radii of the tables, pixels in [0, 1], with commas (default %(default)s)",
+        help="radii of the tables, pixels in [0, 1], with commas "
+        f"(default {','.join(f'{r:g}' for r in RADII)}; for linf multiples of 1/255)",
     )
     parser.add_argument(
         "--out",
@@ -66,16 +85,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    radii = numbers("--radii", args.radii, float)
+    norm = norms.norm_named(args.norm)
+    radii = numbers("--radii", args.radii, float) if args.radii else list(LINF_RADII if norm.shrinks else RADII)
     if not all(np.isfinite(r) and r >= 0 for r in radii):
         raise InputError(f"--radii {args.radii!r}; expected radii from 0, e.g. 0,0.5,1")
     outs: list[Path] = args.out or []
     for out in outs:
         if out.suffix not in FORMATS:
             raise InputError(f"--out {out}; expected a file that ends in {', '.join(FORMATS)}")
+        if out.suffix in (".html", ".tsv") and args.norm != norms.L2:
+            raise InputError(f"--norm {args.norm} with --out {out}, which is in L2; expected .png, .svg, .csv or .tex")
         check_free(out, args.force)
     dataset = dataset_of(args) if args.dataset else None
-    runs = load_curves(args.results, rules=args.rule or (), route=args.route, alpha=args.alpha)
+    groups = None if args.groups is None else _groups(args.groups, args.results)
+    runs = load_curves(args.results, rules=args.rule or (), route=args.route, alpha=args.alpha, groups=groups)
+    runs = [run.in_norm(norm, _values(args, dataset)) for run in runs]
     if any(out.suffix == ".tsv" for out in outs) and (len(runs) != 1 or not runs[0].results):
         raise InputError("a .tsv log holds one run of certificates; pass one results file and at most one --rule")
     curves = {run.name: run.radii for run in runs}
@@ -94,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     title = args.title or _title(runs)
     for out in outs:
         if out.suffix in (".png", ".svg"):
-            plot_curves(runs, out, title=title, note=conditions(runs))
+            plot_curves(runs, out, title=title, note=conditions(runs), norm=args.norm)
         elif out.suffix == ".html":
             write_atomically(out, html_report(runs, radii, title=title, dataset=dataset))
         elif out.suffix == ".tsv":
@@ -102,6 +126,23 @@ def run(args: argparse.Namespace) -> int:
         else:
             write_atomically(out, (csv_table if out.suffix == ".csv" else latex_table)(curves, table_at))
     return 0
+
+
+def _groups(source: Path, results: Sequence[Path]) -> Groups:
+    """The groups of a bundle, or of a file that says class numbers: results do not hold names. Raises `InputError`."""
+    if not source.is_dir():
+        count = next((load_results(path)[0].certificate.terms.classes for path in results if not is_log(path)), 2)
+        return Groups.resolved(read_groups(source), numbered(count))
+    if (found := read_bundle(source).groups) is None:
+        raise InputError(f"--groups {source}: this bundle has none; pass a file of groups")
+    return found
+
+
+def _values(args: argparse.Namespace, dataset: Dataset | None) -> int | None:
+    """Numbers in an image, where the command says its shape or names the data set. Raises `InputError`."""
+    if args.input_shape is not None:
+        return math.prod(numbers("--input-shape", args.input_shape, int))
+    return None if dataset is None else math.prod(dataset.images.shape[1:])
 
 
 def _print(runs: Sequence[Curve], at: Sequence[float]) -> None:

@@ -121,6 +121,7 @@ def _checked(
     if args.json:
         result = {
             "valid": True, "strict": args.strict, "label": certificate.label, "radius": certificate.radius,
+            **({"group": certificate.group, "answer": list(certificate.answer)} if certificate.terms.coarser else {}),
             "checked": checked, "notes": notes,
         }  # fmt: skip
         return json.dumps(result)
@@ -148,6 +149,9 @@ def _word(certificate: Certificate, smoother: Smoother | None, *, replayed: bool
             f"that they were drawn by {stated.provider}, {stated.engine} is the issuer's word: replayed on "
             f"{smoother.engine.provider}, {smoother.engine.name}"
         )
+    groups = certificate.terms.groups
+    if smoother is not None and groups is not None and groups != smoother.bundle.groups:
+        notes.append("its groups are not the bundle's: the issuer chose them")
     if not replayed or certificate.version != version("dualsmooth"):
         notes.append(f"that version {certificate.version} of dualsmooth issued it is the issuer's word")
     return notes

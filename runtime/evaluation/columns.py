@@ -19,8 +19,9 @@ def read_results(path: str | Path) -> Columns:
 
     One entry an image. From both: `index`, `true_label`, `label` (-1: abstained), `abstained`, `correct`, `radius`
     (L2, input units), `seconds` (NaN: unknown). From certificates, each recomputed from its counts, also `sigma`,
-    `route_radius` (infinite: no other level), `class_radius`, `passes`, `alpha`, `rule`, `budget` and `dataset`.
-    Raises `InputError`, with the line.
+    `route_radius` (infinite: no other level), `class_radius`, `passes`, `alpha`, `rule`, `budget`, `dataset`, `group`
+    (the name of the group that answers in place of a label, else ""; `label` is -1 then) and `covered` (whether the
+    answer, label or group, holds the true class). Raises `InputError`, with the line.
 
     >>> columns = read_results("docs/results/fashion-mnist-all-levels.jsonl")
     >>> len(columns["radius"]), sorted(set(columns["sigma"].tolist()))
@@ -42,6 +43,9 @@ def read_results(path: str | Path) -> Columns:
     )
     for name in ("sigma", "route_radius", "class_radius", "passes", "alpha"):
         columns[name] = np.array([getattr(c, name) for c in certificates])
+    columns["abstained"] = np.array([c.abstained for c in certificates])
+    columns["group"] = np.array([c.group or "" for c in certificates])
+    columns["covered"] = np.array([r.true_label in r.certificate.answer for r in found])
     columns["rule"] = np.array([str(c.terms.rule) for c in certificates])
     columns["budget"] = np.array([str(c.terms.budget) for c in certificates])
     columns["dataset"] = np.array([r.dataset for r in found])

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.evaluation.results import Result
+from dualsmooth.runtime.statistics.groups import Groups
 from dualsmooth.runtime.statistics.rules import RULES
 from dualsmooth.runtime.statistics.rules.interval import Interval
 from dualsmooth.runtime.statistics.rules.rule import Legend
@@ -23,6 +24,11 @@ ORACLE_LEGEND = Legend(
     "certificate",
     colour=7,
     dashed=True,
+)
+COVERED_LEGEND = Legend(
+    "label or group",
+    "the label, or the group of classes that answers where the label is in doubt, is right and certified",
+    colour=5,
 )
 _QUANTILES = tuple(f"{Interval.kind}@quantile:0.{q}" for q in range(1, 10))
 
@@ -46,16 +52,21 @@ def certified_radii(
 
 
 def recomputed(
-    results: Sequence[Result], *, rule: str | None = None, route: str | None = None, alpha: float | None = None
+    results: Sequence[Result],
+    *,
+    rule: str | None = None,
+    route: str | None = None,
+    alpha: float | None = None,
+    groups: Groups | bool = True,
 ) -> Sequence[Result]:
-    """The results that the same votes prove under another rule, route or alpha. Raises `InputError` where votes that
-    are needed were not drawn."""
-    if rule is None and route is None and alpha is None:
+    """The results that the same votes prove under another rule, route or alpha, or other groups (True: their own,
+    False: none). Raises `InputError` where votes that are needed were not drawn."""
+    if rule is None and route is None and alpha is None and groups is True:
         return results
     made = []
     for result in results:
         try:
-            certificate = result.certificate.recompute(alpha=alpha, rule=rule, route=route)
+            certificate = result.certificate.recompute(alpha=alpha, rule=rule, route=route, groups=groups)
         except CertificateError as error:
             raise InputError(f"image {result.index} has {error}") from error
         made.append(replace(result, certificate=certificate))

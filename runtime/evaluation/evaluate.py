@@ -12,12 +12,12 @@ import numpy as np
 from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import EngineError, InputError
-from dualsmooth.runtime.evaluation.results import Result, sampled_levels
+from dualsmooth.runtime.evaluation.results import Result, coarser_of, sampled_levels
 from dualsmooth.runtime.evaluation.writer import ResultsWriter
 from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.meter import Meter
-from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, Settings
+from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, GroupsGiven, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.budgets import Budget
 
@@ -81,12 +81,17 @@ def evaluate(
     route: str | None = None,
     seed: int | None = None,
     noise: Noise | None = None,
+    groups: GroupsGiven = False,
+    at_most: int = 1,
+    mode: str | None = None,
+    r: float | None = None,
     all_levels: bool = False,
     progress: Callable[[Result, int, int], None] | None = None,
     opened: Callable[[ResultsWriter], None] | None = None,
 ) -> ResultsWriter:
     """Certify `dataset.images[indices]`, each once, and append each result to `out` as soon as it is there, with
-    confidence 1 - alpha of its own. True labels count the bundle's classes, matched by name (`Dataset.fitted`).
+    confidence 1 - alpha of its own. True labels count the bundle's classes, matched by name (`Dataset.fitted`). What is
+    asked of an image is as for `Smoother.certify`.
 
     Indices that `out` already holds are left alone. An image whose certificate was lost on the way (a kill, a dead
     worker) gets the noise that it had: the run's seed is in the file before the first pass. `progress` gets each
@@ -102,19 +107,15 @@ def evaluate(
     dataset = dataset.fitted(bundle.classes, bundle.input_shape, preprocessing=bundle.preprocessing)
     noise = (noise or DEFAULT_NOISE).suited(np.empty(0, np.uint8), bundle.noise_levels)  # as data sets are
     settings = Settings.of(
-        alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, all_levels=all_levels
-    )
+        alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, groups=groups, at_most=at_most,
+        mode=mode, r=r, all_levels=all_levels,
+    )  # fmt: skip
     writer = ResultsWriter(out, _configuration(workers, dataset, settings), Seed.make(seed, noise))
     settings = replace(settings, seed=writer.seed)  # which the file holds: what is done again draws the same votes
     try:
         if opened:
             opened(writer)
-        for index, label in writer.truths.items():
-            if index < len(dataset) and label != dataset.labels[index]:
-                raise InputError(
-                    f"{writer.path} holds image {index} with true label {label}, and {dataset.name} says "
-                    f"{dataset.labels[index]} ({bundle.classes[dataset.labels[index]]}); choose another file with --out"
-                )
+        _require_same_truths(writer, dataset, bundle)
         todo = [i for i in indices if i not in writer.done]
         finished = len(indices) - len(todo)
         for index, certificate, seconds in workers.certify(dataset, todo, settings) if todo else ():
@@ -128,6 +129,16 @@ def evaluate(
     return writer
 
 
+def _require_same_truths(writer: ResultsWriter, dataset: Dataset, bundle: Bundle) -> None:
+    """Raises `InputError` where the file holds an image with another true label than the data set."""
+    for index, label in writer.truths.items():
+        if index < len(dataset) and label != dataset.labels[index]:
+            raise InputError(
+                f"{writer.path} holds image {index} with true label {label}, and {dataset.name} says "
+                f"{dataset.labels[index]} ({bundle.classes[dataset.labels[index]]}); choose another file with --out"
+            )
+
+
 def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """What must be the same for all rows of a file; see `results.configuration_of`."""
     bundle = workers.bundle
@@ -139,6 +150,7 @@ def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> di
         "rule": str(terms.rule),
         "route": terms.route_kind,
         "budget": str(terms.budget),
+        **coarser_of(terms.coarser_dict()),
         "manifest": bundle.manifest_sha256,
         "provider": workers.provider,
         "seed": f"{seed:032x}" if isinstance(seed, int) else None,

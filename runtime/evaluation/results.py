@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,11 @@ class Result:
     def correct_radius(self) -> float:
         """The certified radius where the label is correct; -1 where it is wrong or abstained."""
         return self.certificate.correct_radius(self.true_label)
+
+    @property
+    def covered_radius(self) -> float:
+        """The certified radius where the answer, label or group, holds the true class; -1 where it does not."""
+        return self.certificate.covered_radius(self.true_label)
 
     def to_json(self) -> str:
         return json.dumps({**vars(self), "certificate": self.certificate.to_dict()}, allow_nan=False)
@@ -142,6 +147,7 @@ def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
         "dataset": row["dataset"],
         "alpha": certificate["alpha"],
         **certificate["terms"],
+        **coarser_of(certificate["terms"]),
         "manifest": artefact["manifest_sha256"],
         "provider": artefact["provider"],
         "seed": seed["entropy"] if seed["fixed"] else None,
@@ -156,6 +162,11 @@ def derived_from(derivation: dict[str, Any] | None) -> str | None:
     if derivation is None:
         return None
     return f"{derivation['old']['manifest_sha256']}, {derivation['passes']} paired passes"
+
+
+def coarser_of(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """The coarser questions that may be asked under some terms, None where there are none."""
+    return {name: terms.get(name) for name in ("groups", "at_most")}
 
 
 def sampled_levels(levels: int, votes: Container[str] | None) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.evaluation.curves import (
+    COVERED_LEGEND,
     ORACLE,
     ORACLE_LEGEND,
     certified_radii,
@@ -22,6 +23,8 @@ from dualsmooth.runtime.evaluation.field_log import LogRow, is_log, read_log
 from dualsmooth.runtime.evaluation.results import Result, load_results
 from dualsmooth.runtime.smoothing.derivation import Derivation
 from dualsmooth.runtime.statistics.accuracy import correct_radius
+from dualsmooth.runtime.statistics.groups import Groups
+from dualsmooth.runtime.statistics.norms import L2, NORMS, Norm
 from dualsmooth.runtime.statistics.rules.rule import Legend, Terms
 
 COLOURS = 8
@@ -33,7 +36,8 @@ class Curve:
     """One curve: its name, the certified radii [N] (-1 where wrong or abstained), and where they come from.
 
     `results` hold the certificates under this curve's rule; empty for logs, and for the oracle, which no one can issue.
-    `legend`: how its rule is shown; None for logs, which do not say what made them.
+    `legend`: how its rule is shown; None for logs, which do not say what made them. `norm` of the radii, for images of
+    so many `values`.
     """
 
     name: str
@@ -45,10 +49,15 @@ class Curve:
     log: tuple[LogRow, ...] = ()
     legend: Legend | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    norm: Norm = NORMS[L2]
+    values: int | None = None
 
     @classmethod
-    def of(cls, results: Sequence[Result], *, name: str, source: str, rule: str | None = None) -> Curve:
-        """The curve of certified results; `rule="oracle"` picks the best single sigma of each image."""
+    def of(
+        cls, results: Sequence[Result], *, name: str, source: str, rule: str | None = None, covered: bool = False
+    ) -> Curve:
+        """The curve of certified results; `rule="oracle"` picks the best single sigma of each image. `covered`: a group
+        that holds the true class counts as right."""
         index = np.array([r.index for r in results], np.int64)
         truth = np.array([r.true_label for r in results], np.int64)
         facts = _facts(results)
@@ -56,6 +65,9 @@ class Curve:
             facts["rule"] = "oracle (the best single sigma of each image, knowing its label: a limit, no certificate)"
             radii = certified_radii(results, rule=rule)
             return cls(name, source, radii, index, truth, legend=ORACLE_LEGEND, facts=facts)
+        if covered:
+            radii = np.array([r.covered_radius for r in results])
+            return cls(name, source, radii, index, truth, tuple(results), legend=COVERED_LEGEND, facts=facts)
         legend = results[0].certificate.terms.rule.legend
         return cls(name, source, certified_radii(results), index, truth, tuple(results), legend=legend, facts=facts)
 
@@ -63,7 +75,14 @@ class Curve:
     def decided(self) -> tuple[float, ...] | None:
         """The radii at which the curve was decided, where its budget asks no more than that."""
         budgets = {r.certificate.terms.budget for r in self.results}
-        return budgets.pop().decides if len(budgets) == 1 else None
+        found = budgets.pop().decides if len(budgets) == 1 else None
+        return found and tuple(self.norm.radius(r, self.values) for r in found)
+
+    def in_norm(self, norm: Norm, values: int | None) -> Curve:
+        """The same curve with the radii that follow in another norm, for images of so many values. Raises
+        `InputError`."""
+        radii = np.array([norm.radius(r, values) if r > 0 else r for r in self.radii.tolist()])
+        return replace(self, radii=radii, norm=norm, values=values)
 
     @property
     def dashed(self) -> bool:
@@ -89,9 +108,11 @@ def load_curves(
     rules: Sequence[str] = (),
     route: str | None = None,
     alpha: float | None = None,
+    groups: Groups | None = None,
 ) -> list[Curve]:
     """All curves of the files: each log as it is, each results file as it was made, or under each of `rules` (`single`
-    stands for every sigma, `oracle` for the best of them), recomputed from its votes. Raises `InputError`.
+    stands for every sigma, `oracle` for the best of them), recomputed from its votes. Where groups may answer, a second
+    curve counts labels and groups; `groups` are tried on votes that were drawn without. Raises `InputError`.
     """
     curves: list[Curve] = []
     names = _short_names(paths)
@@ -110,9 +131,18 @@ def load_curves(
                 curves.append(Curve.of(base, name=name, source=str(path), rule=rule))
                 continue
             own_rule, own_route = (None, None) if rule is None else split_route(rule)
-            own = recomputed(results, rule=own_rule, route=own_route or route, alpha=alpha)
-            curves.append(Curve.of(own, name=name, source=str(path)))
+            for with_them in (True,) if groups is None else (False, groups):
+                own = recomputed(results, rule=own_rule, route=own_route or route, alpha=alpha, groups=with_them)
+                curves += _with_groups(own, name, str(path))
     return curves
+
+
+def _with_groups(results: Sequence[Result], name: str, source: str) -> list[Curve]:
+    """The curve of labels, and that of labels and coarser answers, where there may be some."""
+    if not results[0].certificate.terms.coarser:
+        return [Curve.of(results, name=name, source=source)]
+    fine = Curve.of(results, name=f"{name}, label", source=source)
+    return [fine, Curve.of(results, name=f"{name}, {COVERED_LEGEND.name}", source=source, covered=True)]
 
 
 def _log_curve(path: str | Path, name: str) -> Curve:
@@ -147,6 +177,7 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
         **({} if artefact.preprocessing is None else {"input": artefact.about}),
         "seeds": f"chosen by a person for {fixed:,} images" if fixed else "from the operating system's entropy",
         "certified": terms.subject,
+        **({"answers": _answers(results)} if terms.coarser else {}),
         **({"recomputed": _origin(certificate.drawn)} if certificate.drawn is not None else {}),
         **({"derived": _old(certificate.derived)} if certificate.derived is not None else {}),
     }
@@ -154,6 +185,13 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
 
 def _old(derived: Derivation) -> str:
     return f"from votes of manifest {derived.old.manifest_sha256[:16]}…, with {derived.passes:,} paired passes a stream"
+
+
+def _answers(results: Sequence[Result]) -> str:
+    """How many images got which kind of answer."""
+    found = [r.certificate for r in results]
+    labels, none = sum(c.label is not None for c in found), sum(c.abstained for c in found)
+    return f"{labels:,} labels, {len(found) - labels - none:,} groups or sets, {none:,} abstentions"
 
 
 def _origin(drawn: Terms) -> str:

@@ -14,7 +14,7 @@ from scipy import special
 
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.evaluation.curves import ORACLE_LEGEND
+from dualsmooth.runtime.evaluation.curves import COVERED_LEGEND, ORACLE_LEGEND
 from dualsmooth.runtime.report.bands import LEVEL, all_bands
 from dualsmooth.runtime.report.curves import Curve, colours
 from dualsmooth.runtime.report.pictures import picture_data
@@ -70,7 +70,11 @@ def html_report(
 def _legends(curves: Sequence[Curve]) -> list[Legend]:
     """The legends of all curves, each once, in the order of the table of rules."""
     shown = {curve.legend for curve in curves if curve.legend}
-    return [legend for legend in (*(rule.legend for rule in RULES.values()), ORACLE_LEGEND) if legend in shown]
+    return [
+        legend
+        for legend in (*(rule.legend for rule in RULES.values()), COVERED_LEGEND, ORACLE_LEGEND)
+        if legend in shown
+    ]
 
 
 def _lead(curves: Sequence[Curve]) -> int:
@@ -146,6 +150,9 @@ def _run(curve: Curve, colour: int) -> dict[str, Any]:
             "oneLevel": first.terms.rule.only_level(first.terms),
             "reading": first.terms.rule.legend.reading,
             "label": [-1 if c.label is None else c.label for c in certificates],
+            "answer": [list(c.answer) if len(c.answer) > 1 else None for c in certificates],
+            "group": [c.group for c in certificates],
+            "covered": curve.legend == COVERED_LEGEND,
             "guess": [c.outcome.guess for c in certificates],
             "radius": [c.radius for c in certificates],
             "seconds": [r.seconds for r in curve.results],

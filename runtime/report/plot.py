@@ -14,6 +14,7 @@ from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.report.bands import LEVEL, accuracy_band
 from dualsmooth.runtime.report.curves import Curve, colours
 from dualsmooth.runtime.statistics.accuracy import certified_accuracy
+from dualsmooth.runtime.statistics.norms import L2, norm_named
 
 NOTE_WIDTH = 110
 """Characters in a line under the axis."""
@@ -25,10 +26,11 @@ def plot_curves(
     *,
     title: str = "",
     note: str = "",
+    norm: str = L2,
 ) -> str:
     """Draw certified accuracy against radius, each with its band; write a PNG or SVG to `path` (by its suffix), or
     return the SVG's text where it is None. `note` says under the axis what the figures rest on (images, N, alpha).
-    Curves that were decided at some radii are shown at those only.
+    Curves that were decided at some radii are shown at those only. `norm`: of the curves' radii.
     """
     try:
         import matplotlib
@@ -39,7 +41,7 @@ def plot_curves(
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    limit = max([0.25, *(float(curve.radii.max()) for curve in curves)]) * 1.05
+    limit = max([0.25 if norm == L2 else 0.001, *(float(curve.radii.max()) for curve in curves)]) * 1.05
     for curve, place in zip(curves, colours(curves), strict=True):
         radii, points, colour = curve.radii, curve.decided, f"C{place}"
         label = f" {curve.name}" if curve.name.startswith("_") else curve.name  # Matplotlib leaves out what begins so
@@ -56,7 +58,7 @@ def plot_curves(
         if not curve.dashed:
             axes.fill_between(grid, 100 * low, 100 * high, step="post", color=colour, alpha=0.12, linewidth=0)
     axes.set(ylabel="certified accuracy (%)")
-    axes.set_xlabel("L2 radius (pixels in [0, 1])")
+    axes.set_xlabel(f"{norm_named(norm).title} radius (pixels in [0, 1])")
     if note:
         figure.supxlabel(textwrap.fill(note, NOTE_WIDTH), fontsize="x-small", parse_math=False)
     axes.set_title(title, parse_math=False)

@@ -6,6 +6,7 @@ counts, and must be about the image, terms, seed and files that were asked for.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -28,9 +29,10 @@ from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.meter import Meter, Turns
 from dualsmooth.runtime.smoothing.prediction import Prediction
 from dualsmooth.runtime.smoothing.seeds import Seeds, numbered
-from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, Settings
+from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, GroupsGiven, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.budgets import Budget
+from dualsmooth.runtime.statistics.groups import Part
 from dualsmooth.runtime.statistics.rules.rule import Terms
 
 
@@ -149,13 +151,20 @@ class RemoteSmoother(Smoother):
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
+        groups: GroupsGiven = False,
+        at_most: int = 1,
+        mode: str | None = None,
+        r: float | None = None,
     ) -> Iterator[Certificate]:
         """The certificate as it grows, the final one last; needs gRPC, and `<model>_stream` on the server.
 
         The bounds of all looks hold together, so with probability at least 1 - alpha *every* one that is yielded is
         true. Stopping early cancels the request.
         """
-        settings = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
+        settings = Settings.of(
+            alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, groups=groups, at_most=at_most,
+            mode=mode, r=r,
+        )  # fmt: skip
         terms, asked = settings.terms(self.bundle), _asked(settings).at(0)
         pixels = self.check_image(image, asked.noise)
         for tensors in self.wire.stream(pixels, _parameters(terms, asked, False)):
@@ -167,14 +176,15 @@ class RemoteSmoother(Smoother):
         job, terms = self.prediction_job(image, settings, asked)
         n, rule = terms.budget.looks[-1], str(terms.rule)
         parameters = {"mode": PREDICT, "alpha": terms.alpha, "n": int(n), "rule": rule, "route": terms.route_kind}
-        sent = self.wire.send(job.image, parameters | _randomness(asked))
+        sent = self.wire.send(job.image, parameters | _coarser(terms) | _randomness(asked))
         found = Prediction.from_json(text_of(sent.result()))
         fits = {
             "image": found.image_sha256 == image_sha256(job.image),
             "bundle": found.manifest_sha256 == self.bundle.manifest_sha256,
             "alpha or route": (found.alpha, found.route) == (terms.alpha, terms.route_kind),
             "seed": _same_seed(found.seed, self.suited(asked, job.image)),
-            "label": found.label is None or 0 <= found.label < len(self.bundle.classes),
+            "label": all(0 <= c < len(self.bundle.classes) for c in found.answer),
+            "group": found.group is None or _is_part(terms, found.group, found.answer),
         }
         self._require(fits)
         return replace(found, classes=self.bundle.classes)
@@ -220,12 +230,16 @@ class RemoteSmoother(Smoother):
             "radius": abs(number_in(tensors, RADIUS) - certificate.radius) <= 2e-6,
         }
         self._require(fits)
-        return replace(certificate, classes=self.bundle.classes)
+        return replace(certificate, classes=self.bundle.classes, shape=self.bundle.input_shape)
 
     def _require(self, fits: Mapping[str, bool]) -> None:
         for what, good in fits.items():
             if not good:
                 raise CertificateError(f"{self.wire.url} answered about another {what} than was asked")
+
+
+def _is_part(terms: Terms, name: str, classes: tuple[int, ...]) -> bool:
+    return terms.groups is not None and Part(classes, name) in terms.groups.parts
 
 
 def _asked(settings: Settings) -> Seeds:
@@ -242,7 +256,13 @@ def _same_seed(stated: Seed, asked: Seed) -> bool:
 
 def _parameters(terms: Terms, asked: Seed, all_levels: bool) -> dict[str, Any]:
     made = {"alpha": terms.alpha, "budget": str(terms.budget), "rule": str(terms.rule), "route": terms.route_kind}
+    made |= _coarser(terms)
     return made | {"index": asked.index} | _randomness(asked) | ({"all_levels": True} if all_levels else {})
+
+
+def _coarser(terms: Terms) -> dict[str, Any]:
+    """Request parameters of coarser questions; groups travel as JSON."""
+    return {name: json.dumps(v) if name == "groups" else v for name, v in terms.coarser_dict().items()}
 
 
 def _randomness(asked: Seed) -> dict[str, str]:

@@ -9,9 +9,11 @@ from dualsmooth.runtime.errors import DualSmoothError, InputError, ServerError
 
 CERTIFY, PREDICT, PING = "certify", "predict", "ping"
 """Modes of a request. `ping` asks only whether the service lives; it is answered without sampling."""
+COARSER = ("groups", "at_most")
+"""What may answer where the class is in doubt."""
 PARAMETERS = {
-    CERTIFY: ("mode", "alpha", "budget", "rule", "route", "seed", "nonce", "noise", "index", "all_levels"),
-    PREDICT: ("mode", "alpha", "n", "rule", "route", "seed", "nonce", "noise", "index"),
+    CERTIFY: ("mode", "alpha", "budget", "rule", "route", "seed", "nonce", "noise", "index", "all_levels", *COARSER),
+    PREDICT: ("mode", "alpha", "n", "rule", "route", "seed", "nonce", "noise", "index", *COARSER),
 }
 """What a request may say in each mode."""
 IMAGE, PICTURE = "IMAGE", "PICTURE"

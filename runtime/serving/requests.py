@@ -16,12 +16,13 @@ from dualsmooth.runtime.datasets.single_images import read_picture
 from dualsmooth.runtime.errors import InputError, one_line
 from dualsmooth.runtime.noise.streams import AUTO, Seed, parse_noise
 from dualsmooth.runtime.serving.limits import Limits
-from dualsmooth.runtime.serving.protocol import CERTIFY, IMAGE, PARAMETERS, PICTURE, PREDICT
+from dualsmooth.runtime.serving.protocol import CERTIFY, COARSER, IMAGE, PARAMETERS, PICTURE, PREDICT
 from dualsmooth.runtime.serving.replies import Answer, Reply
 from dualsmooth.runtime.smoothing.sampler import Job
 from dualsmooth.runtime.smoothing.settings import PREDICTION_PASSES, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.budgets import Fixed, parse_budget, whole
+from dualsmooth.runtime.statistics.groups import FORM
 from dualsmooth.runtime.statistics.rules.rule import Terms
 
 
@@ -75,7 +76,7 @@ def accept(
     """Check a request and prepare its work. `secret`: the server's own part in the noise of requests with a nonce.
     Raises `InputError` with the same line as `certify` or `predict`."""
     mode = _mode(parameters)
-    parameters = {name: _read(name, value) for name, value in parameters.items()}
+    parameters = {name: _read(name, value) for name, value in parameters.items()} | _groups(parameters)
     settings, certifies = _settings(mode, parameters), mode == CERTIFY
     terms = (settings.terms if certifies else settings.prediction_terms)(smoother.bundle)
     budget = terms.budget
@@ -83,7 +84,8 @@ def accept(
     seed.require_generator()
     if type(settings.all_levels) is not bool:
         raise InputError(f"all_levels is {str(settings.all_levels)[:40]!r}; expected true or false")
-    passes = (budget.looks[-1] + (budget.selection if certifies else 0)) * len(smoother.bundle.noise_levels)
+    chosen = budget.selection if certifies or terms.coarser else 0
+    passes = (budget.looks[-1] + chosen) * len(smoother.bundle.noise_levels)
     limits.check(budget, passes, np.size(image))
     image = np.array(image)  # the caller's memory may be reused as soon as this returns
     started = time.monotonic()
@@ -97,7 +99,8 @@ def accept(
 
 def _settings(mode: str, parameters: Mapping[str, Any]) -> Settings:
     """What a request asks for; what it leaves out is as for a local call. Raises `InputError`."""
-    given = {name: parameters[name] for name in ("alpha", "rule", "route", "all_levels") if name in parameters}
+    names = ("alpha", "rule", "route", "all_levels", *COARSER)
+    given = {name: parameters[name] for name in names if name in parameters}
     if mode == PREDICT:
         return Settings(budget=Fixed(parameters.get("n", PREDICTION_PASSES)), **given)
     budget = parameters.get("budget")
@@ -123,7 +126,7 @@ def _read(name: str, value: Any) -> Any:
         return value
     try:
         match name:
-            case "n" | "index":
+            case "n" | "index" | "at_most":
                 return whole(value)
             case "seed":
                 return int(value)
@@ -134,6 +137,21 @@ def _read(name: str, value: Any) -> Any:
     except (ValueError, OverflowError):
         pass
     return value
+
+
+def _groups(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The groups of a request: true for the bundle's, or the JSON of other ones, as text. Raises `InputError`."""
+    value = parameters.get("groups")
+    if not isinstance(value, str):
+        if value not in (None, True, False):
+            raise InputError(f"groups is {str(value)[:40]!r}; expected true, false or {FORM} as text")
+        return {}
+    if value.lower() in ("true", "false"):
+        return {"groups": value.lower() == "true"}
+    try:
+        return {"groups": strict_json.loads(value)}
+    except ValueError as error:
+        raise InputError(f"groups is {value[:40]!r} ({one_line(error)}); expected true, false or {FORM}") from error
 
 
 def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) -> Seed:

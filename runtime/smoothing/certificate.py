@@ -18,15 +18,18 @@ from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
 from dualsmooth.runtime.smoothing.derivation import Derivation
-from dualsmooth.runtime.smoothing.stated import VERSIONS, drawn_terms, require_same, stated_terms
+from dualsmooth.runtime.smoothing.stated import VERSIONS, drawn_terms, finite, require_same, stated_terms, terms_words
 from dualsmooth.runtime.smoothing.view import Picture, View, class_name, eight_bits, label_words, view
 from dualsmooth.runtime.statistics.budgets import parse_budget
 from dualsmooth.runtime.statistics.certification import check_looks, checked_terms, settle
 from dualsmooth.runtime.statistics.deriving import settle_derived
+from dualsmooth.runtime.statistics.groups import Groups
+from dualsmooth.runtime.statistics.norms import norm_named
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
 from dualsmooth.runtime.statistics.votes import Tally
 
 FORMAT = "dualsmooth-certificate"
+COUNTED_BY_GROUPS = ", of votes that are counted by groups"
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,15 @@ class Certificate:
     input closer than `radius` in L2 (input units: those of the network's input, after any preprocessing of pictures).
     Where `abstained`, `label` is None and `radius` 0.
 
+    Where groups were asked for and the class is in doubt, the same holds of `group` in place of `label`, which is None:
+    the classifier whose votes are counted by groups (docs/groups.md). Where a set of at most m classes was asked for,
+    the label is one of `answer`.
+
     Rules and routes certify different classifiers: one sigma, the cascade, and the dual classifier by each route may
     give an input different labels, each of them rightly certified. `drawn`: the terms that the votes were drawn for,
     where the certificate was recomputed under others. `derived`: where the votes are another artefact's, how far the
-    certified one agrees with it. `classes`, the bundle's, and `picture`, uint8 [C,H,W], are for people; the certificate
-    does not rest on them, and neither is in its JSON.
+    certified one agrees with it. `classes`, the bundle's, `picture`, uint8 [C,H,W], and `shape` of the image are for
+    people; the certificate does not rest on them, and none is in its JSON.
     """
 
     outcome: Outcome
@@ -52,9 +59,10 @@ class Certificate:
     derived: Derivation | None = None
     classes: tuple[str, ...] = field(default=(), compare=False)
     picture: Picture | None = field(default=None, compare=False)
+    shape: tuple[int, ...] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
-        words = label_words(self.label, self.classes)
+        words = label_words(self.answer, self.classes, self.group)
         radius = "" if self.abstained else f", radius {shown(self.radius, 4)}"
         marks = f"{', fixed seed' if self.seed.fixed else ''}{', recomputed' if self.drawn else ''}"
         marks += ", derived" if self.derived else ""
@@ -87,6 +95,17 @@ class Certificate:
         return self.outcome.label
 
     @property
+    def group(self) -> str | None:
+        """The name of the group that was certified in place of a class."""
+        asked = self.outcome.asked
+        return asked.name or None if asked is not None and self.radius > 0 else None
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The classes that the answer stands for: one of a label, those of a group or set, none on abstention."""
+        return self.outcome.answer
+
+    @property
     def radius(self) -> float:
         """Certified L2 radius, rounded down to 1e-6."""
         return self.outcome.radius
@@ -97,9 +116,20 @@ class Certificate:
         JSON, which has none."""
         return class_name(self.label, self.classes)
 
+    def radius_in(self, norm: str, shape: tuple[int, ...] | None = None) -> float:
+        """The certified radius in the norm `l1`, `l2` or `linf`, as it follows from the L2 one, rounded down: within it
+        the label stays, with the same confidence. `shape` of the image is needed for certificates that were read from a
+        file. What such radii are worth: docs/norms.md. Raises `InputError`."""
+        known = shape or self.shape
+        return norm_named(norm).radius(self.radius, None if known is None else math.prod(known))
+
     def correct_radius(self, truth: int) -> float:
         """The certified radius where the label is `truth`; -1 where it is wrong or abstained."""
         return self.outcome.correct_radius(truth)
+
+    def covered_radius(self, truth: int) -> float:
+        """The certified radius where the answer, label or group, holds the class `truth`; -1 where it does not."""
+        return self.outcome.covered_radius(truth)
 
     @property
     def sigma(self) -> float:
@@ -108,12 +138,13 @@ class Certificate:
 
     @property
     def abstained(self) -> bool:
-        return self.outcome.label is None
+        return not self.outcome.answer
 
     @property
     def subject(self) -> str:
         """The smoothed classifier that keeps its label, in words."""
-        return self.terms.subject
+        asked = self.outcome.asked
+        return self.terms.subject + (COUNTED_BY_GROUPS if asked is not None and asked.name else "")
 
     @property
     def route_radius(self) -> float:
@@ -151,14 +182,20 @@ class Certificate:
             found.extend(self.derived.caveats())
         if self.drawn is not None:
             found.append(
-                f"recomputed: its votes were drawn for {_stated(self.drawn)}, and seen before its terms were chosen"
+                f"recomputed: its votes were drawn for {terms_words(self.drawn)}, and seen before its terms were chosen"
             )
         return tuple(found)
 
     def recompute(
-        self, *, alpha: float | None = None, rule: str | None = None, route: str | None = None
+        self,
+        *,
+        alpha: float | None = None,
+        rule: str | None = None,
+        route: str | None = None,
+        groups: Groups | bool = True,
     ) -> Certificate:
-        """The certificate that the same votes prove under another alpha, rule or route, without new passes.
+        """The certificate that the same votes prove under another alpha, rule or route, or other `groups` (True: its
+        own, if any; False: none), without new passes.
 
         Each result holds at its own alpha; choosing among several after seeing them is not covered, so it says what it
         was drawn for. Certificates of version 1 get the shares of version 2. Raises `CertificateError` where the other
@@ -173,6 +210,8 @@ class Certificate:
             rule=rule or str(old.rule),
             route=route or (None if rule else old.route_kind),
             budget=parse_budget(str(old.budget)),
+            groups=(old.groups if groups else None) if isinstance(groups, bool) else groups,
+            at_most=old.at_most if groups is True else 1,
         )
         outcome = _settled(terms, self.tally, self.derived)
         return replace(self, outcome=outcome, terms=terms, drawn=None if terms == drawn else drawn)
@@ -193,9 +232,11 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         outcome, terms = self.outcome, self.terms
         drawn = None if self.drawn is None else {"version": self.drawn.edition, **self.drawn.to_dict()}
-        later = {} if terms.edition == 1 else {"subject": terms.subject, "recomputed_from": drawn}
+        later: dict[str, Any] = {} if terms.edition == 1 else {"subject": self.subject, "recomputed_from": drawn}
         if self.derived is not None:
             later["derived"] = self.derived.to_dict()
+        if terms.coarser:
+            later |= {"group": self.group, "answer": list(self.answer)}
         return {
             "format": FORMAT,
             "version": terms.edition,
@@ -204,12 +245,12 @@ class Certificate:
             "sigma": self.sigma,
             "abstained": self.abstained,
             "alpha": terms.alpha,
-            "route_radius": _finite(outcome.route_radius),
+            "route_radius": finite(outcome.route_radius),
             "class_radius": outcome.class_radius,
             "passes": self.passes,
             "route": outcome.route,
             "guess": outcome.guess,
-            "exclusion": [_finite(e) for e in outcome.exclusion],
+            "exclusion": [finite(e) for e in outcome.exclusion],
             "class_radii": list(outcome.class_radii),
             "terms": {
                 "rule": str(terms.rule),
@@ -218,6 +259,7 @@ class Certificate:
                 "sigmas": list(terms.sigmas),
                 "sigma_e": terms.sigma_e,
                 "classes": terms.classes,
+                **terms.coarser_dict(),
             },
             "votes": self.tally.to_dict(),
             "seed": self.seed.to_dict(),
@@ -274,11 +316,3 @@ class Certificate:
 
 def _settled(terms: Terms, tally: Tally, derived: Derivation | None) -> Outcome:
     return settle(terms, tally) if derived is None else settle_derived(terms, tally, derived.pairs)
-
-
-def _stated(terms: Terms) -> str:
-    return f"{terms.rule}, route {terms.route_kind}, alpha {terms.alpha:g}, version {terms.edition}"
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isinf(value) else value

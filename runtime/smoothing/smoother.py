@@ -27,11 +27,11 @@ from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.prediction import Prediction
 from dualsmooth.runtime.smoothing.sampler import IN_FLIGHT, Job, Sampler
 from dualsmooth.runtime.smoothing.seeds import numbered
-from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE, Settings
+from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE, GroupsGiven, Settings
 from dualsmooth.runtime.smoothing.view import eight_bits
 from dualsmooth.runtime.statistics.budgets import Budget, Fixed
 from dualsmooth.runtime.statistics.certification import certification, settle
-from dualsmooth.runtime.statistics.prediction import predicted, prediction
+from dualsmooth.runtime.statistics.questions import prediction_requests
 from dualsmooth.runtime.statistics.rules.rule import Terms
 
 
@@ -118,6 +118,10 @@ class Smoother:
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
+        groups: GroupsGiven = False,
+        at_most: int = 1,
+        mode: str | None = None,
+        r: float | None = None,
     ) -> Certificate:
         """With probability at least 1 - alpha, the dual classifier is constant within the returned radius (L2).
 
@@ -125,7 +129,9 @@ class Smoother:
         `budget`: `Fixed(10_000)` by default. `rule`: `interval` (docs/mathematics.md), `paper` (Sun et al. 2026),
         `multiscale`, or `single:SIGMA` (Cohen et al. 2019). `route`: `median`, `mode` or `quantile:Q`. `seed`: from the
         operating system unless given. `noise`: `auto` by SFC64 unless given: 8-bit images get noise on their own
-        lattice, others float32 normals. Raises `InputError`, `EngineError`.
+        lattice, others float32 normals. `groups`, `at_most`: where the class is in doubt, the bundle's groups (True) or
+        your own may answer, or a set of so many classes (docs/groups.md). `mode` in place of a budget: `decide` (is it
+        certified at `r`?), `quick`, `standard`, `thorough` (docs/modes.md). Raises `InputError`, `EngineError`.
 
         >>> import dualsmooth as ds
         >>> image = ds.sample("fashion-mnist")  # an ankle boot, uint8 [1,28,28]
@@ -133,7 +139,10 @@ class Smoother:
         >>> certificate.label, certificate.abstained, certificate.radius > 0.1
         (9, False, True)
         """
-        settings = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
+        settings = Settings.of(
+            alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, groups=groups, at_most=at_most,
+            mode=mode, r=r,
+        )  # fmt: skip
         pixels = self.check_image(image)
         certificate = next(self.certify_with([pixels], settings))
         return replace(certificate, picture=eight_bits(pixels))
@@ -148,6 +157,10 @@ class Smoother:
         route: str | None = None,
         seed: int | Seed | None = None,
         noise: Noise | None = None,
+        groups: GroupsGiven = False,
+        at_most: int = 1,
+        mode: str | None = None,
+        r: float | None = None,
         indices: Iterable[int] | None = None,
         all_levels: bool = False,
         in_flight: int = IN_FLIGHT,
@@ -165,8 +178,10 @@ class Smoother:
         >>> [c.label for c in smoother.certify_many(images, budget=ds.Fixed(200), seed=1)]
         [9, 1]
         """
-        given = Settings.of(alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise)
-        asked = replace(given, all_levels=all_levels)
+        asked = Settings.of(
+            alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, groups=groups, at_most=at_most,
+            mode=mode, r=r, all_levels=all_levels,
+        )  # fmt: skip
         return self.certify_with(several(images), asked, indices=indices, in_flight=in_flight)
 
     def certify_with(
@@ -209,18 +224,20 @@ class Smoother:
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
+        groups: GroupsGiven = False,
+        at_most: int = 1,
     ) -> Prediction:
         """With probability at least 1 - alpha, abstains or returns the dual classifier's label at the input.
 
         `n` passes a stage and level, no radius (Cohen et al. 2019, PREDICT, for both stages). `rule`: `interval` or
-        `paper`; it decides only which route is the default. `route`: as for `certify`. Raises `InputError`,
-        `EngineError`.
+        `paper`; it decides only which route is the default. `route`, `groups`, `at_most`: as for `certify`. Raises
+        `InputError`, `EngineError`.
 
         >>> import dualsmooth as ds
         >>> ds.load("fashion-mnist").predict(ds.sample("fashion-mnist"), n=200, seed=1).label
         9
         """
-        return self.predict_with(image, Settings(alpha, Fixed(n), rule, route, seed, noise))
+        return self.predict_with(image, Settings(alpha, Fixed(n), rule, route, seed, noise, False, groups, at_most))
 
     def predict_with(self, image: ImageLike, settings: Settings) -> Prediction:
         """`predict`, with all that is asked in one piece; the budget is a `Fixed(n)`."""
@@ -238,35 +255,21 @@ class Smoother:
     def certificate(self, terms: Terms, job: Job) -> Certificate:
         """What the votes that a job has so far prove. Raises `CertificateError` where the rule needs more."""
         artefact, seed = self.artefact(job.image), replace(job.seed, binding=b"")
-        outcome, classes = settle(terms, job.tally), self.bundle.classes
-        return Certificate(outcome, terms, job.tally, seed, artefact, _version(), classes=classes)
+        made = Certificate(settle(terms, job.tally), terms, job.tally, seed, artefact, _version())
+        return replace(made, classes=self.bundle.classes, shape=self.bundle.input_shape)
 
     def prediction_job(self, image: ImageLike, settings: Settings, seed: Seed) -> tuple[Job, Terms]:
         """The work of one prediction, and its terms. Raises `InputError`."""
         terms = settings.prediction_terms(self.bundle)
         pixels, tally, n = self.check_image(image, seed.noise), terms.tally(), terms.budget.looks[-1]
-        process = prediction(tally, levels=len(terms.sigmas), alpha=terms.alpha, n=n, route=terms.route_kind)
+        process = prediction_requests(terms, tally, n)
         seed = self.suited(seed, pixels)
         bound_seed = bound(seed, image_sha256(pixels), self.bundle.manifest_sha256, f"predict {terms.words()}")
         return Job(pixels, bound_seed, tally, process), terms
 
     def prediction(self, job: Job, terms: Terms) -> Prediction:
         """What the votes of a finished prediction say."""
-        levels = len(terms.sigmas)
-        label, kept = predicted(job.tally, levels=levels, alpha=terms.alpha, route=terms.route_kind)
-        sigmas = tuple(terms.sigmas[level] for level in kept)
-        return Prediction(
-            label=label,
-            sigma=sigmas[0] if sigmas else 0.0,
-            levels=sigmas,
-            alpha=terms.alpha,
-            route=terms.route_kind,
-            passes=job.tally.total(),
-            seed=replace(job.seed, binding=b""),
-            manifest_sha256=self.bundle.manifest_sha256,
-            image_sha256=image_sha256(job.image),
-            classes=self.bundle.classes,
-        )
+        return Prediction.of(terms, job, self.bundle)
 
     def verify(self, certificate: Certificate) -> None:
         """Check that a certificate is about this bundle's files. Raises `CertificateError`."""

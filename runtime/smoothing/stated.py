@@ -11,6 +11,7 @@ from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.rounding import RADIUS_STEP
 from dualsmooth.runtime.statistics.budgets import parse_budget
 from dualsmooth.runtime.statistics.certification import checked_terms, of_edition_1
+from dualsmooth.runtime.statistics.groups import Groups
 from dualsmooth.runtime.statistics.rules.rule import Terms
 
 VERSIONS = (1, 2)
@@ -54,6 +55,8 @@ def _terms(
         rule=str(stated["rule"]),
         route=str(stated["route"]),
         budget=parse_budget(str(stated["budget"])),
+        groups=Groups.of(stated["groups"], classes) if "groups" in stated else None,
+        at_most=stated.get("at_most", 1),
     )
     return of_edition_1(terms) if version == 1 else terms
 
@@ -90,3 +93,14 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError(f"{str(value)[:40]} is not a finite number")
     return float(value)
+
+
+def terms_words(terms: Terms) -> str:
+    """Terms for people, in a line."""
+    coarser = "".join(f", {name}" for name in terms.coarser_dict())
+    return f"{terms.rule}, route {terms.route_kind}, alpha {terms.alpha:g}, version {terms.edition}{coarser}"
+
+
+def finite(value: float) -> float | None:
+    """A radius as JSON has it: None where it is infinite."""
+    return None if math.isinf(value) else value

@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.shipped import DATA
 from dualsmooth.runtime.datasets.png import png
-from dualsmooth.runtime.errors import printable
+from dualsmooth.runtime.errors import one_of, printable
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.drawing import DIGITS, EXCLUDED, SAME, bars_svg, colours_css
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
 
+SHOWN = 6
+"""How many classes of a group are named."""
 Picture = npt.NDArray[np.uint8]
 
 
@@ -34,11 +36,17 @@ class View:
         return self.text
 
 
-def label_words(label: int | None, classes: Sequence[str]) -> str:
-    """A label for people: the name of its class where names are known, and its number."""
-    if label is None:
+def label_words(answer: Sequence[int], classes: Sequence[str], group: str | None = None) -> str:
+    """An answer for people: the name of its class where names are known, and its number; a group and its classes; the
+    classes of a set."""
+    if not answer:
         return "abstained"
-    return f"{printable(classes[label])} (class {label})" if classes else f"class {label}"
+    names = [printable(classes[c]) if classes else f"class {c}" for c in answer]
+    if len(answer) == 1:
+        return f"{names[0]} (class {answer[0]})" if classes else names[0]
+    if group is None:
+        return one_of(names)
+    return f"{printable(group)} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
 
 
 def class_name(label: int | None, classes: Sequence[str]) -> str | None:
@@ -62,7 +70,8 @@ def view(
 ) -> View:
     """What an outcome says, its bars, and its `picture` [C,H,W] where there is one, in grey or in colours; `notes` are
     its small print."""
-    words, radius = label_words(outcome.label, classes), shown(outcome.radius, DIGITS)
+    group = outcome.asked.name or None if outcome.asked else None
+    words, radius = label_words(outcome.answer, classes, group), shown(outcome.radius, DIGITS)
     sure = f"confidence {confidence(terms.alpha)}"
     parts = [
         f"route radius {shown(outcome.route_radius, DIGITS)}",
@@ -70,7 +79,7 @@ def view(
     ]
     parts = ["no router"] if terms.sigma_e is None else parts
     facts = [f"noise level σ = {terms.sigmas[outcome.route]:g}", *parts, f"{passes} passes"]
-    if outcome.label is None:
+    if not outcome.answer:
         said = f"<b>{words}</b>: the votes do not settle the label at {sure}."
         lines = [f"{words}: the votes do not settle the label at {sure}"]
     else:

@@ -93,6 +93,7 @@ def part(path: Path) -> None:
 
 
 HAD: dict[str, Callable[[Path], None]] = {
+    "groups.json": lambda path: path.write_text('{"upper body": [0, 2, 3, 4, 6], "footwear": ["Sandal", 7, 9]}'),
     "image.png": picture,
     "photo.jpg": lambda path: PIL.fromarray(np.arange(5400).reshape(40, 45, 3).astype(np.uint8)).save(path),
     "photos": photos,

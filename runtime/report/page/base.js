@@ -38,6 +38,11 @@ function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 const className = (c) => (c < 0 ? "abstained" : DATA.classes[c] !== undefined ? DATA.classes[c] : "class " + c);
+// What a run answers: a class, or the group or set of classes that stands in for it.
+function answerName(run, row) {
+  const set = run.answer && run.answer[row];
+  return set ? run.group[row] || set.map(className).join(" or ") : className(run.label[row]);
+}
 const sigmaName = (s) => "σ = " + plain(s);
 function levelColor(level, levels) {
   const share = levels > 1 ? level / (levels - 1) : 0.6;
@@ -63,9 +68,13 @@ function certified(run, r) {
 }
 const accuracy = (run, r) => certified(run, r) / run.size;
 const known = (run, r) => !run.decided || run.decided.some((d) => Math.abs(d - r) < 1e-9);
-const OUTCOMES = { correct: ["correct", "good"], wrong: ["wrong", "bad"], abstained: ["abstained", "none"] };
+const GROUPED = DATA.runs.some((run) => run.answer && run.answer.some(Boolean));
+const OUTCOMES = { correct: ["correct", "good"], wrong: ["wrong", "bad"], ...(GROUPED ? { group: ["group", "some"] } : {}), abstained: ["abstained", "none"] };
+const noOutcomes = () => Object.fromEntries(Object.keys(OUTCOMES).map((kind) => [kind, 0]));
+const total = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
 function outcome(run, row) {
   if (run.good[row] > 0) return "correct";
+  if (run.answer && run.answer[row]) return run.covered ? "wrong" : "group";
   return run.label && run.label[row] >= 0 ? "wrong" : "abstained";
 }
 

@@ -17,8 +17,8 @@ function fillDetail() {
   const close = make("button", { type: "button", onclick: () => byId("detail").close() }, "Close");
   const head = make("div", { class: "bar" }, make("h2", { id: "detail-title" }, `Image ${index}: ${className(run.truth[row])}`),
     make("span", { class: "tools" }, make("button", { type: "button", onclick: () => step(-1), "aria-label": "Previous image" }, "‹"), make("button", { type: "button", onclick: () => step(1), "aria-label": "Next image" }, "›"), close));
-  const words = { correct: ["Predicted ", `, and no change smaller than ${floor(run.radius[row])} (L2) can alter that${run.alpha ? `, with confidence ${plain(100 * (1 - run.alpha))} %` : ""}.`], wrong: ["Predicted ", `: wrong, yet certified up to ${floor(run.radius[row])}.`], abstained: ["", run.label && run.label[row] < 0 ? "No certificate: the votes do not settle the label." : ""] }[kind];
-  const verdict = make("p", { class: "verdict" }, make("span", { class: "tag " + OUTCOMES[kind][1] }, kind), " ", words[0], kind === "abstained" ? "" : make("b", {}, className(run.label[row])), words[1]);
+  const words = { correct: ["Predicted ", `, and no change smaller than ${floor(run.radius[row])} (L2) can alter that${run.alpha ? `, with confidence ${plain(100 * (1 - run.alpha))} %` : ""}.`], wrong: ["Predicted ", `: wrong, yet certified up to ${floor(run.radius[row])}.`], group: ["Not a label, but ", `, certified up to ${floor(run.radius[row])}.`], abstained: ["", run.label && run.label[row] < 0 ? "No certificate: the votes do not settle the label." : ""] }[kind];
+  const verdict = make("p", { class: "verdict" }, make("span", { class: "tag " + OUTCOMES[kind][1] }, kind), " ", words[0], kind === "abstained" ? "" : make("b", {}, answerName(run, row)), words[1]);
   const left = make("div", {}, url ? make("img", { class: "picture", src: url, alt: `Image ${index}, ${className(run.truth[row])}` }) : make("p", { class: "hint" }, "No picture: pass the data set to the report with --dataset."));
   if (url && run.sigmas) left.append(...noisyCopies(url));
   const right = make("div", {}, verdict);

@@ -14,7 +14,7 @@ function inside() {
 function drawInside(run) { levels(run); scatter(run); confidence(run); spent(run); }
 
 function outcomeLegend(svg, x, y) {
-  x = Math.max(0, Math.min(x, svg.viewBox.baseVal.width - 3 * 92));
+  x = Math.max(0, Math.min(x, svg.viewBox.baseVal.width - Object.keys(OUTCOMES).length * 92));
   for (const [name, color] of Object.values(OUTCOMES)) {
     svg.append(draw("rect", { x, y: y - 9, width: 11, height: 11, rx: 2, fill: `var(--${color})` }), draw("text", { x: x + 17, y }, name));
     x += 92;
@@ -22,9 +22,8 @@ function outcomeLegend(svg, x, y) {
 }
 
 function levels(run) {
-  const rows = run.sigmas.map(() => ({ correct: 0, wrong: 0, abstained: 0 }));
+  const rows = run.sigmas.map(() => noOutcomes());
   run.route.forEach((level, i) => { rows[level][outcome(run, i)] += 1; });
-  const total = (row) => row.correct + row.wrong + row.abstained;
   const most = Math.max(...rows.map(total)), width = room("levels", 520), height = 46 + 42 * rows.length, left = 86, span = width - left - 74;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": rows.map((row, i) => `${sigmaName(run.sigmas[i])}: ${percent(total(row) / run.size)}`).join("; ") });
   rows.forEach((row, i) => {
@@ -88,14 +87,13 @@ const P_EDGES = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.000001];
 function confidence(run) {
   const short = (p) => String(p).slice(1);
   const names = P_EDGES.map((edge, i) => (i === P_EDGES.length - 1 ? "> " + short(P_EDGES[i - 1]) : "≤ " + short(edge)));
-  const bins = names.map(() => ({ correct: 0, wrong: 0, abstained: 0 }));
+  const bins = names.map(() => noOutcomes());
   run.pA.forEach((p, i) => { bins[p === null ? 0 : Math.max(1, P_EDGES.findIndex((edge) => p < edge))][outcome(run, i)] += 1; });
   histogram("pa", bins, names, run.size, "lower bound of p_A, the probability of the label under noise", (i) => (i === 0 ? "p_A not above 1/2: no class radius" : `p_A from ${P_EDGES[i - 1]} to ${Math.min(1, P_EDGES[i])}`));
   const full = Math.max(...run.pA.map((p) => p || 0));
   byId("pa-note").textContent = `The proved lower bound of p_A at the chosen level; class radius = σ Φ⁻¹(p_A). ${percent(run.pA.filter((p) => p !== null && p > 0.99).length / run.size, 0)} of the images are above 0.99; the most that this many passes can prove here is ${full.toFixed(4)}.`;
 }
 function histogram(name, bins, names, size, title, describe) {
-  const total = (bin) => bin.correct + bin.wrong + bin.abstained;
   const top = Math.max(...bins.map(total)) / size, width = room(name, 520), small = width < NARROW;
   if (small) title = title.split(",")[0];
   const f = frame({ width, height: 330, bottom: 62, xMax: bins.length, yMax: 100 * top * 1.08, xTicks: [], xTitle: title, yTitle: "images (%)", label: `Histogram; ${bins.map((bin, i) => `${names[i]}: ${total(bin)}`).join("; ")}` });

@@ -15,22 +15,23 @@ import dualsmooth as ds
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.smoothing.settings import BUDGET, PREDICTION_PASSES, Settings
 
-COMMON = {"alpha": 1e-3, "rule": "interval", "route": None, "seed": None, "noise": None}
+COMMON = {"alpha": 1e-3, "rule": "interval", "route": None, "seed": None, "noise": None, "groups": False, "at_most": 1}
+BUDGETED = COMMON | {"budget": None, "mode": None, "r": None}
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "certify": (ds.Smoother.certify, COMMON | {"budget": None}),
+    "certify": (ds.Smoother.certify, BUDGETED),
     "certify_many": (
         ds.Smoother.certify_many,
-        COMMON | {"budget": None, "indices": None, "all_levels": False, "in_flight": 16},
+        BUDGETED | {"indices": None, "all_levels": False, "in_flight": 64},
     ),
     "predict": (ds.Smoother.predict, COMMON | {"n": 1_000}),
-    "remote certify": (ds.RemoteSmoother.certify, COMMON | {"budget": None}),
-    "remote certify_stream": (ds.RemoteSmoother.certify_stream, COMMON | {"budget": None}),
+    "remote certify": (ds.RemoteSmoother.certify, BUDGETED),
+    "remote certify_stream": (ds.RemoteSmoother.certify_stream, BUDGETED),
     "remote certify_many": (
         ds.RemoteSmoother.certify_many,
-        COMMON | {"budget": None, "indices": None, "all_levels": False, "in_flight": 16},
+        BUDGETED | {"indices": None, "all_levels": False, "in_flight": 64},
     ),
     "remote predict": (ds.RemoteSmoother.predict, COMMON | {"n": 1_000}),
-    "evaluate": (evaluate, COMMON | {"budget": None, "all_levels": False, "progress": None, "opened": None}),
+    "evaluate": (evaluate, BUDGETED | {"all_levels": False, "progress": None, "opened": None}),
 }
 
 
