@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        from argcomplete import shellcode
+        from argcomplete.shell_integration import shellcode
     except ImportError as error:
         raise InputError("completion needs argcomplete; install it with pip install 'dualsmooth[terminal]'") from error
     print(shellcode(["dualsmooth"], shell=args.shell))
