@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     examples(
         parser,
         "dualsmooth train --dataset fashion-mnist --sigmas 0.25,0.5,1.0 --out runs/mine",
-        "dualsmooth train --config my.toml --out runs/mine --set estimator.temperature=0.1",
+        "dualsmooth train --config my.toml --out runs/other --set estimator.temperature=0.1",
         "dualsmooth train --dataset cifar10 --data-dir data --experts 0.25=a.onnx,1.0=b.onnx --out runs/router",
     )
     parser.description = (

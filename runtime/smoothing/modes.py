@@ -34,7 +34,7 @@ def chosen_budget(budget: Budget | None, mode: str | None, r: float | None) -> B
     is unknown, or where `r` is missing or idle.
 
     >>> chosen_budget(None, "decide", 0.5)
-    AtRadius(r=0.5, max_passes=100000, n0=100)
+    AtRadius(r=0.5, max_passes=100000, n0=50)
     """
     if mode is not None and (not isinstance(mode, str) or mode not in MODES):
         raise InputError(f"mode {str(mode)[:40]!r} is unknown; expected {FORMS}")

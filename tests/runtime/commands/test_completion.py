@@ -72,6 +72,6 @@ def test_a_real_bash_completes(programs: Path, capsys: pytest.CaptureFixture[str
 def test_without_the_library_one_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.setitem(sys.modules, "argcomplete.shell_integration", None)
     assert main(["completion", "bash"]) == 2
     assert "pip install 'dualsmooth[terminal]'" in capsys.readouterr().err

@@ -151,8 +151,9 @@ def test_a_manifest_with_bad_groups_is_refused(bundle: Path, groups: Any) -> Non
         ds.read_bundle(bundle)
 
 
-def test_a_server_takes_them(smoother: ds.Smoother) -> None:
+def test_a_server_takes_them(smoother: ds.Smoother, request: pytest.FixtureRequest) -> None:
     service = Service(smoother, Limits(allow_seed=True))
+    request.addfinalizer(service.close)
     expected = smoother.certify(TORN, **ASK, groups=True)
     for value in (True, "true", json.dumps(GROUPS)):
         reply = Collected()
@@ -160,14 +161,13 @@ def test_a_server_takes_them(smoother: ds.Smoother) -> None:
         assert reply.done.wait(60)
         assert reply.answer == expected
     reply = Collected()
-    service.submit(TORN, {"mode": "predict", "n": "2000", "at_most": "2"}, reply)
+    service.submit(TORN, {"mode": "predict", "n": "2000", "at_most": "2", "seed": "2", "noise": "float"}, reply)
     assert reply.done.wait(60)
     assert isinstance(reply.answer, Prediction)
     assert reply.answer.answer == (1, 2)
     for bad in ("maybe", 3, '{"right": [1]}', "[1]"):
         with pytest.raises(ds.InputError, match="group"):
             service.submit(TORN, {"groups": bad}, Collected())
-    service.close()
 
 
 def test_radii_in_other_norms(smoother: ds.Smoother) -> None:
