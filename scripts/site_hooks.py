@@ -31,9 +31,16 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links out of docs/, and from beside it into it, lead to where `on_files` has put things."""
-    return re.sub(r"\]\((\.\./|docs/)", "](", markdown)
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links of a page lead to where the site has their targets: docs/ is its root, the rest lies beside it."""
+    here = page.file.src_uri
+    source = ROOT / "docs" / here if (ROOT / "docs" / here).exists() else ROOT / here
+
+    def moved(link: re.Match[str]) -> str:
+        target = os.path.relpath(source.parent / link[1], ROOT).removeprefix("docs/")
+        return f"]({os.path.relpath(target, os.path.dirname(here) or '.')}{link[2]}"
+
+    return re.sub(r"\]\((?!https?:|#|mailto:)([^)#\s]+)([)#\s])", moved, markdown)
 
 
 def each(path: Path) -> list[Path]:
