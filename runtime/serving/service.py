@@ -32,8 +32,8 @@ class Service(Dispatcher):
 
     >>> import dualsmooth as ds
     >>> with ds.Service(ds.load("fashion-mnist"), ds.Limits(max_passes=100_000)) as service:
-    ...     service.certify(ds.sample("fashion-mnist"), budget=ds.Fixed(200)).label  # an ankle boot
-    9
+    ...     service.certify(ds.sample("fashion-mnist", 2), budget=ds.Fixed(200)).label  # trousers
+    1
     """
 
     def __enter__(self) -> Self:
