@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from frame import USABLE, add_page, every, parsed, publish
+from frame import RESULTS, USABLE, VOTES, add_page, every, parsed, publish
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import DATA
@@ -29,7 +29,6 @@ from dualsmooth.runtime.report import markdown_table
 from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 from dualsmooth.runtime.statistics.bounds import Array
 
-VOTES = Path(__file__).parent.parent / "docs" / "results"
 RULES = ("single", "oracle", "multiscale", "paper", "interval")
 
 
@@ -54,7 +53,7 @@ STUDIES = {
         DATA / "cifar10",
         "npz:build/cifar10/test.npz",
         range(0, 5000, 10),
-        VOTES / "cifar10-all-levels.jsonl",
+        RESULTS / "cifar10-all-levels.jsonl",
         tuple(k / 4 for k in range(11)),
         {
             "Dual RS (Sun et al. 2026)": (70.5, 57.5, 45.3, 34.2, 24.7, 17.8, 12.5, 8.8, 6.7, 4.7, 3.1),
@@ -74,10 +73,10 @@ STUDIES = {
         DATA / "fashion-mnist",
         "fashion-mnist",
         range(0, USABLE, 16),
-        VOTES / "fashion-mnist-all-levels.jsonl",
+        VOTES,
         RADII,
         {},
-        rivals=VOTES / "fashion-mnist-gaussian-experts.jsonl",
+        rivals=RESULTS / "fashion-mnist-gaussian-experts.jsonl",
     ),
 }  # fmt: skip
 

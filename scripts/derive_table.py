@@ -12,29 +12,27 @@ table has no network in it: the bound that votes and pairs of given shares give.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
-from frame import USABLE, add_page, every, machine, parsed, publish
+from frame import USABLE, VOTES, add_page, every, machine, parsed, publish
+from int8_accuracy import quantised
 from scipy import special
 
 import dualsmooth as ds
-from dualsmooth.export import Pictures
-from dualsmooth.export.sources import export_source
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.curves import recomputed
 from dualsmooth.runtime.evaluation.derive import derive
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import Result, load_results
+from dualsmooth.runtime.report.tables import accuracy_cells
 from dualsmooth.runtime.smoothing.deriver import Deriver
-from dualsmooth.runtime.statistics.accuracy import RADII, average_certified_radius, certified_accuracy
+from dualsmooth.runtime.statistics.accuracy import RADII
 from dualsmooth.runtime.statistics.bounds import lower_bound, upper_bound
 from dualsmooth.runtime.statistics.deriving import PAIRED_SHARE
 
 ROOT = Path(__file__).parents[1]
-VOTES = ROOT / "docs" / "results" / "fashion-mnist-all-levels.jsonl"
 PAIRED = (500, 1_000, 2_000)
 SHARES = (0.6, 0.8, 0.9, 0.97, 0.99, 0.999)
 LOST = (0.0, 0.001, 0.005, 0.02)
@@ -44,8 +42,7 @@ SEED, ALPHA = 20261126, 1e-3
 def row(name: str, results: list[Result], passes: list[int]) -> str:
     """A line of the table: mean passes of an image, certified accuracy by radius, average certified radius."""
     radii = np.array([r.correct_radius for r in results])
-    shares = " | ".join(f"{100 * share:.1f}" for share in certified_accuracy(radii))
-    return f"| {name} | {sum(passes) / len(passes):,.0f} | {shares} | {average_certified_radius(radii):.3f} |"
+    return f"| {name} | {sum(passes) / len(passes):,.0f} | {' | '.join(accuracy_cells(radii))} |"
 
 
 def quantile(p: float) -> str:
@@ -89,13 +86,7 @@ def main() -> None:
     add_page(parser)
     args = parsed(parser)
     args.work.mkdir(parents=True, exist_ok=True)
-    quantised = args.work / "int8"
-    if not quantised.exists():
-        pictures = Pictures.choose(
-            "fashion-mnist (training images)", load_dataset("fashion-mnist", split="train").images
-        )
-        export_source(SHIPPED_BUNDLE, quantised, command=" ".join(sys.argv), precision="int8", pictures=pictures)
-    fp32, int8 = (ds.load(path, threads=args.threads) for path in (SHIPPED_BUNDLE, quantised))
+    fp32, int8 = (ds.load(path, threads=args.threads) for path in (SHIPPED_BUNDLE, quantised(args.work)))
     dataset, votes = (
         load_dataset("fashion-mnist"),
         list(recomputed(load_results(VOTES)[: args.images], rule="interval")),

@@ -17,6 +17,9 @@ from dualsmooth.runtime.engine.instruction_set import described
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import check_free, write_atomically
 
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+VOTES = RESULTS / "fashion-mnist-all-levels.jsonl"
+"""The committed votes of the Fashion-MNIST bundle that ships, every level sampled in full."""
 USABLE = 8000
 """Test images from this one on are left alone, for final measurements."""
 

@@ -12,26 +12,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frame import USABLE, add_page, every, parsed, publish
+from frame import USABLE, VOTES, add_page, every, parsed, publish
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.groups_file import read_groups
 from dualsmooth.runtime.bundle.reading import read_bundle
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.evaluation.curves import recomputed
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import Result, load_results
+from dualsmooth.runtime.report.tables import accuracy_cells
 from dualsmooth.runtime.statistics import questions
-from dualsmooth.runtime.statistics.accuracy import RADII, average_certified_radius, certified_accuracy
-from dualsmooth.runtime.statistics.certification import checked_terms, settle
+from dualsmooth.runtime.statistics.accuracy import RADII
 from dualsmooth.runtime.statistics.groups import Groups
 
-VOTES = Path(__file__).parent.parent / "docs" / "results" / "fashion-mnist-all-levels.jsonl"
 FASHION = {"upper body": [0, 2, 3, 4, 6], "footwear": [5, 7, 9]}
 DOUBTS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.01)
 
@@ -63,9 +62,7 @@ def answers(results: Sequence[Result]) -> str:
 
 
 def accuracy(radii: list[float]) -> str:
-    found = np.array(radii)
-    shares = " | ".join(f"{100 * a:.1f}" for a in certified_accuracy(found, RADII))
-    return f"{shares} | {average_certified_radius(found):.3f}"
+    return " | ".join(accuracy_cells(np.array(radii)))
 
 
 def table(results: Sequence[Result], groups: Groups) -> str:
@@ -73,8 +70,8 @@ def table(results: Sequence[Result], groups: Groups) -> str:
     ways = {
         "no groups": recomputed(results, groups=False),
         "groups": recomputed(results, groups=groups),
-        "sets of two": at_most(results, 2),
-        "sets of three": at_most(results, 3),
+        "sets of two": recomputed(results, groups=False, at_most=2),
+        "sets of three": recomputed(results, groups=False, at_most=3),
     }
     lines = [
         "| asked | right | labels (right) | groups or sets (right) | abstentions | "
@@ -86,20 +83,6 @@ def table(results: Sequence[Result], groups: Groups) -> str:
         if name != "no groups":
             lines.append(f"| {name} | label, group or set | | | | {accuracy([r.covered_radius for r in made])} |")
     return "\n".join(lines)
-
-
-def at_most(results: Sequence[Result], size: int) -> list[Result]:
-    """The same votes where a set of at most so many classes may answer."""
-    made = []
-    for result in results:
-        old = result.certificate.terms
-        terms = checked_terms(
-            old.sigmas, old.sigma_e, old.classes, alpha=old.alpha, rule=str(old.rule), route=old.route_kind,
-            budget=ds.parse_budget(str(old.budget)), at_most=size,
-        )  # fmt: skip
-        outcome = settle(terms, result.certificate.tally)
-        made.append(replace(result, certificate=replace(result.certificate, terms=terms, outcome=outcome)))
-    return made
 
 
 def doubts(results: Sequence[Result], groups: Groups) -> str:
@@ -154,7 +137,7 @@ def main() -> None:
         draw(args.draw, args.results, given, args.data, args.images, args.budget)
     results = load_results(args.results)
     terms = results[0].certificate.terms
-    names = read_bundle(args.draw or args.groups or VOTES.parents[2] / "runtime/data/fashion-mnist").classes
+    names = read_bundle(args.draw or args.groups or SHIPPED_BUNDLE).classes
     own = read_bundle(args.groups).groups if args.groups and args.groups.is_dir() else None
     groups = own or Groups.resolved(given, names)
     page = PAGE.format(

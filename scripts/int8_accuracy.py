@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from frame import add_page, cores, every, parsed, publish
+from frame import VOTES, add_page, cores, every, parsed, publish
 
 import dualsmooth as ds
 from dualsmooth.export import Pictures
@@ -33,9 +33,18 @@ from dualsmooth.runtime.evaluation.results import load_results
 from dualsmooth.runtime.report import markdown_table
 from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 
-VOTES = Path(__file__).parent.parent / "docs" / "results" / "fashion-mnist-all-levels.jsonl"
 ROUNDS = 9
 TIMED = ds.Fixed(2_000)
+
+
+def quantised(work: Path) -> Path:
+    """The int8 version of the bundle that ships, in the folder `work`, made where it is not there."""
+    bundle = work / "int8"
+    if not bundle.exists():
+        images = load_dataset("fashion-mnist", split="train").images
+        pictures = Pictures.choose("fashion-mnist (training images)", images)
+        export_source(SHIPPED_BUNDLE, bundle, command=" ".join(sys.argv), precision="int8", pictures=pictures)
+    return bundle
 
 
 def ratio_of_speeds(fp32: ds.Smoother, int8: ds.Smoother, images: npt.NDArray[np.uint8]) -> float:
@@ -60,12 +69,7 @@ def main() -> None:
     add_page(parser)
     args = parsed(parser)
     args.work.mkdir(parents=True, exist_ok=True)
-    quantised = args.work / "int8"
-    if not quantised.exists():
-        images = load_dataset("fashion-mnist", split="train").images
-        pictures = Pictures.choose("fashion-mnist (training images)", images)
-        export_source(SHIPPED_BUNDLE, quantised, command=" ".join(sys.argv), precision="int8", pictures=pictures)
-    fp32, int8 = (ds.load(path, threads=args.threads) for path in (SHIPPED_BUNDLE, quantised))
+    fp32, int8 = (ds.load(path, threads=args.threads) for path in (SHIPPED_BUNDLE, quantised(args.work)))
     votes = load_results(VOTES)
     if {r.certificate.artefact.manifest_sha256 for r in votes} != {fp32.bundle.manifest_sha256}:
         raise InputError(f"{VOTES} is about another bundle than the shipped one; run scripts/compare_rules.py again")

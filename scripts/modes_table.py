@@ -12,7 +12,7 @@ import numpy as np
 from frame import add_page, machine, parsed, publish, say
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle.shipped import DATA
+from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.smoothing.modes import MODES, Mode
 from dualsmooth.runtime.smoothing.settings import ALPHA
 
@@ -60,10 +60,10 @@ def main() -> None:
     parser.add_argument("--r", type=float, default=0.5)
     add_page(parser, "--page")
     args = parsed(parser)
-    pixels = np.load(DATA / "fashion-mnist-test-200.npz")["x"]
+    pixels = np.load(SHIPPED_IMAGES)["x"]
     step = len(pixels) // args.images
     images = pixels[::step][: args.images, None]
-    with ds.load(DATA / "fashion-mnist") as smoother:
+    with ds.load(SHIPPED_BUNDLE) as smoother:
         smoother.certify(images[0], budget=ds.Fixed(500))  # what is slow once is done
         rows = [measured(smoother, mode, images, args.r) for mode in MODES.values()]
     page = PAGE.format(

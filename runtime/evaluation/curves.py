@@ -58,15 +58,18 @@ def recomputed(
     route: str | None = None,
     alpha: float | None = None,
     groups: Groups | bool = True,
+    at_most: int | None = None,
 ) -> Sequence[Result]:
-    """The results that the same votes prove under another rule, route or alpha, or other groups (True: their own,
-    False: none). Raises `InputError` where votes that are needed were not drawn."""
-    if rule is None and route is None and alpha is None and groups is True:
+    """The results that the same votes prove under another rule, route or alpha, other groups (True: their own, False:
+    none), or for sets of `at_most` classes. Raises `InputError` where votes that are needed were not drawn."""
+    if rule is None and route is None and alpha is None and groups is True and at_most is None:
         return results
     made = []
     for result in results:
         try:
-            certificate = result.certificate.recompute(alpha=alpha, rule=rule, route=route, groups=groups)
+            certificate = result.certificate.recompute(
+                alpha=alpha, rule=rule, route=route, groups=groups, at_most=at_most
+            )
         except CertificateError as error:
             raise InputError(f"image {result.index} has {error}") from error
         made.append(replace(result, certificate=certificate))

@@ -38,18 +38,18 @@ def markdown_table(curves: Radii, at: Sequence[float] = RADII) -> str:
     """Certified accuracy in percent at each radius, one row a curve."""
     lines = ["| certified accuracy (%) at r = | " + " | ".join(f"{r:g}" for r in at) + " | ACR |"]
     lines.append("| --- |" + " ---: |" * (len(at) + 1))
-    for name, radii in curves.items():
-        values = " | ".join(f"{100 * a:.1f}" for a in certified_accuracy(radii, at))
-        lines.append(f"| {name} | {values} | {average_certified_radius(radii):.3f} |")
+    lines += [f"| {name} | {' | '.join(accuracy_cells(radii, at))} |" for name, radii in curves.items()]
     return "\n".join(lines)
+
+
+def accuracy_cells(radii: npt.NDArray[np.float64], at: Sequence[float] = RADII) -> list[str]:
+    """The cells of a row: certified accuracy in percent at each radius, and the average certified radius."""
+    return [*(f"{100 * a:.1f}" for a in certified_accuracy(radii, at)), f"{average_certified_radius(radii):.3f}"]
 
 
 def print_accuracy(curves: Radii, at: Sequence[float] = RADII) -> None:
     """`markdown_table` to stdout, drawn where that is a terminal."""
-    rows = [
-        [name, *(f"{100 * a:.1f}" for a in certified_accuracy(radii, at)), f"{average_certified_radius(radii):.3f}"]
-        for name, radii in curves.items()
-    ]
+    rows = [[name, *accuracy_cells(radii, at)] for name, radii in curves.items()]
     head = ["certified accuracy (%) at r =", *(f"{r:g}" for r in at), "ACR"]
     print_table(head, rows, markdown_table(curves, at), sys.stdout)
 

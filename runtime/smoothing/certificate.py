@@ -17,12 +17,11 @@ from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
-from dualsmooth.runtime.smoothing.derivation import Derivation
+from dualsmooth.runtime.smoothing.derivation import Derivation, settled
 from dualsmooth.runtime.smoothing.stated import VERSIONS, drawn_terms, finite, require_same, stated_terms, terms_words
 from dualsmooth.runtime.smoothing.view import Picture, View, class_name, eight_bits, label_words, view
 from dualsmooth.runtime.statistics.budgets import parse_budget
-from dualsmooth.runtime.statistics.certification import check_looks, checked_terms, settle
-from dualsmooth.runtime.statistics.deriving import settle_derived
+from dualsmooth.runtime.statistics.certification import check_looks, checked_terms
 from dualsmooth.runtime.statistics.groups import Groups
 from dualsmooth.runtime.statistics.norms import norm_named
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
@@ -193,15 +192,16 @@ class Certificate:
         rule: str | None = None,
         route: str | None = None,
         groups: Groups | bool = True,
+        at_most: int | None = None,
     ) -> Certificate:
         """The certificate that the same votes prove under another alpha, rule or route, or other `groups` (True: its
-        own, if any; False: none), without new passes.
+        own, if any; False: none), or for sets of `at_most` classes, without new passes.
 
         Each result holds at its own alpha; choosing among several after seeing them is not covered, so it says what it
         was drawn for. Certificates of version 1 get the shares of version 2. Raises `CertificateError` where the other
         rule needs votes that were not drawn.
         """
-        old, drawn = self.terms, self.drawn or self.terms
+        old, own = self.terms, self.terms.at_most if groups is True else 1
         terms = checked_terms(
             old.sigmas,
             old.sigma_e,
@@ -211,10 +211,15 @@ class Certificate:
             route=route or (None if rule else old.route_kind),
             budget=parse_budget(str(old.budget)),
             groups=(old.groups if groups else None) if isinstance(groups, bool) else groups,
-            at_most=old.at_most if groups is True else 1,
+            at_most=own if at_most is None else at_most,
         )
-        outcome = _settled(terms, self.tally, self.derived)
-        return replace(self, outcome=outcome, terms=terms, drawn=None if terms == drawn else drawn)
+        outcome = settled(terms, self.tally, self.derived)
+        return replace(self, outcome=outcome, terms=terms, drawn=None if terms == self.drawn_for else self.drawn_for)
+
+    @property
+    def drawn_for(self) -> Terms:
+        """The terms that its votes were drawn for: its own, unless it was recomputed."""
+        return self.drawn or self.terms
 
     @property
     def voted(self) -> Artefact:
@@ -224,10 +229,9 @@ class Certificate:
     @property
     def drawn_seed(self) -> Seed:
         """The seed as its streams are keyed: bound to image, manifest and the terms that the votes were drawn for."""
-        drawn = self.drawn or self.terms
-        if drawn.edition == 1:
+        if self.drawn_for.edition == 1:
             return self.seed
-        return bound(self.seed, self.voted.image_sha256, self.voted.manifest_sha256, drawn.words())
+        return bound(self.seed, self.voted.image_sha256, self.voted.manifest_sha256, self.drawn_for.words())
 
     def to_dict(self) -> dict[str, Any]:
         outcome, terms = self.outcome, self.terms
@@ -292,7 +296,7 @@ class Certificate:
             derived = None
             if "derived" in data:
                 derived = Derivation.from_dict(data["derived"], terms, artefact, seed.noise)
-            outcome = _settled(terms, tally, derived)
+            outcome = settled(terms, tally, derived)
             made = cls(outcome, terms, tally, seed, artefact, str(data["dualsmooth"]), drawn, derived)
             fresh = made.to_dict()
         except InputError as error:
@@ -312,7 +316,3 @@ class Certificate:
         except ValueError as error:
             raise CertificateError(f"certificate is not JSON ({str(error)[:80]})") from error
         return cls.from_dict(data)
-
-
-def _settled(terms: Terms, tally: Tally, derived: Derivation | None) -> Outcome:
-    return settle(terms, tally) if derived is None else settle_derived(terms, tally, derived.pairs)

@@ -9,8 +9,10 @@ from typing import Any
 from dualsmooth.runtime.errors import CertificateError
 from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.artefact import Artefact, bound
-from dualsmooth.runtime.statistics.deriving import Pairs, require_derivable
-from dualsmooth.runtime.statistics.rules.rule import Terms
+from dualsmooth.runtime.statistics.certification import settle
+from dualsmooth.runtime.statistics.deriving import Pairs, require_derivable, settle_derived
+from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
+from dualsmooth.runtime.statistics.votes import Tally
 
 FIELDS = {"old", "ran", "passes", "pairs", "seed"}
 
@@ -85,3 +87,8 @@ def paired_seed(seed: Seed, old: Artefact, new: Artefact, drawn: Terms, passes: 
     """A seed for these paired passes alone."""
     manifests = f"{old.manifest_sha256} {new.manifest_sha256}"
     return bound(seed, old.image_sha256, manifests, f"derive {passes} {drawn.words()}")
+
+
+def settled(terms: Terms, tally: Tally, derived: Derivation | None) -> Outcome:
+    """What votes prove: those of the network itself, or of another one, from which it is derived."""
+    return settle(terms, tally) if derived is None else settle_derived(terms, tally, derived.pairs)

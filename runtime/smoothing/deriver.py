@@ -77,8 +77,8 @@ class Deriver:
                 streams = worth_pairing(terms, certificate.tally, passes)
                 pairs = Pairs(terms.classes, len(terms.sigmas))
                 pixels = self._pixels(certificate, image)
-                drawn = certificate.drawn or certificate.terms
-                key = paired_seed(own, certificate.artefact, self.new.artefact(pixels), drawn, passes)
+                new = self.new.artefact(pixels)
+                key = paired_seed(own, certificate.artefact, new, certificate.drawn_for, passes)
                 yield Job(pixels, key, pairs, pairing(streams, passes))
 
         for job in Sampler(self._bundle, self._engine, batch_size=self.new.batch_size).run(jobs()):
@@ -101,7 +101,7 @@ class Deriver:
         votes = replay_job(certificate, pixels)
         next(Sampler(self.old.bundle, self.old.engine, batch_size=self.old.batch_size).run([votes]))
         require_replayed(certificate, votes.tally, self.old.artefact(pixels))
-        key = certificate.derived.drawn_seed(certificate.artefact, certificate.drawn or certificate.terms)
+        key = certificate.derived.drawn_seed(certificate.artefact, certificate.drawn_for)
         pairs = Pairs(stated.classes, stated.levels)
         job = Job(pixels, key, pairs, looks_of(stated))
         next(Sampler(self._bundle, self._engine, batch_size=self.new.batch_size).run([job]))
@@ -131,7 +131,6 @@ class Deriver:
         return pixels
 
     def _derived(self, certificate: Certificate, terms: Terms, derivation: Derivation, job: Job) -> Certificate:
-        drawn = certificate.drawn or certificate.terms
         return Certificate(
             settle_derived(terms, certificate.tally, derivation.pairs),
             terms,
@@ -139,7 +138,7 @@ class Deriver:
             certificate.seed,
             self.new.artefact(job.image),
             version("dualsmooth"),
-            None if drawn == terms else drawn,
+            None if certificate.drawn_for == terms else certificate.drawn_for,
             derivation,
             classes=self.new.bundle.classes,
         )
