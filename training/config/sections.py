@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from dualsmooth.training.checks import need, need_from, need_share
@@ -21,7 +22,8 @@ def _gaussian() -> Objective:
 @dataclass(frozen=True)
 class ClassifierConfig:
     """Stage 2: networks trained under Gaussian noise for an `objective`: one shared by all `sigmas`, or one `experts`
-    network for each of them; with `chain` each starts from the trained one of the level below, the first afresh.
+    network for each of them. With `chain` the first is trained afresh for `epochs` and each other one for `chain`
+    epochs from the trained one of the level below (0: all afresh): what is learnt under little noise serves under more.
 
     `width` and `depth` are factors of our own models' sizes, `pretrained` a file of weights to start from ("" for
     none), `ema` the decay of an exponential moving average of the weights, which then is the network (0: none), and
@@ -37,7 +39,7 @@ class ClassifierConfig:
     model: str = "small-cnn"
     width: float = 1.0
     experts: bool = False
-    chain: bool = False
+    chain: int = 0
     depth: float = 1.0
     pretrained: str = ""
     epochs: int = 12
@@ -59,10 +61,15 @@ class ClassifierConfig:
         self.objective.check()
         need_from("classifier", self, 0, "mse", "stability")
         part, denoised = self.denoised_part, self.model.startswith(DENOISED)
-        need(self.experts or not self.chain, "classifier.chain is true without experts", "experts = true too")
+        need_from("classifier", self, 0, "chain")
+        need(self.experts or not self.chain, f"classifier.chain is {self.chain} without experts", "experts = true too")
         need(part in PARTS, f"classifier.denoised_part is {part!r}", "all, denoiser or classifier")
         plain = part == "all" and not self.denoiser
         need(denoised or plain, f"model {self.model!r} has no denoiser", 'classifier.model = "denoised:MODEL"')
+
+    def at(self, level: int) -> ClassifierConfig:
+        """The settings of the first training of the network of `level`, counted from 0."""
+        return dataclasses.replace(self, epochs=self.chain) if level and self.chain else self
 
 
 @dataclass(frozen=True)

@@ -88,14 +88,13 @@ class _Outlook:
         """Classifiers of a round: on all images, then without those of each fold."""
         config, left = self.config, []
         settings, folds = config.classifier, config.labels.folds
-        if again:
-            settings = dataclasses.replace(settings, epochs=config.finetune.epochs)
+        further = dataclasses.replace(settings, epochs=config.finetune.epochs)
         for fold in range(1 + folds):
             images = self.images - (self.labelled // folds if fold else 0)
-            for name, sigma in zip(files.classifier_names(config, fold), config.sigmas, strict=True):
-                levels = (sigma,) if settings.experts else config.sigmas
-                if settings.experts or sigma == config.sigmas[0]:  # a shared one is one network
-                    pace = partial(self._classifier, settings, levels)
+            for level, name in enumerate(files.classifier_names(config, fold)):
+                levels = (config.sigmas[level],) if settings.experts else config.sigmas
+                if settings.experts or not level:  # a shared one is one network
+                    pace = partial(self._classifier, further if again else settings.at(level), levels)
                     left.append(self._trained(prefix + name, pace, images, settings.batch_size))
         return left
 

@@ -165,8 +165,7 @@ def _family(
     """
     config, number, fold = work.config, *key
     settings, tuned = config.classifier, config.finetune
-    if start is not None:
-        settings = dataclasses.replace(settings, epochs=tuned.epochs, lr=tuned.lr)
+    further = dataclasses.replace(settings, epochs=tuned.epochs, lr=tuned.lr)
     networks: dict[str, Network] = {}
     names = files.classifier_names(config, fold)
     for level, name in enumerate(names):
@@ -183,12 +182,12 @@ def _family(
             drawn = numpy_generator(config.seed, Randomness.DRAWS, *tag).choice(rows, len(rows), p=chance)
         elif shares is not None:
             weights = shares[rows].astype(np.float32)
-        below = networks[names[level - 1]] if level and config.classifier.chain else None
+        below = networks[names[level - 1]] if level and settings.chain else None
         with work.part(folder / name):
             networks[name] = train_classifier(
                 folder / name, work.data, config, levels=served, rows=drawn, weights=weights,
                 start=below if start is None else start[level], key=tag if any(tag) else (), device=work.device,
-                settings=settings,
+                settings=settings.at(level) if start is None else further,
             )  # fmt: skip
     return tuple(networks[name] for name in names)
 

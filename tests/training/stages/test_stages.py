@@ -49,16 +49,18 @@ def test_each_level_has_an_expert_of_its_own(per_level: Path) -> None:
 
 
 def test_in_a_chain_an_expert_starts_from_the_one_below(tiny: Config, per_level: Path, tmp_path: Path) -> None:
-    """With steps too small to change a bit, the second network is the first; and none is taken over alone."""
-    still = dataclasses.replace(tiny.classifier, experts=True, chain=True, epochs=1, lr=1e-12, weight_decay=0.0)
+    """With steps too small to change a bit, the second network is the first, seen for `chain` epochs; none is taken
+    over alone."""
+    still = dataclasses.replace(tiny.classifier, experts=True, chain=1, epochs=2, lr=1e-12, weight_decay=0.0)
     config = dataclasses.replace(tiny, classifier=still)
     train(config, tmp_path / "run", threads=1)
     lowest, above = (load_checkpoint(tmp_path / "run" / f"classifier_{s}.pt").network() for s in (0.25, 0.5))
     for name, value in lowest.named_parameters():
         torch.testing.assert_close(value, dict(above.named_parameters())[name], atol=1e-6, rtol=0)
+    assert [load_checkpoint(tmp_path / "run" / f"classifier_{s}.pt").epoch for s in (0.25, 0.5)] == [2, 1]
     with pytest.raises(InputError, match="no finished stage"):
         train(dataclasses.replace(config, sigmas=(0.5, 1.0)), tmp_path / "other", threads=1, reuse=tmp_path / "run")
-    with pytest.raises(InputError, match="chain is true without experts"):
+    with pytest.raises(InputError, match="chain is 1 without experts"):
         dataclasses.replace(still, experts=False)
 
 
