@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize", metavar="SIDE",
         help="take pictures of any size: their shorter side becomes SIDE pixels, e.g. 256 (or they become "
-        "HEIGHT,WIDTH), and the middle of the networks' size is cut out (default: other sizes are refused)",
+        "HEIGHT,WIDTH), and the middle of the networks' size is cut out (default: as in a run on folders of "
+        "photos; else other sizes are refused)",
     )  # fmt: skip
     parser.add_argument("--resampling", help=f"how --resize does it: {one_of(RESAMPLING)} (default bilinear)")
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")

@@ -24,7 +24,8 @@ def created() -> str:
 def export_run(
     run: str | Path, out: str | Path, *, command: str = "dualsmooth.export.export_run", **settings: Any
 ) -> Bundle:
-    """Export the run directory `run` as the bundle `out`; `settings` (precision, …) as for `export_bundle`.
+    """Export the run directory `run` as the bundle `out`; `settings` (precision, …) as for `export_bundle`. A run on
+    photos of any size makes a bundle that takes them too, resized as they were in training, unless `resize` says else.
 
     The manifest's provenance holds both commands, seed, configuration, data set, metrics, versions and git commits.
     Raises `InputError` where the run is missing, unfinished or damaged, or `out` is taken; `BundleError` where the
@@ -42,6 +43,7 @@ def export_run(
         "checkpoints": record.get("checkpoints"),
         "export": {"command": command, "created": created(), **code_version()},
     }
+    settings.setdefault("resize", record.get("resize"))
     return export_bundle(
         out,
         estimator=trained.estimator,

@@ -73,8 +73,22 @@ def test_the_bundle_runs_and_says_how_it_was_made(
         run(arguments)
 
 
+def test_a_run_on_photos_makes_a_bundle_for_photos(trained: Path, tmp_path: Path) -> None:
+    """As `train` records it of data sets that it resizes itself."""
+    record = json.loads((trained / "run.json").read_text())
+    write_json(trained / "run.json", {**record, "resize": 10})
+    made = export_run(trained, tmp_path / "bundle").preprocessing
+    assert made is not None
+    assert (made.resize, made.resampling) == (10, "bilinear")
+    other = export_run(trained, tmp_path / "other", resize=(9, 12), resampling="box").preprocessing
+    assert other is not None
+    assert (other.resize, other.resampling) == ((9, 12), "box")
+    write_json(trained / "run.json", {**record, "resize": "much"})
+    refused(trained, "resize")
+
+
 def refused(run: Path, message: str) -> None:
-    out = run.parent / "bundle"
+    out = run.parent / "refused"
     with pytest.raises(InputError, match=message) as caught:
         export_run(run, out)
     assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dualsmooth.runtime.datasets.image_files import ImageFiles
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
 from dualsmooth.training.config import Config, config_from, difference, fitted, read_toml
@@ -255,6 +256,7 @@ def _new_record(
         "dataset": config.dataset,
         "classes": list(data.classes),
         "input_shape": list(data.input_shape),
+        **({"resize": data.images.resize} if isinstance(data.images, ImageFiles) else {}),
         "sigmas": list(config.sigmas),
         "sigma_e": config.sigma_e,
         "seed": config.seed,

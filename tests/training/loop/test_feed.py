@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training import Config
+from dualsmooth.training import Config, load_run, train
 from dualsmooth.training.data import Augmentation, load_training_data
 from dualsmooth.training.loop import loop
 from dualsmooth.training.loop.feed import feed_of
@@ -93,3 +93,11 @@ def test_a_picture_that_cannot_be_read_stops_the_training(pictures: Config, tmp_
     settings = dataclasses.replace(pictures.classifier, batch_size=41)
     with pytest.raises(InputError, match=r"cannot read .*bad\.png"):
         train_classifier(tmp_path / "c.pt", broken, pictures, levels=(0.5,), settings=settings)
+
+
+@pytest.mark.slow
+def test_a_run_says_how_it_resized(pictures: Config, tmp_path: Path) -> None:
+    """For the bundle that is exported from it."""
+    once = dataclasses.replace(pictures, classifier=dataclasses.replace(pictures.classifier, epochs=1))
+    train(once, tmp_path / "run", threads=1)
+    assert load_run(tmp_path / "run").record["resize"] == 12
