@@ -12,7 +12,8 @@ Gradients are averages over noise (expectation over transformation; SmoothAdv of
 twin of the deployed networks. A claim counts as broken only where votes of the deployed networks at the attacked input
 prove it: exact Clopper-Pearson at 1e-6. Attacked inputs may leave [0, 1], as the claims cover them too. Resumable.
 
-    python scripts/attack_certificates.py --images 104 --results build/attacks.jsonl --out docs/attacks.md --force
+    python scripts/attack_certificates.py --out docs/attacks.md --force
+    python scripts/attack_certificates.py --study cifar10 --images 50 --step 100 --out docs/attacks.md --force
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from attack_toys import toy_lines
-from frame import USABLE, Measurements, add_page, machine, parsed, publish, say
+from compare_rules import STUDIES
+from frame import Measurements, add_page, joined, machine, parsed, publish, say, sections
 from gradient_attack import Attack, Gain, Image, Networks, away_from, towards
 
 import dualsmooth as ds
-from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.statistics.bounds import lower_bound, upper_bound
@@ -147,16 +148,14 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-TEXT = """# Attacks on certificates
+HEAD = """# Attacks on certificates
 
-Written by `{command}`. {machine}
+Certificates of the bundles that ship, attacked with gradients: a claim that broke inside its radius would be a fault of
+the theory or of the code. None may; the controls, well beyond the radius, show that the attack works. Each part is
+written by the command that it names.
 
-## The shipped bundle
-
-{count} Fashion-MNIST test images (every {step}th from 0, all below 8,000), certified with `Fixed({n})`, alpha = 0.001,
-interval rule: {certified} have a radius above 0 (median {median:.2f}). Each claim of a certificate is attacked by
-gradient ascent on the smoothed networks ({steps} steps in L2, each gradient an average over {samples} noisy copies,
-through a PyTorch twin of the deployed files), inside its radius and, as a control, beyond it:
+Each claim of a certificate is attacked by gradient ascent on the smoothed networks, through a PyTorch twin of the
+deployed files, inside its radius and, as a control, beyond it:
 
 - **route**: within the route radius the route stays. Attacked by pushing the estimator to the nearest other level.
 - **label**: within the class radius the classifier at the route keeps the label.
@@ -168,59 +167,70 @@ the route is another one, or another class (at the route, for a decision) is mor
 before says how often the label is proved to have fewer than half of the votes, which a certificate need not prevent
 where no other class comes close. An attack that looks like a break on {suspect} votes is examined with {proof:,} fresh
 ones inside the radius, {control:,} outside.
+"""
+SECTION = """`{command}`; {machine}.
+{count} test images ({first}, {second}, …), bundle `{bundle}` ({precision}), certified with `Fixed({n})`, alpha = 0.001,
+interval rule: {certified} have a radius above 0 (median {median:.2f}). {steps} steps in L2, each gradient an average
+over {samples} noisy copies.
 
 {table}
 
-Inside the radius {broken} claims were broken. The controls show that the attack works: a certificate that states twice
-or four times its radius is broken as often as the rows of that factor say.
-
-## Exhaustive search on toys
-
-{toys}
+Inside the radius {broken} claims were broken. A certificate that states twice or four times its radius is broken as
+often as the rows of that factor say.
 """
+TOYS = "Exhaustive search on toys"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=SHIPPED_BUNDLE)
+    parser.add_argument(
+        "--study", choices=STUDIES, default="fashion-mnist", help="the bundle that ships, and its images"
+    )
     parser.add_argument("--images", type=int, default=104)
-    parser.add_argument("--step", type=int, default=64, help="every STEP-th test image, below 8000")
+    parser.add_argument("--step", type=int, default=64, help="every STEP-th test image")
     parser.add_argument("--passes", type=int, default=2000, help="N of a certificate")
     parser.add_argument("--steps", type=int, default=Attack.steps)
     parser.add_argument("--samples", type=int, default=Attack.samples)
     parser.add_argument("--toys", type=int, default=400, help="random toy networks for the exhaustive search")
-    parser.add_argument("--results", type=Path, default=Path("build/attacks.jsonl"))
+    parser.add_argument("--results", type=Path, help="default: build/attacks-STUDY.jsonl")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20261124)
     add_page(parser)
     args = parsed(parser)
     torch.set_num_threads(args.threads)
-    smoother = ds.load(args.bundle, threads=args.threads)
-    dataset, attack = load_dataset("fashion-mnist"), Attack(args.steps, args.samples)
+    study = STUDIES[args.study]
+    smoother = ds.load(study.bundle, threads=args.threads)
+    dataset, attack = load_dataset(study.data), Attack(args.steps, args.samples)
     settings = {"bundle": smoother.bundle.manifest_sha256, "passes": args.passes, "seed": args.seed, **vars(attack)}
-    done, networks = Measurements(args.results, "index", settings), Networks.of(smoother)
-    indices = range(0, USABLE, args.step)[: args.images]
+    results = args.results or Path(f"build/attacks-{args.study}.jsonl")
+    done, networks = Measurements(results, "index", settings), Networks.of(smoother)
+    indices = range(0, study.images.stop, args.step)[: args.images]
     for index in indices:
         if index not in done:
             pixels = smoother.check_image(dataset.images[index])
             done.add(attack_image(networks, index, pixels, attack, args.passes, args.seed))
             broken = sum(claim[f"{INSIDE:g}"]["changed"] for claim in done.rows[index]["claims"].values())
             say(f"{len(done)}/{len(indices)}: {broken} broken")
-    rows = [done.rows[index] for index in indices]
-    publish(page(rows, attack, args), args.page)
+    found = section([done.rows[index] for index in indices], indices, smoother.bundle, attack, args)
+    known = sections(args.page.read_text()) if args.page and args.page.exists() else {}
+    known |= {study.title: found, TOYS: "\n".join(toy_lines(args.toys, args.seed))}
+    order = [*(each.title for each in STUDIES.values()), TOYS]
+    head = HEAD.format(level=LEVEL, suspect=SUSPECT, proof=PROOF, control=2 * SUSPECT)
+    publish(joined(head, {title: known[title] for title in order if title in known}), args.page)
 
 
-def page(rows: list[dict[str, Any]], attack: Attack, args: argparse.Namespace) -> str:
-    """The document, from the rows of all images."""
+def section(
+    rows: list[dict[str, Any]], indices: range, bundle: ds.Bundle, attack: Attack, args: argparse.Namespace
+) -> str:
+    """What became of one bundle, from the rows of all images."""
     radii = [row["radius"] for row in rows if row["radius"] > 0]
-    return TEXT.format(
-        command=f"python scripts/attack_certificates.py --images {args.images}",
-        machine=f"{machine('onnxruntime', 'torch')}.",
-        count=len(rows), step=args.step, n=args.passes, certified=len(radii), median=float(np.median(radii or [0])),
-        steps=attack.steps, samples=attack.samples, level=LEVEL, suspect=SUSPECT, proof=PROOF, control=2 * SUSPECT,
+    return SECTION.format(
+        command=f"python scripts/attack_certificates.py --study {args.study} --images {args.images} --step {args.step}",
+        machine=machine("onnxruntime", "torch"), bundle=args.study, precision=bundle.precision,
+        count=len(rows), first=indices[0], second=args.step, n=args.passes,
+        certified=len(radii), median=float(np.median(radii or [0])), steps=attack.steps, samples=attack.samples,
         table="\n".join(table(rows)), broken=sum(list(counts(rows, c, INSIDE))[2] for c in CLAIMS),
-        toys="\n".join(toy_lines(args.toys, args.seed)),
-    )  # fmt: skip
+    ).strip()  # fmt: skip
 
 
 if __name__ == "__main__":
