@@ -1,11 +1,11 @@
-"""Abstentions and certified accuracy with and without groups, of any results file: docs/groups.md, the measured part.
+"""Abstentions and certified accuracy with and without groups: docs/groups-table.md.
 
-From committed votes, without a pass: the counts of a group are sums of the counts of its classes. Groups are those of
---groups (a bundle or a file; default: those of Fashion-MNIST below). With --draw the votes are drawn for such
-questions, of some images of a data set:
+From the committed votes of each bundle that ships, without a pass: the counts of a group are sums of the counts of its
+classes. Groups are the bundle's own; for Fashion-MNIST, which has none, those below. `--results` is about another
+results file. With --draw the votes are drawn for such questions, of some images of a data set:
 
     python scripts/groups_table.py --page docs/groups-table.md --force
-    python scripts/groups_table.py --draw runtime/data/fashion-mnist --images 100 --results build/groups.jsonl
+    python scripts/groups_table.py --draw fashion-mnist --images 100 --results build/groups.jsonl
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frame import USABLE, VOTES, add_page, every, parsed, publish
+from compare_rules import STUDIES
+from frame import USABLE, add_page, every, parsed, publish
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.groups_file import read_groups
-from dualsmooth.runtime.bundle.reading import read_bundle
-from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.formats import load_dataset
+from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.curves import recomputed
 from dualsmooth.runtime.evaluation.evaluate import evaluate
 from dualsmooth.runtime.evaluation.results import Result, load_results
@@ -36,18 +36,20 @@ DOUBTS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.01)
 
 PAGE = """# Groups: what they answer
 
-{count} images of {dataset} ({source}), {budget}, alpha = {alpha:g}, rule {rule}: the same votes
-without groups, with them, and with sets of at most two or three classes. Groups: {groups}.
-A cell is the share of images (in %) whose answer is right and certified at L2 radius r or more; a group or set is right
-where it holds the true class. Written by `python scripts/groups_table.py`; what is asked and proved stands in
-[groups.md](groups.md).
+The same votes without groups, with them, and with sets of at most two or three classes: how many abstentions become an
+answer, and what that costs in labels. A cell is the share of images (in %) whose answer is right and certified at L2
+radius r or more; a group or set is right where it holds the true class. The second table of each part is about when the
+class is in doubt: the class is asked where the selection votes would certify it at alpha = D, else its group; {doubt:g}
+is what certificates use. Lost labels are images that would have got a certified label, and got a group. Written by
+`python scripts/groups_table.py`; what is asked and proved stands in [groups.md](groups.md).
+
+{parts}
+"""
+SECTION = """## {title}
+
+{count} images ({source}), {budget} ({selection} selection votes), alpha = {alpha:g}, rule {rule}. Groups: {groups}.
 
 {table}
-
-## When the class is in doubt
-
-The class is asked where the {selection} selection votes would certify it at alpha = D, else its group; {doubt:g} is
-what certificates use. Lost labels: images that would have got a certified label, and got a group.
 
 {doubts}
 """
@@ -112,7 +114,18 @@ def named(groups: Groups, names: Sequence[str]) -> str:
     )
 
 
-def draw(bundle: Path, out: Path, groups: Mapping[str, Any], data: str, images: int, budget: str) -> None:
+def section(title: str, source: Path, groups: Groups, names: Sequence[str]) -> str:
+    """What groups and sets answer on the votes of a results file."""
+    results = load_results(source)
+    terms = results[0].certificate.terms
+    return SECTION.format(
+        title=title, count=len(results), source=source.name, budget=terms.budget, selection=terms.budget.selection,
+        alpha=terms.alpha, rule=terms.rule, groups=named(groups, names), table=table(results, groups),
+        doubts=doubts(results, groups),
+    )  # fmt: skip
+
+
+def draw(bundle: str, out: Path, groups: Groups, data: str, images: int, budget: str) -> None:
     """Certify so many images with groups, for the results file `out`; resumable."""
     dataset = load_dataset(data)
     with ds.load(bundle) as smoother:
@@ -124,36 +137,33 @@ def draw(bundle: Path, out: Path, groups: Mapping[str, Any], data: str, images: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=VOTES)
-    parser.add_argument("--groups", type=Path, metavar="BUNDLE|FILE")
-    parser.add_argument("--draw", type=Path, metavar="BUNDLE", help="first certify images with groups, into --results")
+    parser.add_argument("--results", type=Path, help="votes of --bundle (default: the committed ones of all that ship)")
+    parser.add_argument("--bundle", default="fashion-mnist", help="a folder, or one that ships")
+    parser.add_argument(
+        "--groups", type=Path, metavar="FILE", help="default: the bundle's own, or those in this script"
+    )
+    parser.add_argument("--draw", action="store_true", help="first certify images with groups, into --results")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--budget", default="fixed:1000")
     add_page(parser, "--page")
     args = parsed(parser)
-    given: Mapping[str, Any] = FASHION if args.groups is None or args.groups.is_dir() else read_groups(args.groups)
+    if args.draw and not args.results:
+        raise InputError("--draw without --results; name the results file to make")
+
+    def told(bundle: str | Path) -> tuple[Groups, Sequence[str]]:
+        made = ds.read_bundle(bundle)
+        given: Mapping[str, Any] = read_groups(args.groups) if args.groups else FASHION
+        return (made.groups if made.groups and not args.groups else Groups.resolved(given, made.classes)), made.classes
+
     if args.draw:
-        draw(args.draw, args.results, given, args.data, args.images, args.budget)
-    results = load_results(args.results)
-    terms = results[0].certificate.terms
-    names = read_bundle(args.draw or args.groups or SHIPPED_BUNDLE).classes
-    own = read_bundle(args.groups).groups if args.groups and args.groups.is_dir() else None
-    groups = own or Groups.resolved(given, names)
-    page = PAGE.format(
-        count=len(results),
-        dataset=results[0].dataset,
-        source=args.results.name,
-        budget=terms.budget,
-        alpha=terms.alpha,
-        rule=terms.rule,
-        groups=named(groups, names),
-        table=table(results, groups),
-        selection=terms.budget.selection,
-        doubt=questions.DOUBT,
-        doubts=doubts(results, groups),
-    )
-    publish(page, args.page)
+        draw(args.bundle, args.results, told(args.bundle)[0], args.data, args.images, args.budget)
+    if args.results:
+        parts = [section(args.results.name, args.results, *told(args.bundle))]
+    else:
+        ready = [study for study in STUDIES.values() if study.votes.exists()]
+        parts = [section(study.title, study.votes, *told(study.bundle)) for study in ready]
+    publish(PAGE.format(doubt=questions.DOUBT, parts="\n".join(parts).strip()), args.page)
 
 
 if __name__ == "__main__":
