@@ -109,7 +109,8 @@ class EstimatorConfig:
     softmax of the utilities / `temperature`) or "hard" (the best level). An image weighs its regret, the best utility
     less the worst, to the power `regret`: images whose level does not matter do not count. `interval` weighs a second
     term: the share of images that the interval rule certifies at the `radii`, weighted by `emphasis` and made smooth
-    over `softness` (input units).
+    over `softness` (input units). It sees the softmax of the logits times `sharpness`: votes, which are arg maxes, are
+    more of one mind than the softmax that they come from.
     """
 
     model: str = "small-cnn"
@@ -131,6 +132,7 @@ class EstimatorConfig:
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
     emphasis: tuple[float, ...] = (5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     softness: float = 0.15
+    sharpness: float = 1.0
     consistency: float = 3.0
     eta: float = 0.5
     balance: float = 0.5
@@ -143,6 +145,7 @@ class EstimatorConfig:
         need(self.temperature > 0, f"estimator.temperature is {self.temperature}", "a positive number")
         need(self.targets in ("soft", "hard"), f"estimator.targets is {self.targets!r}", "soft or hard")
         need(self.softness > 0, f"estimator.softness is {self.softness}", "a positive length")
+        need(self.sharpness > 0, f"estimator.sharpness is {self.sharpness}", "a positive factor")
         pairs = len(self.radii), len(self.emphasis)
         need(pairs[0] == pairs[1] > 0, f"estimator.radii and .emphasis have {pairs} values", "as many of both")
         need(min(self.emphasis) >= 0 < sum(self.emphasis), "estimator.emphasis is negative", "from 0")

@@ -84,9 +84,10 @@ def train_estimator(
     """Train the estimator at the one level `config.sigma_e` on images `index` [N] and their radii [N,K].
 
     Cross-entropy against soft or hard labels, weighted by `level_weights` and `regret_weights`; `consistency` over
-    noise copies of the same augmented image; and the `certified_share` of the interval rule, with the mean prediction
-    of the copies for the smoothed estimator and `radii` for the classifiers. The first features are those of `trunk`,
-    where one is given and the settings ask for it. Checkpoints go to `path`. Returns the network in evaluation mode.
+    noise copies of the same augmented image; and the `certified_share` of the interval rule, with the mean of the
+    copies' sharpened predictions for the smoothed estimator and `radii` for the classifiers. The first features are
+    those of `trunk`, where one is given and the settings ask for it. Checkpoints go to `path`. Returns the network in
+    evaluation mode.
     """
     return fit(
         path, estimator_spec(config, data), _Route(data, index, radii, trunk, config, device), config.estimator,
@@ -139,7 +140,8 @@ class _Route(Lesson):
         fit_term: torch.Tensor = -(self._weight * self._target[index] * logits.log_softmax(-1)).sum(-1).mean()
         value = fit_term + consistency(logits, settings.consistency, settings.eta)
         if settings.interval:
-            reached = interval_radii(logits.softmax(-1).mean(0), self._certified[index], self._sigma_e)
+            votes = (settings.sharpness * logits).softmax(-1).mean(0)
+            reached = interval_radii(votes, self._certified[index], self._sigma_e)
             share = certified_share(reached, self._at, self._emphasis, settings.softness)
             value = value - settings.interval * share
         return value
