@@ -4,6 +4,7 @@ batches. Knows nothing of noise and engines."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +24,8 @@ PATIENCE = 3
 @dataclass(eq=False)
 class Job:
     """One image on its way: float32 [C,H,W], its seed, its votes, and the process that asks for more. `failure`: why it
-    gets no further votes; `seconds`: its own so far (`Meter`)."""
+    gets no further votes; `seconds`: its own so far (`Meter`). `watch` hears the counts so far of a stream after each
+    batch, those of looks that are not full yet too; what it raises ends the run, and it changes nothing else."""
 
     image: npt.NDArray[np.float32]
     seed: Seed
@@ -33,6 +35,7 @@ class Job:
     generators: dict[Stream, Watched] = field(default_factory=dict)
     failure: DualSmoothError | None = None
     seconds: float = 0.0
+    watch: Callable[[Stream, Counts], None] | None = None
 
 
 @dataclass(eq=False)

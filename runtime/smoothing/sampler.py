@@ -192,6 +192,8 @@ class Sampler:
             return
         work.counts += np.bincount(votes[start:stop], minlength=len(work.counts))
         work.due -= stop - start
+        if work.job.watch is not None:
+            work.job.watch(work.stream, work.counts.copy())
         if work.due == 0:
             work.job.tally.record(work.stream, work.counts)
             work.job.open -= 1

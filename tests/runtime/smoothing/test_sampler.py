@@ -534,3 +534,30 @@ def test_memory_is_constant_in_the_number_of_passes() -> None:
 
     peak(1_000)
     assert peak(1_000_000) < peak(10_000) + 20_000
+
+
+def test_who_watches_a_job_sees_every_vote_and_changes_none() -> None:
+    """The counts so far, after every batch of the job's own; the last ones of each stream are those of the tally."""
+    seen: dict[Stream, list[np.ndarray]] = {}
+    watched = next(jobs(1, Fixed(300, n0=20)))
+    watched.watch = lambda stream, counts: seen.setdefault(stream, []).append(counts)
+    list(Sampler(BUNDLE, FakeEngine(), batch_size=64).run([watched]))
+    assert [watched.tally.to_dict()] == run(1, Fixed(300, n0=20), 64, 1)
+    assert seen.keys() == watched.tally.looks.keys()
+    for stream, counts in seen.items():
+        totals = [int(c.sum()) for c in counts]
+        assert totals == sorted(set(totals))
+        assert np.array_equal(counts[-1], watched.tally.counts(stream))
+    assert max(len(counts) for counts in seen.values()) >= 300 // 64
+
+
+def test_what_a_watcher_raises_ends_the_run() -> None:
+    engine, watched = FakeEngine(), next(jobs(1, Fixed(300, n0=20)))
+
+    def gone(stream: Stream, counts: np.ndarray) -> None:
+        raise InterruptedError("nobody is there")
+
+    watched.watch = gone
+    with pytest.raises(InterruptedError):
+        list(Sampler(BUNDLE, engine, batch_size=64, ahead=False).run([watched]))
+    assert len(engine.batches) == 1
