@@ -13,7 +13,7 @@ ANYBODY = ("errors", "files", "strict_json", "rounding", "terminal")
 """Single modules of the runtime that everybody may use. No other file lies directly in runtime/."""
 ROOMS = (
     *("statistics", "noise", "graphs", "bundle", "engine", "datasets"),
-    *("smoothing", "evaluation", "serving", "report", "commands"),
+    *("smoothing", "evaluation", "serving", "report", "studio", "commands"),
 )
 """Those of the runtime, from the ground up: each imports only what stands before it, and itself."""
 FLOORS = (

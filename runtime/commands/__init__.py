@@ -38,6 +38,7 @@ class Row:
 _HERE = "dualsmooth.runtime.commands"
 COMMANDS: dict[str, Row] = {
     "demo": Row("certify real images with the bundle that ships in the package", f"{_HERE}.demo"),
+    "studio": Row("a page on this machine to certify pictures, watch their votes and attack them", f"{_HERE}.studio"),
     "certify": Row("certificates for PNG, JPEG or NPY images", f"{_HERE}.certify"),
     "predict": Row("labels without radii", f"{_HERE}.predict"),
     "inspect": Row("what a bundle is: levels, files, hashes, provenance, cost of a pass", f"{_HERE}.inspect"),

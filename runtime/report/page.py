@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 from scipy import special
@@ -17,6 +13,7 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.evaluation.curves import COVERED_LEGEND, ORACLE_LEGEND
 from dualsmooth.runtime.report.bands import LEVEL, all_bands
 from dualsmooth.runtime.report.curves import Curve, colours
+from dualsmooth.runtime.report.embedding import embedded, part
 from dualsmooth.runtime.report.pictures import picture_data
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.drawing import colours_css
@@ -25,7 +22,8 @@ from dualsmooth.runtime.statistics.rules import DEFAULT, RULES
 from dualsmooth.runtime.statistics.rules.rule import Legend
 from dualsmooth.runtime.statistics.votes import ESTIMATION, ESTIMATOR, SELECTION
 
-SCRIPTS = ("base.js", "curves.js", "inside.js", "images.js", "detail.js", "start.js")
+ROOM = "dualsmooth.runtime.report"
+SCRIPTS = ("elements.js", "base.js", "curves.js", "inside.js", "images.js", "detail.js", "start.js")
 TOP = 5
 """How many of the most voted classes of a stream the page shows."""
 
@@ -55,16 +53,8 @@ def html_report(
         "votes": {curve.source: _all_votes(curve) for curve in reversed(curves) if curve.results},
         "pictures": picture_data(dataset, [r for curve in curves for r in curve.results]) if dataset else None,
     }
-    style, script = colours_css() + _part("report.css"), "".join(map(_part, SCRIPTS))
-    policy = (
-        f"default-src 'none'; img-src data: blob:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    page = _part("report.html")
-    for name, text in (("POLICY", policy), ("STYLE", style), ("DATA", _inert_json(data)), ("SCRIPT", script)):
-        head, tail = page.split(f"@{name}@")
-        page = head + text + tail
-    return page
+    style, script = colours_css() + part(ROOM, "report.css"), "".join(part(ROOM, name) for name in SCRIPTS)
+    return embedded(part(ROOM, "report.html"), style=style, script=script, data=data)
 
 
 def _legends(curves: Sequence[Curve]) -> list[Legend]:
@@ -103,22 +93,6 @@ def _class_names(dataset: Dataset, curves: Sequence[Curve]) -> list[str]:
     if all(truth < len(dataset.classes) and dataset.classes[truth] == name for truth, name in named.items()):
         return list(dataset.classes)
     return [named.get(number, f"class {number}") for number in range(max(named) + 1)]
-
-
-def _part(name: str) -> str:
-    return (files("dualsmooth.runtime.report") / "page" / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _inert_json(data: Any) -> str:
-    """JSON without a character that HTML could take for markup, nor the page's own placeholders."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    for character in "<>&@\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def _run(curve: Curve, colour: int) -> dict[str, Any]:

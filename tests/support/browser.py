@@ -35,8 +35,9 @@ class Page:
         self.requests: list[str] = []
         self.errors: list[str] = []
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Show a local file, as on a phone where the window is narrow, and wait until its own code has run."""
+    def open(self, place: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Show a local file, or an address, as on a phone where the window is narrow, and wait until its own code has
+        run."""
         for old in self._browser.contexts:
             old.close()
         self.requests, self.errors = requests, errors = [], []
@@ -50,7 +51,7 @@ class Page:
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.goto(path.resolve().as_uri())
+        page.goto(place if isinstance(place, str) else place.resolve().as_uri())
         if not self.run("document.documentElement.dataset.ready === 'yes'"):
             raise RuntimeError(f"the page's code did not run: {self.errors}")
 
@@ -75,6 +76,9 @@ class Page:
 
     def press(self, key: str) -> None:
         self._page.keyboard.press(key)
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        self._page.locator(selector).set_input_files(path)
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         self._page.screenshot(path=path, full_page=whole)

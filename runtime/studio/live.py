@@ -1,0 +1,91 @@
+"""What the votes of one certificate say while they come in. None of it is certified before the last one is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualsmooth.runtime.errors import CertificateError
+from dualsmooth.runtime.smoothing.stated import finite
+from dualsmooth.runtime.statistics.bounds import lower_bound
+from dualsmooth.runtime.statistics.rules.planned import PlannedRule, outcome_of
+from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
+from dualsmooth.runtime.statistics.votes import (
+    CLASSIFIER,
+    ESTIMATION,
+    ESTIMATOR,
+    SELECTION,
+    Counts,
+    Stage,
+    Stream,
+    Tally,
+)
+
+SHOWN = 12
+"""How many classes of a stream are told: all of few, else the most voted."""
+
+
+class Live:
+    """The votes of a job so far. `tally` is the job's own, and holds the looks that are full."""
+
+    def __init__(self, terms: Terms, tally: Tally) -> None:
+        self.terms, self.tally = terms, tally
+        self.counts: dict[Stream, Counts] = {}
+
+    def hear(self, stream: Stream, counts: Counts) -> None:
+        self.counts[stream] = counts
+
+    def so_far(self) -> Outcome | None:
+        """What the rule would say if each stream had been fixed to end where it stands: *not* a certificate, since
+        nobody fixed that, and whoever looks at every batch and picks one errs more often than alpha. With a `Fixed`
+        budget the last one is the outcome. None before the label is guessed, and for rules that state no claims."""
+        rule = self.terms.rule
+        if not isinstance(rule, PlannedRule):
+            return None
+        try:
+            plan = rule.planned(self.terms, self.tally)
+        except CertificateError:  # selection votes are still to come
+            return None
+        lower = np.zeros(len(plan.claims))
+        for number, claim in enumerate(plan.claims):
+            counts = self.counts.get(Stream(claim.stage, claim.level, ESTIMATION))
+            if counts is not None:
+                lower[number] = lower_bound(claim.hits(counts), int(counts.sum()), claim.alpha)
+        return outcome_of(plan, lower)
+
+    def told(self) -> dict[str, Any]:
+        """For the page: passes, the votes of each network, and `so_far`."""
+        found = self.so_far()
+        return {
+            "passes": sum(int(counts.sum()) for counts in self.counts.values()),
+            "networks": [told for stage, level in self._networks() if (told := self._votes(stage, level))],
+            "so_far": None if found is None else told_outcome(found),
+        }
+
+    def _networks(self) -> list[tuple[Stage, int]]:
+        return [(ESTIMATOR, 0), *((CLASSIFIER, level) for level in range(len(self.terms.sigmas)))]
+
+    def _votes(self, stage: Stage, level: int) -> dict[str, Any] | None:
+        """Bounded votes where there are any, else those of the selection."""
+        for purpose in (ESTIMATION, SELECTION):
+            counts = self.counts.get(Stream(stage, level, purpose))
+            if counts is not None:
+                some = np.flatnonzero(counts)
+                top = some if len(some) <= SHOWN else np.sort(np.argsort(-counts, kind="stable")[:SHOWN])
+                votes = [[int(c), int(counts[c])] for c in top]
+                name = "estimator" if stage == ESTIMATOR else str(level)
+                return {"name": name, "purpose": purpose, "passes": int(counts.sum()), "votes": votes}
+        return None
+
+
+def told_outcome(outcome: Outcome) -> dict[str, Any]:
+    """An outcome for the page; None stands for infinite radii."""
+    return {
+        "label": outcome.label,
+        "guess": outcome.guess,
+        "radius": outcome.radius,
+        "route": outcome.route,
+        "exclusion": [finite(radius) for radius in outcome.exclusion],
+        "class_radii": list(outcome.class_radii),
+    }
