@@ -24,6 +24,9 @@ ROUNDS, EACH, BATCH = 4, 1_000, 250
 FARTHEST = 4.0
 """Where pixels stop at black or white, a direction is followed up to so many times the distance that is asked for."""
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples modulo 1 are spread evenly."""
+
 Double = npt.NDArray[np.float64]
 
 
@@ -32,7 +35,7 @@ def towards(image: Floats, pictures: npt.NDArray[np.uint8], labels: Sequence[int
     the number of that picture. Raises `InputError` where there is none."""
     change = pictures.astype(np.float64) / STEPS - image
     distance = np.sqrt((change**2).reshape(len(change), -1).sum(1))
-    distance[(np.asarray(labels) == label) | (distance == 0)] = np.inf
+    distance[(np.asarray(labels) == label) | (distance < 0.5 / STEPS)] = np.inf
     if not np.isfinite(distance).any():
         raise InputError("there is no picture of another class to go to; let votes choose the direction")
     nearest = int(np.argmin(distance))
@@ -83,9 +86,14 @@ def _against(copies: Copies, image: Floats, label: int) -> Double | None:
 
 
 def stepped(image: Floats, change: Double) -> Floats:
-    """image + change as an 8-bit picture: float32 [C,H,W] on the lattice k/255, in [0, 1]."""
-    steps = np.clip(np.rint(STEPS * (image.astype(np.float64) + change)), 0, STEPS)
-    return np.asarray(steps.astype(np.float32) / np.float32(STEPS))
+    """image + change as an 8-bit picture: float32 [C,H,W] on the lattice k/255, in [0, 1].
+
+    Each pixel has a threshold of its own for being rounded up, spread evenly over [0, 1): equal changes of many pixels
+    do not all become visible at the same distance.
+    """
+    thresholds = (np.arange(image.size) * GOLDEN % 1).reshape(image.shape)
+    steps = np.rint(STEPS * image.astype(np.float64)) + np.floor(STEPS * change + thresholds)
+    return np.asarray(np.clip(steps, 0, STEPS).astype(np.float32) / np.float32(STEPS))
 
 
 def moved(image: Floats, direction: Double, distance: float) -> Floats:

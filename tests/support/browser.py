@@ -35,9 +35,17 @@ class Page:
         self.requests: list[str] = []
         self.errors: list[str] = []
 
-    def open(self, place: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+    def open(
+        self,
+        place: Path | str,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        refusals: bool = False,
+    ) -> None:
         """Show a local file, or an address, as on a phone where the window is narrow, and wait until its own code has
-        run."""
+        run. `refusals`: what the browser logs of an answer with status 400 is no error."""
         for old in self._browser.contexts:
             old.close()
         self.requests, self.errors = requests, errors = [], []
@@ -50,10 +58,14 @@ class Page:
         self._page = page = context.new_page()
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("console", lambda message: self._said(errors, message.type, message.text, refusals))
         page.goto(place if isinstance(place, str) else place.resolve().as_uri())
         if not self.run("document.documentElement.dataset.ready === 'yes'"):
             raise RuntimeError(f"the page's code did not run: {self.errors}")
+
+    def _said(self, errors: list[str], kind: str, text: str, refusals: bool) -> None:
+        if kind == "error" and not (refusals and "status of 400" in text):
+            errors.append(text)
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression."""

@@ -68,6 +68,7 @@ function finish(event, begun, q, chosen) {
   run.done = { ...event, picture: chosen, question: q };
   tag(abstained ? "abstained" : "certified", abstained ? "none" : "good");
   drawBars(outcome, true);
+  for (const { article, passes } of panels.values()) if (article.classList.contains("idle")) passes.textContent = "not needed";
   byId("verdict").textContent = event.words + ".";
   const decided = (event.decided || []).map(([r, yes]) => `certified at ${plain(r)}: ${yes ? "yes" : "no"}`);
   const facts = [["rule", begun.rule], ["budget", begun.budget], ["noise level", sigmaWords(event.sigma)], ["passes", `${whole(event.passes)} in ${event.seconds.toFixed(2)} s`], ["confidence", `${event.confidence} (alpha ${plain(begun.alpha)})`], ["about", event.subject], ["noise", event.noise], ...(decided.length ? [["decided", decided.join(", ")]] : [])];

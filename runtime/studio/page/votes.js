@@ -1,7 +1,7 @@
 // Votes and bars as they come. All figures are the server's; here they are only drawn.
 const classWords = (c) => DATA.classes[c];
 const sigmaWords = (s) => "σ = " + plain(s);
-const networkWords = (name) => (name === "estimator" ? `Estimator: which noise level? (σ = ${plain(DATA.sigmaE)})` : `Classifier at ${sigmaWords(DATA.sigmas[name])}`);
+const networkWords = (name) => (name === "estimator" ? `Estimator at ${sigmaWords(DATA.sigmaE)}` : `Classifier at ${sigmaWords(DATA.sigmas[name])}`);
 const voteWords = (name, c) => (name === "estimator" ? sigmaWords(DATA.sigmas[c]) : classWords(c));
 
 // The networks of a run: what is above the votes, and an empty table for them.
@@ -52,7 +52,7 @@ function newBars(reading) {
   bars.line = make("i");
   const key = (colour, words) => make("span", {}, colour ? make("span", { class: "key " + colour }) : null, words);
   const keys = make("p", { class: "keys" }, key("k1", DATA.bars[0]), key("k0", DATA.bars[1]), reading ? key("", reading) : null);
-  show("bars", bars.levels.map((level) => level.element), make("div", { class: "line" }, bars.tag, bars.line), make("div", { class: "scale" }, bars.scale), keys);
+  show("bars", make("div", { class: "levels" }, bars.levels.map((level) => level.element), make("div", { class: "line" }, bars.tag, bars.line)), make("div", { class: "scale" }, bars.scale), keys);
 }
 function drawBars(found, certified) {
   const holder = byId("bars");

@@ -1,0 +1,261 @@
+"""The studio as somebody at it meets it, in a real headless browser: keyboard alone, light, dark, and on a phone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Page, browser, find_browser
+
+import dualsmooth as ds
+from dualsmooth.runtime.datasets.png import png
+from dualsmooth.runtime.studio.pictures import Pictures
+from dualsmooth.runtime.studio.server import StudioServer
+from dualsmooth.runtime.studio.studio import Studio
+
+pytestmark = pytest.mark.slow
+DONE = "run.done !== null && byId('progress').hidden"
+
+
+@pytest.fixture(scope="module")
+def smoother() -> Iterator[ds.Smoother]:
+    with ds.load("fashion-mnist", threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def server(smoother: ds.Smoother) -> Iterator[StudioServer]:
+    with StudioServer(Studio(smoother, Pictures.of(smoother, None))) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Page]:
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium: install one, or `make browser`")
+    with browser(executable) as page:
+        yield page
+
+
+@pytest.fixture
+def page(chromium: Page, server: StudioServer) -> Iterator[Page]:
+    chromium.open(server.address, refusals=True)
+    yield chromium
+    assert not chromium.errors
+    assert all(url.startswith((server.address.split("?")[0], "data:", "blob:")) for url in chromium.requests)
+
+
+def ask(page: Page, budget: str, **fields: str) -> None:
+    """Fill in the question."""
+    for name, value in {"mode": "own", "budget": budget, **fields}.items():
+        page.run(f"byId({name!r}).value = {value!r}, byId({name!r}).dispatchEvent(new Event('change'))")
+
+
+def certified(page: Page, budget: str, **fields: str) -> None:
+    """Ask, and wait for the certificate."""
+    ask(page, budget, **fields)
+    page.run("run.done = null")
+    page.click("#certify")
+    page.wait(DONE)
+
+
+def text(page: Page, name: str) -> str:
+    return str(page.run(f"byId({name!r}).textContent"))
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """With the Tab key alone."""
+    for _ in range(60):
+        if page.run(f"document.activeElement.matches({selector!r})"):
+            return
+        page.press("Tab")
+    raise AssertionError(f"the Tab key does not lead to {selector}")
+
+
+def test_a_certificate_by_keyboard_alone(page: Page, smoother: ds.Smoother) -> None:
+    tab_to(page, "#samples input")
+    page.press("ArrowRight")
+    page.press("ArrowRight")
+    assert "Trouser" in text(page, "picture-name")
+    tab_to(page, "#mode")
+    page.press("q")
+    assert page.run("byId('mode').value") == "quick"
+    tab_to(page, "#seed")
+    page.press("5")
+    page.press("Enter")
+    page.wait(DONE)
+    same = smoother.certify(ds.sample("fashion-mnist", 2), mode="quick", seed=5)
+    assert page.run("run.done.text") == same.to_json()
+    assert text(page, "verdict") == same.show().text.splitlines()[0] + "."
+    assert "the seed was chosen by a person" in text(page, "caveats")
+    tab_to(page, "#replay")
+    page.press("Enter")
+    page.wait("byId('replayed').classList.contains('good')")
+    assert f"all {same.passes:,} votes" in text(page, "replayed")
+    tab_to(page, "#distance")
+    for _ in range(8):
+        page.press("ArrowRight")
+    page.wait("attack.tried.length > 0")
+    page.wait("byId('moved').textContent.startsWith('Inside')")
+    assert "still Trouser, as proved" in text(page, "moved")
+
+
+def test_what_has_the_focus_can_be_seen(page: Page) -> None:
+    for selector in ("#samples input", "#file", "#rule", "#certify"):
+        tab_to(page, selector)
+        ring = "(e => getComputedStyle(e.matches('.sample input') ? e.parentElement : e).outlineStyle)"
+        assert page.run(f"{ring}(document.activeElement)") != "none", selector
+
+
+def test_the_last_view_is_the_certificate(page: Page, smoother: ds.Smoother) -> None:
+    certified(page, "fixed:400", seed="3")
+    same = smoother.certify(ds.sample("fashion-mnist"), budget=ds.Fixed(400), seed=3)
+    radius = f"{np.floor(1000 * same.radius + 1e-9) / 1000:.3f}"
+    assert page.run("document.querySelector('.bars .line b').textContent") == f"R = {radius}"
+    assert f"certified radius {radius}" in page.run("byId('bars').getAttribute('aria-label')")
+    cells = page.run("[...byId('runs-rows').lastElementChild.cells].slice(1).map(c => c.textContent)")
+    assert cells[:7] == ["interval", "fixed:400", "0.001", "Ankle boot", radius, f"{same.sigma:g}", f"{same.passes:,}"]
+    shares = page.run("[...document.querySelectorAll('.network:not(.idle) td:last-child')].map(c => c.textContent)")
+    assert shares
+    assert all(share.endswith("%") for share in shares)
+    assert page.run("[...document.querySelectorAll('.copies canvas')].every(c => c.getAttribute('aria-label'))")
+    assert "NaN" not in page.run("document.body.innerHTML")
+
+
+def test_votes_arrive_and_can_be_stopped(page: Page) -> None:
+    ask(page, "fixed:1000000")
+    page.click("#certify")
+    page.wait("byId('stage').textContent.includes('leading')")
+    first = text(page, "stage")
+    assert first.startswith("so far, not certified")
+    page.wait(f"byId('stage').textContent !== {first!r}")
+    assert "so far" in page.run("document.querySelector('.bars .line b').textContent")
+    assert page.run("byId('certificate-actions').hidden && byId('attack').hidden")
+    page.click("#stop")
+    page.wait("byId('progress').hidden")
+    assert text(page, "status") == "Stopped; no certificate is issued."
+    assert text(page, "stage") == "stopped: nothing is certified"
+
+
+def test_every_rule_has_a_row_and_a_refusal_too(page: Page) -> None:
+    ask(page, "adaptive:300:0")
+    page.click("#every")
+    page.wait("byId('runs-rows').children.length === DATA.rules.length && byId('progress').hidden")
+    rows = page.run("[...byId('runs-rows').children].map(r => [...r.cells].slice(1).map(c => c.textContent))")
+    assert [row[0] for row in rows] == ["interval", "paper", "multiscale", "single:0.25", "single:0.5", "single:1"]
+    assert "expected a Fixed budget" in rows[2][2]
+    assert all(row[3] for row in rows if len(row) > 3)
+
+
+def test_the_attack_is_held_inside_the_radius_and_not_beyond(page: Page) -> None:
+    """A picture of the shipped set, walked towards another class: what is said follows from where it is."""
+    certified(page, "fixed:1000", rule="single:0.25")
+    page.click("#walk")
+    page.wait("attack.tried.length === 10")
+    radius = page.run("run.done.outcome.radius")
+    for place in page.run("attack.tried"):
+        assert place["kind"] != "other" or place["distance"] >= radius
+    assert [page.run(f"attack.tried[{i}].distance") <= page.run("Number(byId('distance').max)") for i in range(10)]
+    assert text(page, "moved").startswith("Beyond the certified radius nothing is promised")
+    assert "Tried, with R" in page.run("byId('track').getAttribute('aria-label')")
+    assert page.run("byId('way-note').textContent").startswith("Moved towards the nearest picture")
+
+
+def test_a_violation_would_be_shown(page: Page) -> None:
+    """No honest run gives one: the page is told of a larger radius, and the picture is moved to another class."""
+    certified(page, "fixed:300", rule="single:0.25")
+    page.run("Object.assign(run.done.outcome, { radius: 30 }), attackable()")
+    page.run("byId('distance').value = 25, byId('distance').dispatchEvent(new Event('input'))")
+    page.wait("byId('moved').textContent !== 'Pull the slider, or use the arrow keys on it.'")
+    said = text(page, "moved")
+    assert said.startswith(("A violation: ", "Inside the certified radius: "))
+    assert said.startswith("A violation: ") == page.run("byId('moved').classList.contains('bad')")
+
+
+def test_votes_find_a_direction(page: Page) -> None:
+    certified(page, "fixed:300")
+    page.run("byId('way').value = 'votes', byId('way').dispatchEvent(new Event('change'))")
+    page.run("byId('distance').value = byId('distance').max, byId('distance').dispatchEvent(new Event('input'))")
+    page.wait("attack.tried.length === 1")
+    assert "estimated from 4,000 noisy copies" in text(page, "way-note")
+
+
+def test_files_of_all_kinds(page: Page, tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = ds.sample("fashion-mnist", 4)
+    fits, photo, broken = tmp_path / "fits.png", tmp_path / "photo.jpg", tmp_path / "broken.png"
+    fits.write_bytes(png(image))
+    Image.fromarray(np.full((90, 120, 3), (255, 0, 0), np.uint8)).save(photo)
+    broken.write_bytes(b"no picture")
+    page.choose_file("#file", fits)
+    page.wait("picture.name === 'fits.png'")
+    assert page.run("[...picture.pixels]") == image.ravel().tolist()
+    page.choose_file("#file", photo)
+    page.wait("picture.name.startsWith('photo.jpg, cut and scaled')")
+    red = int(np.asarray(Image.new("RGB", (1, 1), (254, 0, 0)).convert("L"))[0, 0])
+    assert set(page.run("[...picture.pixels]")) <= {red - 1, red, red + 1}
+    page.choose_file("#file", broken)
+    page.wait("byId('picture-name').textContent.includes('cannot read upload')")
+    assert page.run("picture.name").startswith("photo.jpg")  # the picture before stays
+
+
+def test_a_drawing(page: Page) -> None:
+    page.click("#drawing summary")
+    page.click("#pad")
+    page.wait("picture.name === 'your drawing'")
+    pixels = np.array(page.run("[...picture.pixels]")).reshape(28, 28)
+    assert pixels[13:15, 13:15].min() > 100
+    assert pixels[:8].max() == 0
+    certified(page, "fixed:100")
+    assert page.run("run.done.picture.name") == "your drawing"
+
+
+def test_what_is_saved_can_be_verified(page: Page, smoother: ds.Smoother) -> None:
+    from PIL import Image
+
+    certified(page, "fixed:200")
+    url = page.run("painted(run.done.picture.pixels).toDataURL()")
+    picture = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+    certificate = ds.Certificate.from_json(page.run("run.done.text"))
+    smoother.replay(certificate, picture)
+    assert json.loads(page.run("run.done.text"))["seed"]["fixed"] is False
+
+
+def test_a_refusal_is_one_line_on_the_page(page: Page) -> None:
+    ask(page, "fixed:1")
+    page.click("#certify")
+    page.wait("byId('status').classList.contains('bad')")
+    assert "can never certify anything" in text(page, "status")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_can_be_read_anywhere(chromium: Page, server: StudioServer, width: int, dark: bool) -> None:
+    chromium.open(server.address, width=width, dark=dark)
+    certified(chromium, "fixed:200")
+    assert chromium.run("document.documentElement.scrollWidth <= innerWidth")
+    assert "NaN" not in chromium.run("document.body.innerHTML")
+    for ratio, what in chromium.run(CONTRASTS):
+        assert ratio >= 4.5, what
+
+
+CONTRASTS = """(() => {
+  const paint = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (colour) => { paint.clearRect(0, 0, 1, 1); paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1); return [...paint.getImageData(0, 0, 1, 1).data]; };
+  const light = (colour) => { const [r, g, b] = rgb(colour).map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (rgb(c)[3] === 255) return c; } return getComputedStyle(document.body).backgroundColor; };
+  const said = [...document.querySelectorAll("main *, header *")].filter((e) => e.offsetParent && !e.disabled && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));
+  return said.map((e) => { const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x); return [(a + 0.05) / (b + 0.05), e.textContent.slice(0, 40)]; });
+})()"""  # noqa: E501
