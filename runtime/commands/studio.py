@@ -36,12 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     dataset = dataset_of(args) if args.dataset else None
-    with load(args.bundle, **engine_of(args)) as smoother:
-        studio = Studio(smoother, Pictures.of(smoother, dataset))
-        try:
-            _serve(studio, args.port, browser=not args.no_browser)
-        except KeyboardInterrupt:
-            print("the studio is closed")
+    try:
+        with load(args.bundle, **engine_of(args)) as smoother:
+            _serve(Studio(smoother, Pictures.of(smoother, dataset)), args.port, browser=not args.no_browser)
+    except KeyboardInterrupt:  # the way to end it
+        print("the studio is closed")
     return 0
 
 

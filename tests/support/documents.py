@@ -34,6 +34,8 @@ SMALLER = {
     r"\bresnet(110|50-224)\b": "resnet20",
     r"--device cuda": "--device cpu",
     r"--nproc-per-node \d+": "--nproc-per-node 2",
+    r"--port \d+": "--port 0",
+    r"^dualsmooth studio\b": "timeout --preserve-status --signal INT 20 dualsmooth studio --no-browser",
     r"^make ": "make -n ",
     r"^python (?!-)": "python -W error ",
 }

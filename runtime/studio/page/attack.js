@@ -6,8 +6,8 @@ function attackable() {
   Object.assign(attack, { direction: null, tried: [] });
   byId("attack").hidden = false;
   const slider = byId("distance");
-  slider.max = far.toFixed(3);
   slider.step = (far / 100).toPrecision(2);
+  slider.max = (100 * slider.step).toPrecision(4);
   slider.value = 0;
   paint(byId("before"), chosen.pixels, "The picture: " + chosen.name);
   paint(byId("after"), chosen.pixels, "The moved picture: not moved yet");

@@ -1,6 +1,6 @@
 // The picture: one that is offered, a file, or a drawing. Always uint8 [C,H,W], as the networks take it.
 const [CHANNELS, HEIGHT, WIDTH] = DATA.shape;
-const picture = { pixels: null, name: "" };
+const picture = { pixels: null, name: "", truth: "" };
 
 // Show pixels [C,H,W] on a canvas, with words for those who do not see it.
 function paint(canvas, pixels, words) {
@@ -33,12 +33,12 @@ function pixelsOf(source, width, height) {
   return pixels;
 }
 
-function choose(pixels, name, sample = false) {
-  picture.pixels = pixels;
-  picture.name = name;
+// `truth`: the name of its class, where that is known.
+function choose(pixels, name, truth = "") {
+  Object.assign(picture, { pixels, name, truth });
   paint(byId("chosen"), pixels, "The chosen picture: " + name);
   byId("picture-name").textContent = name;
-  if (!sample) for (const input of document.querySelectorAll("#samples input")) input.checked = false;
+  if (!truth) for (const input of document.querySelectorAll("#samples input")) input.checked = false;
 }
 
 // A file: read by the server, as `dualsmooth certify` reads it; where it does not fit, by the browser, which scales it.
@@ -62,7 +62,7 @@ function samples() {
   show("samples", DATA.pictures.map(({ pixels, name }, i) => {
     const bytes = bytesOf(pixels), canvas = painted(bytes);
     canvas.setAttribute("aria-hidden", "true");
-    return make("label", { class: "sample", title: name }, make("input", { type: "radio", name: "sample", value: i, "aria-label": name, onchange: () => choose(bytes, `${name} (its true class)`, true) }), canvas);
+    return make("label", { class: "sample", title: name }, make("input", { type: "radio", name: "sample", value: i, "aria-label": name, onchange: () => choose(bytes, `${name} (its true class)`, name) }), canvas);
   }));
 }
 

@@ -69,7 +69,8 @@ function finish(event, begun, q, chosen) {
   tag(abstained ? "abstained" : "certified", abstained ? "none" : "good");
   drawBars(outcome, true);
   for (const { article, passes } of panels.values()) if (article.classList.contains("idle")) passes.textContent = "not needed";
-  byId("verdict").textContent = event.words + ".";
+  const wrong = chosen.truth && !abstained && chosen.truth !== event.name;
+  byId("verdict").textContent = event.words + "." + (wrong ? ` It shows: ${chosen.truth}. A certificate says that the label is stable, not that it is right.` : "");
   const decided = (event.decided || []).map(([r, yes]) => `certified at ${plain(r)}: ${yes ? "yes" : "no"}`);
   const facts = [["rule", begun.rule], ["budget", begun.budget], ["noise level", sigmaWords(event.sigma)], ["passes", `${whole(event.passes)} in ${event.seconds.toFixed(2)} s`], ["confidence", `${event.confidence} (alpha ${plain(begun.alpha)})`], ["about", event.subject], ["noise", event.noise], ...(decided.length ? [["decided", decided.join(", ")]] : [])];
   show("facts", facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));

@@ -149,7 +149,7 @@ def test_votes_arrive_and_can_be_stopped(page: Page) -> None:
 
 
 def test_every_rule_has_a_row_and_a_refusal_too(page: Page) -> None:
-    ask(page, "adaptive:300:0")
+    ask(page, "adaptive:400:0")
     page.click("#every")
     page.wait("byId('runs-rows').children.length === DATA.rules.length && byId('progress').hidden")
     rows = page.run("[...byId('runs-rows').children].map(r => [...r.cells].slice(1).map(c => c.textContent))")
