@@ -34,7 +34,7 @@ def towards(image: Floats, pictures: npt.NDArray[np.uint8], labels: Sequence[int
     """The unit direction [C,H,W] from `image` to the nearest of `pictures` [N,C,H,W] of another class than `label`, and
     the number of that picture. Raises `InputError` where there is none."""
     change = pictures.astype(np.float64) / STEPS - image
-    distance = np.sqrt((change**2).reshape(len(change), -1).sum(1))
+    distance = np.sqrt((change**2).sum((1, 2, 3)))
     distance[(np.asarray(labels) == label) | (distance < 0.5 / STEPS)] = np.inf
     if not np.isfinite(distance).any():
         raise InputError("there is no picture of another class to go to; let votes choose the direction")
