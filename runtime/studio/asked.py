@@ -91,14 +91,16 @@ class Asked:
     def settings(self, budget: Budget | None = None) -> Settings:
         """How a picture is to be certified; `budget` in place of what the page may say. Raises `InputError`."""
         alpha, rule = self.number("alpha"), self.text("rule")
-        own = {} if budget is not None else {"mode": self.text("mode"), "r": self.number("r")}
-        stated = None if budget is not None else self.text("budget")
+        mode = r = stated = None
+        if budget is None:
+            mode, r, stated = self.text("mode"), self.number("r"), self.text("budget")
         return Settings.of(
             alpha=ALPHA if alpha is None else alpha,
             rule=rule or RULE,
             budget=parse_budget(stated) if stated else budget,
+            mode=mode,
+            r=r,
             seed=self._seed(),
-            **own,
         )
 
     def _seed(self) -> int | None:

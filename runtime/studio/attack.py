@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.noise.add import STEPS
 from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Seed
+from dualsmooth.runtime.noise.table import STEPS
 from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, PREDICTION, Stream
 from dualsmooth.runtime.studio.copies import Copies, Floats

@@ -34,6 +34,8 @@ MAX_RUNS = 4
 """Requests that sample at a time."""
 SLOW = 30.0
 """Seconds that a client may take to send or take something."""
+DRAIN = 0.2
+"""Seconds that a client which is refused may pause while it sends."""
 PATIENCE = 5.0
 """Seconds that the end waits for what is still sampled: a replay is not stopped."""
 HEADERS = {
@@ -151,11 +153,19 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, "text/html; charset=utf-8", self.server.page)
 
     def _asked(self) -> None:
-        self._require(self.headers.get(TOKEN, ""))
-        work = WORK.get(self.path)
-        if work is None:
-            raise Refused(404, f"there is no {self.path[:60]} here; expected one of {', '.join(WORK)}")
-        work(self, self._body())
+        try:
+            self._require(self.headers.get(TOKEN, ""))
+            work = WORK.get(self.path)
+            if work is None:
+                raise Refused(404, f"there is no {self.path[:60]} here; expected one of {', '.join(WORK)}")
+            length = self._length()
+        except Refused:
+            self._drain()
+            raise
+        found = self.rfile.read(length)
+        if len(found) < length:
+            raise Gone
+        work(self, found)
 
     def _require(self, token: str) -> None:
         """Raises `Refused` unless the request is the page's own."""
@@ -167,25 +177,22 @@ class Handler(BaseHTTPRequestHandler):
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
             raise Refused(403, "the token is missing or not this studio's; open the address that the terminal shows")
 
-    def _body(self) -> bytes:
+    def _length(self) -> int:
+        """Of the request's body. Raises `Refused`."""
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdecimal()):
             raise Refused(411, "the request does not say its length; expected Content-Length")
         if len(length) > 12 or int(length) > MAX_BODY:
-            self._let_go()
             raise Refused(413, f"the request has {length[:12]} bytes; expected at most {MAX_BODY}: send less")
-        found = self.rfile.read(int(length))
-        if len(found) < int(length):
-            raise Gone
-        return found
+        return int(length)
 
-    def _let_go(self) -> None:
-        """Read some of what is too large, so that a client that is still sending hears why it is refused."""
+    def _drain(self) -> None:
+        """Take what a client is still sending, so that it hears why it is refused; not for long."""
+        left = MAX_BODY
         with suppress(OSError):
-            self.connection.settimeout(1.0)
-            for _ in range(64):
-                if not self.rfile.read1(1 << 20):
-                    return
+            while left > 0 and select.select([self.connection], [], [], DRAIN)[0]:
+                taken = len(self.rfile.read1(1 << 20))
+                left = left - taken if taken else 0
 
     def certify(self, body: bytes) -> None:
         """Lines of JSON, as they come: `Studio.certify`."""

@@ -56,9 +56,12 @@ async function moveTo(distance, signal) {
   track();
 }
 
-async function attempt(work) {
+function giveUp() {
   clearTimeout(attack.timer);
   if (attack.stop) attack.stop.abort();
+}
+async function attempt(work) {
+  giveUp();
   const stop = (attack.stop = new AbortController());
   try {
     await work(stop.signal);

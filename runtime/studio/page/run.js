@@ -38,6 +38,7 @@ async function certify(q, signal) {
 }
 function begin(event, chosen) {
   run.done = null;
+  giveUp();
   for (const id of ["votes", "certificate"]) byId(id).hidden = false;
   for (const id of ["certificate-actions", "attack"]) byId(id).hidden = true;
   for (const id of ["verdict", "replayed"]) byId(id).textContent = "";
@@ -111,12 +112,13 @@ async function runAll(questions) {
 }
 
 async function replay() {
-  const { text, picture: chosen } = run.done, line = byId("replayed");
+  const certificate = run.done, { text, picture: chosen } = certificate, line = byId("replayed");
   byId("replay").disabled = true;
   line.className = "status";
   line.textContent = "Drawing its votes again…";
   try {
     const found = await ask("/replay", { certificate: text, pixels: base64(chosen.pixels) });
+    if (run.done !== certificate) return; // another one stands there now
     line.className = "status " + (found.same ? "good" : "bad");
     line.textContent = found.same ? `The same: all ${whole(found.passes)} votes were drawn again from the seed, and give the same label and radius (${found.seconds.toFixed(2)} s).` : `Not the same: ${found.line}`;
   } catch (error) {
