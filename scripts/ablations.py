@@ -70,12 +70,14 @@ ROWS: dict[str, dict[str, Any]] = {
 
 HEAD = """# What each choice of the recipe is worth
 
-Certified accuracy (%) of the interval rule on {settings} a stage and level, alpha = 0.001, for short runs of
-`configs/fashion-mnist.toml` (`SHORT` in the script: Gaussian augmentation instead of consistency for the experts, fewer
-epochs and labels), one seed. Fewer votes certify smaller radii than in the README. The envelope is the best single
-sigma of the same run at each radius. Routes are the shares of the levels, the lowest first: 0 / 0 / 100 is a router
-that has collapsed, the largest sigma alone by another name. "…" stands for "without the interval term". What
-consistency does for the experts is in [rules.md](rules.md). Written by `python scripts/ablations.py`.
+What each row of settings certifies, so that rows may be compared. A cell is the share of validation images (in %) whose
+label is right and certified at L2 radius r or more by the interval rule: {settings} a stage and
+level, alpha = 0.001. Short runs of `configs/fashion-mnist.toml` (`SHORT` in the script: Gaussian augmentation instead
+of consistency for the experts, fewer epochs and labels), one seed. Fewer votes certify smaller radii than in the
+README. The envelope is the best single sigma of the same run at each radius. Routes are the shares of the levels, the
+lowest first: 0 / 0 / 100 is a router that has collapsed, the largest sigma alone by another name. "…" stands for
+"without the interval term". What consistency does for the experts is in [rules.md](rules.md). Written by
+`python scripts/ablations.py`.
 
 """
 

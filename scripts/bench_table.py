@@ -53,6 +53,14 @@ Intel's AMX makes int8 networks so much faster that figures of machines with it 
 has its section, and each part says the processor and the instructions that it was measured with.
 """
 SHORT = {"seconds": 0.2, "turns": 1, "images": 3, "passes": 2000, "networks": ["shipped-cnn"], "precisions": ["fp32"]}
+MEANINGS = {
+    "throughput": "How many noisy copies are classified and counted each second, noise included; and against the bare "
+    "session, which has its noise ready, and the loops of others in the same turns.",
+    "choices": "What each setting is worth: passes a second with this one changed, against the first row.",
+    "latency": "How long somebody waits for one certificate, by what is asked.",
+    "memory": "The most memory that an evaluation takes, which should not depend on N.",
+}
+"""What the tables of a part say, in the first sentence of it."""
 PEAK = """
 import sys
 from dualsmooth.cli import main
@@ -294,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     order = [title for title, _ in parts.values()]
     for part in args.parts:
         title, lines = parts[part]
-        body = "\n".join(lines())
+        body = "\n".join([*([MEANINGS[part], ""] if part in MEANINGS else []), *lines()])
         page = args.out.read_text("utf-8") if args.out.exists() else ""
         write_atomically(args.out, placed(page, title, body, order=order, amx=has_amx()))
 

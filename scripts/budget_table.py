@@ -178,6 +178,8 @@ def main() -> None:
     lines = [
         "# Budgets: passes spent, accuracy kept",
         "",
+        "What each budget saves, and what it loses by that. Passes are forward passes of all networks for one image.",
+        "",
         f"Made by `scripts/budget_table.py --step {args.step} --sizes {args.sizes}`: {len(banks)} Fashion-MNIST test "
         f"images (every {args.step}th of the first 8,000), manifest {smoother.bundle.manifest_sha256[:16]}…, "
         f"rule interval, alpha {ALPHA:g}, {machine('onnxruntime')}, the same votes for every budget. An estimator pass "
@@ -240,7 +242,9 @@ def decision_table(smoother: ds.Smoother, banks: list[VoteBank], labels: list[in
         "",
         f'## "Certified at r?": AtRadius(r, {n:,}) against Fixed({n:,})',
         "",
-        f"Fixed({n:,}) spends {fixed.total.mean():,.0f} passes on average.",
+        "What it takes to answer yes or no at one radius r, and how often the answer is that of the full run.",
+        f"Certified: the share of images whose label is right and certified at r or more. Fixed({n:,}) spends "
+        f"{fixed.total.mean():,.0f} passes on average.",
         "",
         "| r | mean passes | median | saving | certified (%) | Fixed (%) | same decision (%) |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -260,6 +264,10 @@ def plan_table(smoother: ds.Smoother, banks: list[VoteBank], labels: list[int], 
     """Forecasts from a pilot of 1,000 passes beside what those passes really gave."""
     pilot = spend(smoother, banks, labels, ds.Fixed(1_000))
     lines = ["", "## Planning: forecasts from a pilot at Fixed(1,000), and what came", ""]
+    lines += [
+        "What a few votes foretell of many. A cell: the share of images (in %) that is right and certified at r.",
+        "",
+    ]
     curves = {"pilot, measured": pilot.radii}
     notes = []
     for forecast in plan(pilot.results, sizes):

@@ -123,6 +123,8 @@ def page(images: int, lines: list[str], differ: str) -> str:
 
 ## What it costs, and where it pays
 
+What the same images certify, and for how many passes: derived from old votes, or anew. A cell is the share of images
+(in %) whose label is right and certified at L2 radius r or more; compare rows of about as many passes.
 {images} Fashion-MNIST test images; the shipped bundle and its int8 version, alpha = 0.001, rule interval. Written by
 `python scripts/derive_table.py --images {images}` on {machine("onnxruntime")}.
 Passes are those of one image, in the mean, without the old votes; a derived certificate has half of them on fp32.

@@ -30,6 +30,8 @@ from dualsmooth.training.stages.train import saved_config
 VOTES, MARGINS, REFERENCE = 100, (8, 12, 32), 2_000
 PAGE = """# The estimator's labels: how fast, and how good
 
+How many images a second get their labels, and how far the radii behind these are from the truth: the fewer passes an
+image costs, the more images the estimator learns from.
 {repeats} x {images} Fashion-MNIST training images, {levels} levels, the networks of a run of
 `configs/fashion-mnist.toml`; all ways timed in turn, 2 cores. The error is the mean distance, in input units, from the
 radius that {reference} votes measure (without a margin for chance), over all images and levels. Written by
