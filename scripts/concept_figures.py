@@ -95,7 +95,7 @@ def bar(x: float, y: float, width: float, colour: str, height: float = 18) -> st
     return f'<rect x="{x:.1f}" y="{y:g}" width="{width:.1f}" height="{height:g}" rx="2" fill="var(--{colour})"/>'
 
 
-def thumbnail(pixels: npt.NDArray[np.floating] | npt.NDArray[np.uint8], x: float, y: float, side: float) -> str:
+def thumbnail(pixels: npt.NDArray[np.float32] | npt.NDArray[np.uint8], x: float, y: float, side: float) -> str:
     """A picture [1,H,W], uint8, or in [0, 1] and cut to that for the eye."""
     eight = pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
     data = base64.b64encode(png(np.asarray(eight, np.uint8))).decode()

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import art_stand_in as art
 import documents
 import numpy as np
 import onnx
@@ -30,6 +31,7 @@ from dualsmooth.training.config import read_toml
 from dualsmooth.training.networks.resnet import ResidualNetwork
 
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+APART = [name for name in NAMES if name not in documents.TOGETHER]
 SEEN = ("README.md", "runtime", "configs", "scripts", "examples", "Makefile", "pyproject.toml")
 PIL = pytest.importorskip("PIL.Image")
 
@@ -163,7 +165,7 @@ def give(command: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n, path in zip(NAMES, DOCUMENTS, strict=True) if documents.commands(path)])
+@pytest.mark.parametrize("name", [name for name in APART if documents.commands(ROOT / name)])
 def test_commands_run_in_order(name: str, tmp_path: Path) -> None:
     folder = project(tmp_path)
     for command in documents.commands(ROOT / name):
@@ -183,11 +185,27 @@ def test_the_examples_of_its_help_run(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", documents.TOGETHER)
+def test_blocks_run_from_top_to_bottom(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In one folder and one session, with nothing but what the page itself has made."""
+    folder, names = project(tmp_path), {}
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("DUALSMOOTH_DATA", str(tmp_path / "data"))
+    for language, text in documents.blocks(ROOT / name):
+        if language == "python":
+            exec(compile(text, name, "exec"), names)
+        for command in documents.commands_in(text) if language in documents.SHELLS else ():
+            if documents.elsewhere(command) is None:
+                run(documents.smaller(command), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APART)
 def test_python_blocks_run(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project(tmp_path))
+    art.stand_in(monkeypatch)
     images: np.ndarray = load_dataset(f"npz:{SHIPPED_IMAGES}").images[:2]
     names = {"image": images[0], "images": images}
     for language, text in documents.blocks(ROOT / name):

@@ -9,7 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PROGRAMS = "dualsmooth|python3?|make|pip|apt|apt-get|torchrun|docker|tritonserver|curl|export|cd|build/[^ ]+/bin/[^ ]+"
+SHELLS = ("sh", "bash", "console")
 COMMAND = re.compile(rf"(?:{PROGRAMS})(?: |$)")
+
+TOGETHER = ("docs/tutorial.md",)
+"""Pages whose commands and Python go on with what the blocks before them have made."""
 
 SERVER = re.compile(r"(?:grpc|http)://[^ \"']+")
 ELSEWHERE = {
@@ -72,7 +76,11 @@ def blocks(path: Path) -> Iterator[tuple[str, str]]:
 
 def commands(path: Path) -> list[str]:
     """The commands of a document, in order, without comments."""
-    text = "\n".join(text for language, text in blocks(path) if language in ("sh", "bash", "console"))
+    return commands_in("\n".join(text for language, text in blocks(path) if language in SHELLS))
+
+
+def commands_in(text: str) -> list[str]:
+    """The commands of a block, without comments."""
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in re.sub(r"\\\n", " ", text).splitlines())
     return [" ".join(line.removeprefix("$ ").split()) for line in lines if line]
 
