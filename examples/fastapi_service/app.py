@@ -21,6 +21,7 @@ import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE
 from dualsmooth.runtime.datasets.single_images import Image, read_picture
 from dualsmooth.runtime.serving.protocol import refusal_of
+from dualsmooth.runtime.serving.requests import parse_groups
 
 BUNDLE = os.environ.get("DUALSMOOTH_BUNDLE", str(SHIPPED_BUNDLE))
 THREADS = int(os.environ.get("DUALSMOOTH_THREADS", "0"))
@@ -43,10 +44,21 @@ class Asked(BaseModel, extra="forbid"):
     alpha: float = 0.001
     rule: str = "interval"
     route: str | None = None
+    groups: str = "false"
+    at_most: int = 1
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of the service. Raises `InputError`."""
+        return self.model_dump() | {"groups": parse_groups(self.groups)}
 
 
 class ToCertify(Asked):
-    budget: str = "fixed:10000"
+    budget: str | None = None
+    mode: str | None = None
+    r: float | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | ({} if self.budget is None else {"budget": ds.parse_budget(self.budget)})
 
 
 class ToPredict(Asked):
@@ -73,7 +85,7 @@ PICTURE = {
 @app.post("/certify", openapi_extra=PICTURE)
 async def certify(request: Request, query: Annotated[ToCertify, Query()]) -> Response:
     """The certificate of the picture in the body (PNG, JPEG, …), as `dualsmooth verify` reads it."""
-    asked = query.model_dump() | {"budget": ds.parse_budget(query.budget)}
+    asked = query.arguments()
     image = await picture(request)
     return as_json(await unless_gone(request, request.app.state.service.certify_async(image, **asked)))
 
@@ -81,8 +93,9 @@ async def certify(request: Request, query: Annotated[ToCertify, Query()]) -> Res
 @app.post("/predict", openapi_extra=PICTURE)
 async def predict(request: Request, query: Annotated[ToPredict, Query()]) -> Response:
     """A label or an abstention for the picture in the body, without a radius."""
+    asked = query.arguments()
     image = await picture(request)
-    return as_json(await unless_gone(request, request.app.state.service.predict_async(image, **query.model_dump())))
+    return as_json(await unless_gone(request, request.app.state.service.predict_async(image, **asked)))
 
 
 @app.get("/health")

@@ -21,7 +21,17 @@ from dualsmooth.runtime.engine.engine import Engine
 from dualsmooth.runtime.errors import CertificateError, EngineError, InputError, ServerError
 from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Noise, Seed
 from dualsmooth.runtime.serving.address import open_wire
-from dualsmooth.runtime.serving.protocol import BLS, LABEL, MANIFEST, MODEL, PLACEMENT, PREDICT, RADIUS, TRITON
+from dualsmooth.runtime.serving.protocol import (
+    BLS,
+    LABEL,
+    MANIFEST,
+    MODEL,
+    PLACEMENT,
+    PREDICT,
+    RADIUS,
+    SHARED_NOISE,
+    TRITON,
+)
 from dualsmooth.runtime.serving.tensors import Tensors, number_in, text_of
 from dualsmooth.runtime.serving.wire import Pixels, Wire
 from dualsmooth.runtime.smoothing.artefact import image_sha256
@@ -246,7 +256,7 @@ def _asked(settings: Settings) -> Seeds:
     """The randomness to ask for; a server chooses the entropy itself unless the seed is fixed. Raises `InputError`."""
     seeds = settings.seeds()
     if seeds.noise.shared:
-        raise InputError("shared noise is for one evaluation on this machine; a server draws each request's own")
+        raise InputError(SHARED_NOISE)
     return seeds
 
 

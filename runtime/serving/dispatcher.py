@@ -20,9 +20,10 @@ from dualsmooth.runtime.serving.limits import Limits
 from dualsmooth.runtime.serving.metrics import Counts
 from dualsmooth.runtime.serving.protocol import Cancelled, GoingDown, OverTime, ServerFull, WentDown
 from dualsmooth.runtime.serving.replies import Reply
-from dualsmooth.runtime.serving.requests import Ticket, accept
+from dualsmooth.runtime.serving.requests import Ticket, accept, asked_here, prepare
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.sampler import Sampler
+from dualsmooth.runtime.smoothing.settings import Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
 from dualsmooth.runtime.statistics.votes import Tally
 
@@ -51,7 +52,14 @@ class Dispatcher:
         is bad, `Refused` where the server is full or going down, and `EngineError` in a forked child; then `reply` is
         not called."""
         require_same_process(self._forks, "this service")
-        ticket = accept(self.smoother, self.limits, image, parameters, reply, self._secret)
+        self._take(accept(self.smoother, self.limits, image, parameters, reply, self._secret))
+
+    def submit_settings(self, image: Any, mode: str, settings: Settings, reply: Reply) -> None:
+        """`submit`, for callers in this process: what is asked for in one piece, with its seed and noise."""
+        require_same_process(self._forks, "this service")
+        self._take(prepare(self.smoother, self.limits, image, asked_here(mode, settings, self.limits), reply))
+
+    def _take(self, ticket: Ticket) -> None:
         with self._news:
             self.check()
             if len(self._waiting) >= self.limits.max_waiting:

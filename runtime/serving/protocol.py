@@ -16,6 +16,8 @@ PARAMETERS = {
     PREDICT: ("mode", "alpha", "n", "rule", "route", "seed", "nonce", "noise", "index", *COARSER),
 }
 """What a request may say in each mode."""
+SHARED_NOISE = "shared noise is for one evaluation on this machine; a server draws each request's own"
+"""Why a request never asks for it."""
 IMAGE, PICTURE = "IMAGE", "PICTURE"
 """The input tensors, of which a request has one: the pixels, or a picture file in base64."""
 LABEL, RADIUS, SIGMA, ABSTAINED, CERTIFICATE = OUTPUTS = ("LABEL", "RADIUS", "SIGMA", "ABSTAINED", "CERTIFICATE")

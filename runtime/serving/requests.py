@@ -6,7 +6,7 @@ import base64
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,14 +16,23 @@ from dualsmooth.runtime.datasets.single_images import read_picture
 from dualsmooth.runtime.errors import InputError, one_line
 from dualsmooth.runtime.noise.streams import AUTO, Seed, parse_noise
 from dualsmooth.runtime.serving.limits import Limits
-from dualsmooth.runtime.serving.protocol import CERTIFY, COARSER, IMAGE, PARAMETERS, PICTURE, PREDICT
+from dualsmooth.runtime.serving.protocol import CERTIFY, COARSER, IMAGE, PARAMETERS, PICTURE, PREDICT, SHARED_NOISE
 from dualsmooth.runtime.serving.replies import Answer, Reply
 from dualsmooth.runtime.smoothing.sampler import Job
-from dualsmooth.runtime.smoothing.settings import PREDICTION_PASSES, Settings
+from dualsmooth.runtime.smoothing.settings import GroupsGiven, Settings
 from dualsmooth.runtime.smoothing.smoother import Smoother
-from dualsmooth.runtime.statistics.budgets import Fixed, parse_budget, whole
+from dualsmooth.runtime.statistics.budgets import parse_budget, whole
 from dualsmooth.runtime.statistics.groups import FORM
 from dualsmooth.runtime.statistics.rules.rule import Terms
+
+
+class Asked(NamedTuple):
+    """What a request asks for: a certificate or a prediction (`mode`), at which settings, with noise from which seed,
+    which stands in place of the settings' own."""
+
+    mode: str
+    settings: Settings
+    seed: Seed
 
 
 @dataclass(eq=False)
@@ -75,15 +84,15 @@ def accept(
 ) -> Ticket:
     """Check a request and prepare its work. `secret`: the server's own part in the noise of requests with a nonce.
     Raises `InputError` with the same line as `certify` or `predict`."""
-    mode = _mode(parameters)
-    parameters = {name: _read(name, value) for name, value in parameters.items()} | _groups(parameters)
-    settings, certifies = _settings(mode, parameters), mode == CERTIFY
+    return prepare(smoother, limits, image, asked_in(parameters, limits, secret), reply)
+
+
+def prepare(smoother: Smoother, limits: Limits, image: Any, asked: Asked, reply: Reply) -> Ticket:
+    """The work of a request. Raises `InputError` where the settings do not fit the bundle or go beyond the limits."""
+    settings, seed, certifies = asked.settings, asked.seed, asked.mode == CERTIFY
     terms = (settings.terms if certifies else settings.prediction_terms)(smoother.bundle)
-    budget = terms.budget
-    seed = _seed(parameters, limits, secret)
     seed.require_generator()
-    if type(settings.all_levels) is not bool:
-        raise InputError(f"all_levels is {str(settings.all_levels)[:40]!r}; expected true or false")
+    budget = terms.budget
     chosen = budget.selection if certifies or terms.coarser else 0
     passes = (budget.looks[-1] + chosen) * len(smoother.bundle.noise_levels)
     limits.check(budget, passes, np.size(image))
@@ -97,14 +106,34 @@ def accept(
     return Ticket(job, lambda: smoother.certificate(terms, job), reply, deadline, started, terms)
 
 
-def _settings(mode: str, parameters: Mapping[str, Any]) -> Settings:
-    """What a request asks for; what it leaves out is as for a local call. Raises `InputError`."""
-    names = ("alpha", "rule", "route", "all_levels", *COARSER)
-    given = {name: parameters[name] for name in names if name in parameters}
+def asked_here(mode: str, settings: Settings, limits: Limits) -> Asked:
+    """What a caller in this process asks for. Raises `InputError` for noise that no request may have."""
+    if settings.seed is not None:
+        _require_seeds(limits)
+    seeds = settings.seeds()
+    if seeds.noise.shared:
+        raise InputError(SHARED_NOISE)
+    return Asked(mode, settings, seeds.at(0))
+
+
+def asked_in(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None = None) -> Asked:
+    """What the parameters of a request ask for; what they leave out is as for a local call. Raises `InputError`."""
+    mode = _mode(parameters)
+    parameters = {name: _read(name, value) for name, value in parameters.items()}
+    given = {
+        name: parameters[name] for name in ("alpha", "rule", "route", "all_levels", *COARSER) if name in parameters
+    }
+    if "groups" in given:
+        given["groups"] = parse_groups(given["groups"])
+    if type(given.get("all_levels", False)) is not bool:
+        raise InputError(f"all_levels is {str(given['all_levels'])[:40]!r}; expected true or false")
     if mode == PREDICT:
-        return Settings(budget=Fixed(parameters.get("n", PREDICTION_PASSES)), **given)
-    budget = parameters.get("budget")
-    return Settings.of(budget=parse_budget(budget) if isinstance(budget, str) else budget, **given)
+        passes = {"n": parameters["n"]} if "n" in parameters else {}
+        settings = Settings.of_prediction(**passes, **given)
+    else:
+        budget = parameters.get("budget")
+        settings = Settings.of(budget=parse_budget(budget) if isinstance(budget, str) else budget, **given)
+    return Asked(mode, settings, _seed(parameters, limits, secret))
 
 
 def _mode(parameters: Mapping[str, Any]) -> str:
@@ -139,19 +168,23 @@ def _read(name: str, value: Any) -> Any:
     return value
 
 
-def _groups(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The groups of a request: true for the bundle's, or the JSON of other ones, as text. Raises `InputError`."""
-    value = parameters.get("groups")
+def parse_groups(value: Any) -> GroupsGiven:
+    """The groups that a request says: true for the bundle's, or the JSON of other ones, as text. Raises `InputError`.
+
+    >>> parse_groups("true"), parse_groups('{"shoes": [5, 7, 9]}')
+    (True, {'shoes': [5, 7, 9]})
+    """
     if not isinstance(value, str):
-        if value not in (None, True, False):
+        if value is not None and type(value) is not bool:
             raise InputError(f"groups is {str(value)[:40]!r}; expected true, false or {FORM} as text")
-        return {}
+        return bool(value)
     if value.lower() in ("true", "false"):
-        return {"groups": value.lower() == "true"}
+        return value.lower() == "true"
     try:
-        return {"groups": strict_json.loads(value)}
+        found: GroupsGiven = strict_json.loads(value)
     except ValueError as error:
         raise InputError(f"groups is {value[:40]!r} ({one_line(error)}); expected true, false or {FORM}") from error
+    return found
 
 
 def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) -> Seed:
@@ -161,10 +194,15 @@ def _seed(parameters: Mapping[str, Any], limits: Limits, secret: Seed | None) ->
     noise, index = parse_noise(parameters.get("noise", AUTO)), parameters.get("index", 0)
     if nonce is not None and not (isinstance(nonce, str) and 16 <= len(nonce) <= 64 and nonce.isalnum()):
         raise InputError(f"nonce is {str(nonce)[:70]!r}; expected 16 to 64 random letters and digits")
-    if value is not None and not limits.allow_seed:
-        raise InputError(
-            "this server chooses its own seeds; ask without one, or set allow_seed in its Limits or config.pbtxt"
-        )
+    if value is not None:
+        _require_seeds(limits)
     if value is None and nonce is not None and secret is not None:
         return replace(secret.answering(nonce), noise=noise).at(index)
     return Seed.make(value, noise).at(index)
+
+
+def _require_seeds(limits: Limits) -> None:
+    if not limits.allow_seed:
+        raise InputError(
+            "this server chooses its own seeds; ask without one, or set allow_seed in its Limits or config.pbtxt"
+        )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from typing import Any, Self, cast
 
 from dualsmooth.runtime.datasets.single_images import ImageLike
@@ -18,7 +20,7 @@ from dualsmooth.runtime.serving.protocol import CERTIFY, PREDICT, OverTime
 from dualsmooth.runtime.serving.replies import Answer, Promised
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.prediction import Prediction
-from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE
+from dualsmooth.runtime.smoothing.settings import ALPHA, PREDICTION_PASSES, RULE, GroupsGiven, Settings
 from dualsmooth.runtime.statistics.budgets import Budget
 
 
@@ -52,6 +54,10 @@ class Service(Dispatcher):
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
+        groups: GroupsGiven = False,
+        at_most: int = 1,
+        mode: str | None = None,
+        r: float | None = None,
         timeout: float | None = None,
     ) -> Certificate:
         """With probability at least 1 - alpha, the dual classifier is constant within the returned radius (L2).
@@ -61,7 +67,10 @@ class Service(Dispatcher):
         with 1 - alpha. Raises `InputError`, `EngineError`, and `ServerError`: `Refused` before any sampling (the queue
         is full, the service closes), `Stopped` after it began (over time, closed meanwhile).
         """
-        asked = {"alpha": alpha, "budget": budget, "rule": rule, "route": route, "seed": seed, "noise": noise}
+        asked = partial(
+            Settings.of, alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, groups=groups,
+            at_most=at_most, mode=mode, r=r,
+        )  # fmt: skip
         return cast(Certificate, _waited(self._begun(CERTIFY, image, asked), timeout))
 
     async def certify_async(
@@ -74,10 +83,17 @@ class Service(Dispatcher):
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
+        groups: GroupsGiven = False,
+        at_most: int = 1,
+        mode: str | None = None,
+        r: float | None = None,
     ) -> Certificate:
         """`certify`, with the same guarantee and errors, for coroutines: a task that is cancelled, by `asyncio.timeout`
         for one, stops its sampling within a batch."""
-        asked = {"alpha": alpha, "budget": budget, "rule": rule, "route": route, "seed": seed, "noise": noise}
+        asked = partial(
+            Settings.of, alpha=alpha, budget=budget, rule=rule, route=route, seed=seed, noise=noise, groups=groups,
+            at_most=at_most, mode=mode, r=r,
+        )  # fmt: skip
         return cast(Certificate, await asyncio.wrap_future(self._begun(CERTIFY, image, asked)))
 
     def predict(
@@ -90,13 +106,18 @@ class Service(Dispatcher):
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
+        groups: GroupsGiven = False,
+        at_most: int = 1,
         timeout: float | None = None,
     ) -> Prediction:
         """With probability at least 1 - alpha, abstains or returns the dual classifier's label at the input.
 
         Arguments as for `Smoother.predict`, errors and `timeout` as for `certify`.
         """
-        asked = {"alpha": alpha, "n": n, "rule": rule, "route": route, "seed": seed, "noise": noise}
+        asked = partial(
+            Settings.of_prediction, n=n, alpha=alpha, rule=rule, route=route, seed=seed, noise=noise, groups=groups,
+            at_most=at_most,
+        )  # fmt: skip
         return cast(Prediction, _waited(self._begun(PREDICT, image, asked), timeout))
 
     async def predict_async(
@@ -109,9 +130,14 @@ class Service(Dispatcher):
         route: str | None = None,
         seed: int | None = None,
         noise: Noise | None = None,
+        groups: GroupsGiven = False,
+        at_most: int = 1,
     ) -> Prediction:
         """`predict`, with the same guarantee and errors, for coroutines; cancelled as `certify_async`."""
-        asked = {"alpha": alpha, "n": n, "rule": rule, "route": route, "seed": seed, "noise": noise}
+        asked = partial(
+            Settings.of_prediction, n=n, alpha=alpha, rule=rule, route=route, seed=seed, noise=noise, groups=groups,
+            at_most=at_most,
+        )  # fmt: skip
         return cast(Prediction, await asyncio.wrap_future(self._begun(PREDICT, image, asked)))
 
     @property
@@ -140,14 +166,12 @@ class Service(Dispatcher):
         registry_of(registry).register(collector)
         return collector
 
-    def _begun(self, mode: str, image: ImageLike, asked: dict[str, Any]) -> Future[Answer]:
+    def _begun(self, mode: str, image: ImageLike, asked: Callable[[], Settings]) -> Future[Answer]:
         """A request that was taken. Raises `InputError`, `Refused`, `EngineError`."""
         reply = Promised()
-        given = {name: value for name, value in asked.items() if value is not None}
-        if "noise" in given:
-            given["noise"] = str(given["noise"])
         try:
-            self.submit(self.smoother.check_image(image), {"mode": mode, **given}, reply)
+            settings = asked()
+            self.submit_settings(self.smoother.check_image(image), mode, settings, reply)
         except DualSmoothError:
             self.counts.add("refusals", 1)
             raise

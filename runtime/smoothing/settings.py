@@ -56,6 +56,11 @@ class Settings:
         chosen = chosen_budget(budget, mode, r)
         return cls(budget=BUDGET if chosen is None else chosen, **others)
 
+    @classmethod
+    def of_prediction(cls, *, n: int = PREDICTION_PASSES, **others: Any) -> Settings:
+        """From the keyword arguments of a prediction. Raises `InputError` for an `n` that is no number of passes."""
+        return cls(budget=Fixed(n), **others)
+
     def terms(self, bundle: Bundle) -> Terms:
         """Checked terms of a certificate under a bundle. Raises `InputError`, also where no votes could satisfy
         them."""

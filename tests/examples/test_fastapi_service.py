@@ -138,6 +138,12 @@ def test_the_page_of_curl(url: str, tmp_path: Path) -> None:
     assert ds.Certificate.from_json(shown[2]).terms.budget == ds.Fixed(10_000)
     assert ds.Certificate.from_json(shown[3]).terms.alpha == 0.01
     assert json.loads(shown[4])["radius"] >= 0.5
+    assert [ds.Certificate.from_json(text).terms.budget for text in shown[5:7]] == [
+        ds.Adaptive(1_000, 0.05),
+        ds.AtRadius(0.5),
+    ]
+    assert json.loads(shown[7])["label"] == 1
+    assert ds.Certificate.from_json(shown[8]).terms.groups.to_dict() == {"footwear": [5, 7, 9]}
     assert sum("gone" in text for text in shown) == 1
     assert sum("0 wrong, 0 errors" in text for text in shown) == 1
     assert json.loads(said[f"curl -s {ADDRESS}/health"]) == {"live": True, "ready": True}
@@ -149,6 +155,14 @@ def test_codes_and_lines(url: str, image: np.ndarray, load_test: Any) -> None:
         ({"content": picture, "params": {"rule": "best"}}, 400, "rule 'best'"),
         ({"content": picture, "params": {"budget": "fixed"}}, 400, "budget 'fixed'"),
         ({"content": picture, "params": {"alpha": 99.9}}, 400, "a confidence of 99.9 % is alpha 0.001"),
+        ({"content": picture, "params": {"mode": "fast"}}, 400, "mode 'fast' is unknown"),
+        ({"content": picture, "params": {"mode": "quick", "budget": "fixed:100"}}, 400, "pass one of them"),
+        ({"content": picture, "params": {"mode": "decide"}}, 400, "without r"),
+        ({"content": picture, "params": {"r": 0.5}}, 400, "no mode decides"),
+        ({"content": picture, "params": {"at_most": 0}}, 400, "at_most is 0"),
+        ({"content": picture, "params": {"groups": "maybe"}}, 400, "groups is 'maybe'"),
+        ({"content": picture, "params": {"groups": '{"shoes": [1]}'}}, 400, "group 'shoes' is [1]"),
+        ({"content": picture, "params": {"groups": '{"shoes": ["Boot", 1]}'}}, 400, "'Boot' is no class"),
         ({"content": b""}, 400, "cannot read upload"),
         ({"content": picture[:60]}, 400, "cannot read upload"),
         ({"content": load_test.png(image[:, 1:])}, 400, "28 pixels wide and 27 high; expected 28 wide and 28 high"),

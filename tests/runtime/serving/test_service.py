@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 import os
 import select
 import sys
@@ -80,6 +82,61 @@ def test_images_are_what_the_smoother_takes(smoother: ds.Smoother, tmp_path: Pat
             assert service.certify(image, budget=BUDGET, seed=1).to_json() == alone
 
 
+COARSER: list[dict[str, Any]] = [{"groups": True}, {"groups": {"right": ["class 1", 2]}}, {"at_most": 2}]
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A bundle with groups, and an image on the border of two of its three classes."""
+    path = tmp_path_factory.mktemp("groups") / "bundle"
+    toys.write_bundle(path, sigmas=(0.25, 0.26), sigma_e=0.25, estimator_cuts=[2.0], classifier_cuts=[[0.0, 1.0]] * 2)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"groups": {"right": [1, 2]}}))
+    return path, toys.image(1.0, 0.5)
+
+
+@pytest.mark.parametrize("asked", COARSER)
+def test_groups_and_sets_answer_as_those_of_the_smoother(torn: tuple[Path, np.ndarray], asked: dict[str, Any]) -> None:
+    path, image = torn
+    with ds.load(path, threads=1) as smoother, ds.Service(smoother, OPEN) as service:
+        alone = smoother.certify(image, budget=BUDGET, seed=2, **asked)
+        said = smoother.predict(image, n=400, seed=2, **asked)
+        assert (alone.answer, said.answer) == ((1, 2), (1, 2))
+
+        async def ask() -> tuple[ds.Certificate, ds.Prediction]:
+            return (
+                await service.certify_async(image, budget=BUDGET, seed=2, **asked),
+                await service.predict_async(image, n=400, seed=2, **asked),
+            )
+
+        for made in (service.certify(image, budget=BUDGET, seed=2, **asked), asyncio.run(ask())[0]):
+            assert made.to_json() == alone.to_json()
+        assert [service.predict(image, n=400, seed=2, **asked), asyncio.run(ask())[1]] == [said, said]
+
+
+@pytest.mark.parametrize("asked", [{"mode": "quick"}, {"mode": "decide", "r": 0.05}])
+def test_modes_are_the_budgets_of_the_smoother(smoother: ds.Smoother, asked: dict[str, Any]) -> None:
+    alone = smoother.certify(IMAGES[0], seed=1, **asked)
+    assert alone.terms.budget != ds.Fixed(10_000)
+    with ds.Service(smoother, OPEN) as service:
+        assert service.certify(IMAGES[0], seed=1, **asked).to_json() == alone.to_json()
+        assert asyncio.run(service.certify_async(IMAGES[0], seed=1, **asked)).to_json() == alone.to_json()
+
+
+def test_it_takes_what_a_smoother_takes() -> None:
+    """A keyword of `certify` and `predict` that a service lacks would be a feature that servers lack."""
+    for name, more in {
+        "certify": {"timeout"},
+        "predict": {"timeout"},
+        "certify_async": set(),
+        "predict_async": set(),
+    }.items():
+        ours = inspect.signature(getattr(ds.Service, name)).parameters
+        theirs = inspect.signature(getattr(ds.Smoother, name.removesuffix("_async"))).parameters
+        assert set(ours) == set(theirs) | more
+        assert all(ours[key].default == theirs[key].default for key in theirs)
+
+
 def test_callers_share_batches(smoother: ds.Smoother, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(smoother, monkeypatch)
     with ds.Service(smoother) as service, ThreadPoolExecutor(4) as threads:
@@ -92,19 +149,27 @@ def test_callers_share_batches(smoother: ds.Smoother, monkeypatch: pytest.Monkey
 
 def test_bad_requests_have_the_lines_of_the_smoother(smoother: ds.Smoother) -> None:
     with ds.Service(smoother, ds.Limits(max_passes=10_000)) as service:
-        for asked in ({"alpha": 2.0}, {"rule": "no"}, {"noise": 3}, {"image": IMAGES[0][..., :1]}):
+        wrong: list[dict[str, Any]] = [
+            {"alpha": 2.0}, {"rule": "no"}, {"noise": 3}, {"image": IMAGES[0][..., :1]}, {"groups": True},
+            {"groups": 3}, {"groups": {"a": [0]}}, {"at_most": 0}, {"mode": "quick"},
+            {"mode": "fast", "budget": None}, {"mode": "decide", "budget": None}, {"r": 0.5},
+        ]  # fmt: skip
+        for asked in wrong:
             given = {"image": IMAGES[0], "budget": BUDGET} | asked
             with pytest.raises(ds.InputError) as ours:
                 service.certify(**given)
             with pytest.raises(ds.InputError) as local:
                 smoother.certify(**given)
-            if "noise" not in asked:
-                assert str(ours.value) == str(local.value)
+            assert str(ours.value) == str(local.value)
         with pytest.raises(ds.InputError, match=r"may take \d+ passes; expected at most 10000"):
             service.certify(IMAGES[0], budget=LONG)
         with pytest.raises(ds.InputError, match="chooses its own seeds"):
             asyncio.run(service.certify_async(IMAGES[0], seed=1))
-        assert service.metrics()["refusals"] == 6
+        with pytest.raises(ds.InputError, match="a server draws each request's own"):
+            service.certify(IMAGES[0], noise=ds.Noise(shared=True))
+        with pytest.raises(ds.InputError, match="at_most is 0"):
+            service.predict(IMAGES[0], at_most=0)
+        assert service.metrics()["refusals"] == len(wrong) + 4
         assert service.metrics()["passes"] == 0
 
 
