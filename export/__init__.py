@@ -1,7 +1,8 @@
 """Export (needs torch and onnx): turns trained networks into a bundle, the contract with the runtime.
 
 `export_run("run/", "bundle/")` exports a training run; `export_bundle("bundle/", estimator=..., ...)` any modules and
-ONNX files; `export_smoothed(theirs, "bundle/")` Cohen's `Smooth`, or an estimator of ART's;
+ONNX files; `export_file("model.onnx", "bundle/", ...)` one ONNX file to a bundle of one noise level;
+`export_smoothed(theirs, "bundle/")` Cohen's `Smooth`, or an estimator of ART's;
 `load_checkpoint("weights.pth", module)` fills a module with a checkpoint as the field saves it.
 
 >>> import tempfile
@@ -32,16 +33,27 @@ if TYPE_CHECKING:
     from dualsmooth.export.bundle import export_bundle
     from dualsmooth.export.checks.agreement import Pictures
     from dualsmooth.export.members import Ensemble
+    from dualsmooth.export.one_file import export_file
     from dualsmooth.export.onnx.graph import to_onnx
     from dualsmooth.export.run import export_run
     from dualsmooth.training.networks.published import load_checkpoint
 
-__all__ = ["Ensemble", "Pictures", "export_bundle", "export_run", "export_smoothed", "load_checkpoint", "to_onnx"]
+__all__ = [
+    "Ensemble",
+    "Pictures",
+    "export_bundle",
+    "export_file",
+    "export_run",
+    "export_smoothed",
+    "load_checkpoint",
+    "to_onnx",
+]
 
 _HOME = {
     "Ensemble": "export.members",
     "Pictures": "export.checks.agreement",
     "export_bundle": "export.bundle",
+    "export_file": "export.one_file",
     "export_run": "export.run",
     "export_smoothed": "export.adapters",
     "load_checkpoint": "training.networks.published",

@@ -81,18 +81,37 @@ def load_onnx(
 
 def shape_of(path: str | Path, layout: str = "nchw") -> tuple[int, int, int]:
     """The [C,H,W] that the image input of an ONNX file declares. Raises `InputError` where it is not fixed."""
-    _require_onnx(Path(path))
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        said = foreign(Path(path), guess=True)
-        raise InputError(said or f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for value in model.graph.input:
+    graph = _declared(Path(path))
+    constants = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
         dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
         if value.name not in constants and len(dims) == 4 and min(dims[1:]) > 0:
             return image_shape(dims[1:], layout, Path(path))
-    raise InputError(f"{path} declares no fixed image shape [N,C,H,W]; pass --input-shape C,H,W")
+    raise InputError(
+        f"{path} declares no fixed image shape [N,C,H,W]; pass --input-shape C,H,W (or input_shape=(C, H, W))"
+    )
+
+
+def width_of(path: str | Path) -> int:
+    """How many logits a row of the output of an ONNX file has. Raises `InputError` where it does not declare that,
+    `BundleError` where it has several outputs."""
+    path = Path(path)
+    graph = _declared(path)
+    _require_one_output(graph, path)
+    dims = graph.output[0].type.tensor_type.shape.dim
+    if len(dims) < 2 or dims[1].dim_value < 1:
+        raise InputError(f"{path} does not declare how many classes it has; pass --classes (or classes=), e.g. 10")
+    return int(dims[1].dim_value)
+
+
+def _declared(path: Path) -> onnx.GraphProto:
+    """The graph of a file, for what it declares. Raises `InputError`."""
+    _require_onnx(path)
+    try:
+        return onnx.load(path, load_external_data=False).graph
+    except Exception as error:
+        said = foreign(path, guess=True)
+        raise InputError(said or f"cannot read {path} as ONNX ({one_line(error)}); pass an ONNX file") from error
 
 
 def _check_rows(model: onnx.ModelProto, path: Path, shape: tuple[int, int, int]) -> None:
@@ -121,17 +140,13 @@ def _require_onnx(path: Path) -> None:
 def _ends(model: onnx.ModelProto, path: Path, input_shape: tuple[int, int, int]) -> onnx.ValueInfoProto:
     """The image input, after a look at all inputs and outputs; its sizes are set."""
     graph = model.graph
-    tensors = ", ".join(_text(value) for value in (*graph.input, *graph.output))[:300]
+    tensors = _ends_in_words(graph)
     others = [value for value in graph.input if value.name == SIGMA and not value.type.tensor_type.shape.dim]
     images = [value for value in graph.input if value not in others]
     ranks = {len(v.type.tensor_type.shape.dim) if v.type.tensor_type.HasField("shape") else 4 for v in images}
     if len(images) != 1 or len(others) > 1 or ranks != {4}:
         raise BundleError(f"{path} has {tensors}; expected one image input [N,C,H,W], at most a scalar named sigma too")
-    if len(graph.output) != 1:
-        raise BundleError(
-            f"{path} has {tensors}; expected one output [N,classes]: cut the others off, e.g. "
-            f"onnx.utils.extract_model({path.name!r}, 'logits.onnx', [{images[0].name!r}], [NAME_OF_THE_LOGITS])"
-        )
+    _require_one_output(graph, path)
     image: onnx.ValueInfoProto = images[0]
     _check_types(image, graph.output[0], others, path)
     if not image.type.tensor_type.HasField("shape"):
@@ -144,6 +159,20 @@ def _ends(model: onnx.ModelProto, path: Path, input_shape: tuple[int, int, int])
     for dim, wanted in zip(list(shape.dim)[1:], input_shape, strict=True):
         dim.dim_value = wanted
     return image
+
+
+def _require_one_output(graph: onnx.GraphProto, path: Path) -> None:
+    if len(graph.output) != 1:
+        constants = {tensor.name for tensor in graph.initializer}
+        images = [value.name for value in graph.input if value.name not in constants][:1]
+        raise BundleError(
+            f"{path} has {_ends_in_words(graph)}; expected one output [N,classes]: cut the others off, e.g. "
+            f"onnx.utils.extract_model({path.name!r}, 'logits.onnx', {images}, [NAME_OF_THE_LOGITS])"
+        )
+
+
+def _ends_in_words(graph: onnx.GraphProto) -> str:
+    return ", ".join(_text(value) for value in (*graph.input, *graph.output))[:300]
 
 
 def _check_types(image: onnx.ValueInfoProto, output: onnx.ValueInfoProto, others: Ends, path: Path) -> None:

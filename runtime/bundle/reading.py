@@ -159,6 +159,11 @@ def read_bundle(path: str | Path) -> Bundle:
     ((0.25, 0.5, 1.0), 1.0, (1, 28, 28))
     """
     root = bundle_folder(path)
+    if root.is_file() and root.suffix == ".onnx":
+        raise BundleError(
+            f"bundle {root} is an ONNX file, not a directory; make a bundle of it: `dualsmooth export --classifier "
+            f"{root} --sigmas 0.25 --classes 10 --out BUNDLE`"
+        )
     if not root.is_dir():
         raise BundleError(
             f"bundle {root} is not a directory; pass the directory that holds {MANIFEST}, or the name of a bundle that "

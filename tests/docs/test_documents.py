@@ -98,6 +98,7 @@ HAD: dict[str, Callable[[Path], None]] = {
     "groups.json": lambda path: path.write_text('{"upper body": [0, 2, 3, 4, 6], "footwear": ["Sandal", 7, 9]}'),
     "image.png": picture,
     "photo.jpg": lambda path: PIL.fromarray(np.arange(5400).reshape(40, 45, 3).astype(np.uint8)).save(path),
+    "cat.png": lambda path: PIL.fromarray(np.arange(3072).reshape(32, 32, 3).astype(np.uint8)).save(path),
     "photos": photos,
     "data": cifar10,
     "a.onnx": lambda path: network(path, 10),
