@@ -83,12 +83,12 @@ class Config:
             check_statistics(self.experts_mean or None, self.experts_std or None, whose="--experts-")
 
     def _check_trunk(self) -> None:
-        """An estimator that starts from the classifier's features must be of its shape."""
+        """An estimator that starts from the classifier's features must be of its shape; given experts leave none."""
         classifier, estimator = self.classifier, self.estimator
         model = classifier.model.removeprefix(DENOISED)
         same = (estimator.model, estimator.width, estimator.depth) == (model, classifier.width, classifier.depth)
         need(
-            same or not estimator.from_classifier,
+            same or not estimator.from_classifier or bool(self.experts),
             "estimator.from_classifier is true but the two networks differ",
             "equal model, width and depth, or from_classifier = false",
         )

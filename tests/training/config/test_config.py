@@ -94,6 +94,13 @@ def test_bad_values_are_refused_with_one_line(values: dict[str, object], message
     assert "\n" not in str(caught.value)
 
 
+def test_given_experts_leave_no_features_for_an_estimator_to_start_from() -> None:
+    """Its width is then its own, whatever the classifier that nobody trains is said to be."""
+    assert Config("d", experts=("0.25=a.onnx",), estimator=EstimatorConfig(width=0.5)).estimator.width == 0.5
+    with pytest.raises(InputError, match="the two networks differ"):
+        Config("d", estimator=EstimatorConfig(width=0.5))
+
+
 def test_difference_names_the_key_and_ignores_where_the_data_lie() -> None:
     config = Config("d")
     assert difference(config, dataclasses.replace(config, data_dir="/elsewhere")) is None
