@@ -15,6 +15,7 @@ EXPECTED = {
     "export_onnx_files": {"classifier.onnx", "estimator.onnx"},
     "export_torchvision": {"classifier.onnx"},
     "export_timm": {"classifier.onnx"},
+    "export_routed_experts": {"estimator.onnx", *(f"classifier_{sigma}.onnx" for sigma in ("0.25", "0.5", "1"))},
     "export_denoiser": {"estimator.onnx", "classifier_0.25.onnx", *(f"classifier_0.5_{i}.onnx" for i in range(3))},
 }
 
