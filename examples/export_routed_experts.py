@@ -4,7 +4,7 @@ python examples/export_routed_experts.py build/example-routed
 
 The three are stand-ins: the experts of the bundle that ships, as bare ONNX files with names and batches of their own.
 The router is trained on 160 of the 200 pictures that ship, which none of them has seen, and 8 of the other 40 are
-certified: enough to see how it goes, too few to say how good it is. Yours: put your files into `EXPERTS`; `experts_mean`
+certified: enough to see how it goes, too few to say how good it is. Put your files into `EXPERTS`; `experts_mean`
 and `experts_std` of `Config` stand in front of those that expect normalised images.
 """
 
