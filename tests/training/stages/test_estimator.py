@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,12 @@ from scipy.stats import norm
 from dualsmooth.runtime.statistics.budgets import Fixed
 from dualsmooth.runtime.statistics.certification import checked_terms, settle
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream, Tally
+from dualsmooth.training import Config
+from dualsmooth.training.data import load_training_data
+from dualsmooth.training.networks.models import build, initialise
 from dualsmooth.training.stages.estimator import (
     certified_share,
+    estimator_lesson,
     hard_labels,
     interval_radii,
     level_weights,
@@ -87,3 +93,26 @@ def test_the_share_that_is_certified_is_smooth_and_weighted() -> None:
     certified_share(at, torch.tensor([0.5]), torch.tensor([1.0]), 0.15).backward()
     assert at.grad is not None
     assert at.grad.item() > 0
+
+
+def test_sharpness_is_that_of_the_logits_in_the_interval_term_alone(tiny: Config) -> None:
+    """A head of three times the weights has the term that sharpness 3 has, and another cross-entropy."""
+    data, index = load_training_data(tiny), torch.arange(32)
+
+    def term(sharpness: float, factor: float) -> tuple[float, float]:
+        losses = []
+        for interval in (10.0, 0.0):
+            settings = dataclasses.replace(tiny.estimator, interval=interval, sharpness=sharpness, width=0.25)
+            spec, lesson = estimator_lesson(data, dataclasses.replace(tiny, estimator=settings), 32, "cpu")
+            network = build(spec)
+            initialise(network, torch.Generator().manual_seed(1))
+            with torch.no_grad():
+                for value in network.head.parameters():
+                    value *= factor
+            losses.append(lesson.loss(network.eval(), index, torch.Generator().manual_seed(2)).item())
+        return losses[1] - losses[0], losses[1]
+
+    (sharp, loss), (scaled, other), (plain, _) = term(3.0, 20.0), term(1.0, 60.0), term(1.0, 20.0)
+    assert sharp == pytest.approx(scaled, abs=1e-4)
+    assert abs(sharp - plain) > 1e-2
+    assert abs(loss - other) > 1e-2
