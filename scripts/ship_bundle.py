@@ -1,7 +1,11 @@
-"""Replace the bundle that ships in the package, and the 200 test images beside it.
+"""Replace a bundle that ships in the package; for Fashion-MNIST the 200 test images beside it too.
 
-dualsmooth train --dataset fashion-mnist --out runs/fashion-mnist
-python scripts/ship_bundle.py runs/fashion-mnist
+dualsmooth train --config configs/fashion-mnist.toml --out runs/fashion-mnist
+python scripts/ship_bundle.py fashion-mnist runs/fashion-mnist
+
+python ../shared/data/unpack.py build/cifar10
+dualsmooth train --config configs/cifar10.toml --out runs/cifar10
+python scripts/ship_bundle.py cifar10 runs/cifar10
 """
 
 from __future__ import annotations
@@ -10,27 +14,22 @@ import argparse
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dualsmooth.export import export_run
-from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.export import Pictures, export_run
+from dualsmooth.runtime.bundle.shipped import SHIPPED, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.files import write_atomically
 
 INDICES = np.arange(0, 8000, 40)
+ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
+VEHICLES = ("airplane", "automobile", "ship", "truck")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=Path)
-    args = parser.parse_args()
-    SHIPPED_BUNDLE.parent.mkdir(exist_ok=True)
-    fresh = SHIPPED_BUNDLE.with_name("fresh")
-    command = f"python scripts/ship_bundle.py {args.run}"
-    export_run(args.run, fresh, command=command)
-    shutil.rmtree(SHIPPED_BUNDLE, ignore_errors=True)
-    fresh.rename(SHIPPED_BUNDLE)
+def fashion_mnist() -> dict[str, Any]:
+    """Float32 networks, and test images; see `export_run` for the settings."""
     dataset = load_dataset("fashion-mnist")
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -41,8 +40,35 @@ def main() -> None:
         classes=np.array(dataset.classes),
     )
     write_atomically(SHIPPED_IMAGES, buffer.getvalue())
-    size = sum(f.stat().st_size for f in [*SHIPPED_BUNDLE.iterdir(), SHIPPED_IMAGES])
-    print(f"{SHIPPED_BUNDLE} and {SHIPPED_IMAGES}: {size / 1e6:.1f} MB")
+    return {}
+
+
+def cifar10() -> dict[str, Any]:
+    """int8, a quarter of the size, for pictures of any size; the pictures beside it come from draw_pictures.py."""
+    images = load_dataset("npz:build/cifar10/train.npz").images
+    return {
+        "precision": "int8",
+        "pictures": Pictures.choose("CIFAR-10-JPEG (training images)", images),
+        "resize": 32,
+        "groups": {"animal": ANIMALS, "vehicle": VEHICLES},
+    }
+
+
+SETTINGS = {"fashion-mnist": fashion_mnist, "cifar10": cifar10}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=SHIPPED)
+    parser.add_argument("run", type=Path)
+    args = parser.parse_args()
+    row = SHIPPED[args.name]
+    fresh = row.folder.with_name("fresh")
+    export_run(args.run, fresh, command=f"python scripts/ship_bundle.py {args.name} {args.run}", **SETTINGS[row.name]())
+    shutil.rmtree(row.folder, ignore_errors=True)
+    fresh.rename(row.folder)
+    size = sum(f.stat().st_size for f in [*row.folder.iterdir(), row.file])
+    print(f"{row.folder} and {row.file}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,21 @@ class Shipped:
     def folder(self) -> Path:
         return DATA / self.name
 
+    @property
+    def file(self) -> Path:
+        """Of its images."""
+        return DATA / self.images
 
-SHIPPED = {row.name: row for row in (Shipped("fashion-mnist", images="fashion-mnist-test-200.npz"),)}
+
+SHIPPED = {
+    row.name: row
+    for row in (
+        Shipped("fashion-mnist", images="fashion-mnist-test-200.npz"),
+        Shipped("cifar10", images="cifar10-pictures.npz"),
+    )
+}
 """By the name that `load`, and every command that takes a bundle, knows it by."""
 SHIPPED_NAMES = one_of(SHIPPED)
 SHIPPED_BUNDLE = SHIPPED["fashion-mnist"].folder
-SHIPPED_IMAGES = DATA / SHIPPED["fashion-mnist"].images
+SHIPPED_IMAGES = SHIPPED["fashion-mnist"].file
 """200 Fashion-MNIST test images."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.reading import shipped_manifest
-from dualsmooth.runtime.bundle.shipped import DATA, SHIPPED, SHIPPED_NAMES
+from dualsmooth.runtime.bundle.shipped import SHIPPED, SHIPPED_NAMES
 from dualsmooth.runtime.datasets.dataset import Dataset
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.errors import InputError
@@ -42,4 +42,4 @@ def _samples(name: str, index: int) -> Dataset:
 @cache
 def _read(name: str) -> Dataset:
     bundle = shipped_manifest(name)
-    return load_dataset(f"npz:{DATA / SHIPPED[name].images}").fitted(bundle.classes, bundle.input_shape)
+    return load_dataset(f"npz:{SHIPPED[name].file}").fitted(bundle.classes, bundle.input_shape)
