@@ -44,6 +44,26 @@ def test_the_twin_is_compared_with_what_is_deployed(networks: Networks, monkeypa
         torch_twin.checked_twin(smoother, estimator, len(smoother.bundle.sigmas))
 
 
+def test_an_int8_graph_has_a_twin_whose_gradient_is_that_of_what_is_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deployed logits within a few steps of rounding; and a small move along the gradient raises the deployed logit."""
+    torch.set_num_threads(1)
+    smoother = ds.load("cifar10", threads=1)
+    bundle = smoother.bundle
+    assert bundle.precision == "int8"
+    model, width = bundle.classifiers[2], len(bundle.classes)
+    twin = torch_twin.checked_twin(smoother, model, width)
+    x = np.random.default_rng(0).normal(0.5, 1, (4, *bundle.input_shape)).astype(np.float32)
+    noisy = torch.from_numpy(x).requires_grad_()
+    twin(noisy)[:, 3].sum().backward()
+    assert noisy.grad is not None
+    step = noisy.grad / noisy.grad.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    before, after = (smoother.engine.logits(model.members[0], x + s * step.numpy(), 1.0, width)[:, 3] for s in (0, 1))
+    assert (after > before).all()
+    monkeypatch.setitem(torch_twin.OPERATORS, "QuantizeLinear", lambda a, x, scale, zero: x.clamp(0, 0.1))
+    with pytest.raises(ds.InputError, match="differs from ONNX Runtime"):
+        torch_twin.checked_twin(smoother, model, width)
+
+
 def test_operators_that_the_twin_lacks_are_refused(tmp_path: Path) -> None:
     model = onnx.load(str(SHIPPED_BUNDLE / "estimator.onnx"))
     model.graph.node[0].op_type = "Mod"
