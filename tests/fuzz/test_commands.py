@@ -73,19 +73,18 @@ def real(folder: Path) -> Any:
         Real.parsers[name] = cli._Parser(prog=f"dualsmooth {name}")
         command(name).add_arguments(Real.parsers[name])
     found = doctor.examine()
-    patch = pytest.MonkeyPatch()
-    patch.setattr(OnnxEngine, "logits", limited(OnnxEngine))
-    patch.setattr(doctor, "examine", lambda: found)
-    patch.setattr(demo, "run_demo", lambda out, **_: None)
-    patch.setattr(report, "plot_curves", lambda curves, out, **_: out)
-    patch.setattr(fashion_mnist, "FASHION_MNIST_DIR", folder / "none")
-    patch.setattr(dualsmooth.runtime.evaluation.ray_workers, "RayWorkers", refusing(InputError))
-    patch.setattr(dualsmooth.training.stages.train, "train", lambda *_, **__: {})
-    patch.setattr(dualsmooth.export.sources, "export_source", refusing(InputError))
-    for scheme in address.WIRES:
-        patch.setitem(address.WIRES, scheme, refusing(ServerError))
-    yield
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnnxEngine, "logits", limited(OnnxEngine))
+        patch.setattr(doctor, "examine", lambda: found)
+        patch.setattr(demo, "run_demo", lambda out, **_: None)
+        patch.setattr(report, "plot_curves", lambda curves, out, **_: out)
+        patch.setattr(fashion_mnist, "FASHION_MNIST_DIR", folder / "none")
+        patch.setattr(dualsmooth.runtime.evaluation.ray_workers, "RayWorkers", refusing(InputError))
+        patch.setattr(dualsmooth.training.stages.train, "train", lambda *_, **__: {})
+        patch.setattr(dualsmooth.export.sources, "export_source", refusing(InputError))
+        for scheme in address.WIRES:
+            patch.setitem(address.WIRES, scheme, refusing(ServerError))
+        yield
 
 
 def make_work(work: Path) -> None:
