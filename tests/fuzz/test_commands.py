@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def real(folder: Path) -> Any:
     from dualsmooth.runtime.datasets import fashion_mnist
     from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
     from dualsmooth.runtime.serving import address
+    from dualsmooth.runtime.studio.server import StudioServer
 
     make_work(folder / "work")
     Real.work = folder / "work"
@@ -77,6 +79,8 @@ def real(folder: Path) -> Any:
         patch.setattr(OnnxEngine, "logits", limited(OnnxEngine))
         patch.setattr(doctor, "examine", lambda: found)
         patch.setattr(demo, "run_demo", lambda out, **_: None)
+        patch.setattr(StudioServer, "serve_forever", lambda _: None)
+        patch.setattr(webbrowser, "open", lambda _: True)
         patch.setattr(report, "plot_curves", lambda curves, out, **_: out)
         patch.setattr(fashion_mnist, "FASHION_MNIST_DIR", folder / "none")
         patch.setattr(dualsmooth.runtime.evaluation.ray_workers, "RayWorkers", refusing(InputError))
