@@ -79,9 +79,7 @@ class VoteBank:
     def _draw(self, stream: Stream, until: int, width: int) -> npt.NDArray[np.uint8]:
         """Draw a stream again from its start up to `until` votes."""
         bundle = self.smoother.bundle
-        estimator = stream.stage == ESTIMATOR
-        level = stream.level
-        model, sigma = bundle.router if estimator else (bundle.classifiers[level], bundle.sigmas[level])
+        model, sigma = bundle.voter(stream)
         generator = Seed(SEED, self.index, fixed=True).generator(stream)
         buffer = np.empty((BATCH, *bundle.input_shape), np.float32)
         parts = []

@@ -44,9 +44,10 @@ class Networks:
     def votes(self, level: int | None, image: Image, count: int, seed: Seed) -> npt.NDArray[np.int64]:
         """Votes [width] of the deployed network on `count` noisy copies of `image`."""
         b = self.smoother.bundle
-        model, sigma = b.router if level is None else (b.classifiers[level], b.sigmas[level])
+        stream = Stream(ESTIMATOR if level is None else CLASSIFIER, level or 0, PREDICTION)
+        model, sigma = b.voter(stream)
         width = len(b.sigmas if level is None else b.classes)
-        generator = seed.generator(Stream(ESTIMATOR if level is None else CLASSIFIER, level or 0, PREDICTION))
+        generator = seed.generator(stream)
         counts = np.zeros(width, np.int64)
         for start in range(0, count, 250):
             batch = np.empty((min(250, count - start), *image.shape), np.float32)

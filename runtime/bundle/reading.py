@@ -23,6 +23,7 @@ from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.admission import check_file
 from dualsmooth.runtime.graphs.foreign_files import foreign, pointer
 from dualsmooth.runtime.statistics.groups import Groups
+from dualsmooth.runtime.statistics.votes import ESTIMATOR, Stream
 
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
@@ -94,6 +95,12 @@ class Bundle:
         if self.estimator is None or self.sigma_e is None:
             raise BundleError(f"{self.path} has one noise level and no estimator; ask for its classifier")
         return self.estimator, self.sigma_e
+
+    def voter(self, stream: Stream) -> tuple[BaseModel, float]:
+        """The base model that a stream's votes are of, and its noise level. Raises `BundleError` as `router`."""
+        if stream.stage == ESTIMATOR:
+            return self.router
+        return self.classifiers[stream.level], self.sigmas[stream.level]
 
     def models(self) -> tuple[BaseModel, ...]:
         """The estimator first, then the classifier of each level; shared classifiers occur once."""

@@ -25,7 +25,6 @@ from dualsmooth.runtime.noise.forks import forks, require_same_process
 from dualsmooth.runtime.noise.watch import sound_stream
 from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.packing import Group, Job, Part, Queues, Work
-from dualsmooth.runtime.statistics.votes import ESTIMATOR
 
 __all__ = ["IN_FLIGHT", "Job", "Sampler", "VotingEngine"]
 
@@ -221,10 +220,7 @@ class Sampler:
                 left = until - int(counts.sum())
                 if left <= 0:
                     continue
-                if stream.stage == ESTIMATOR:
-                    model, sigma = self.bundle.router
-                else:
-                    model, sigma = self.bundle.classifiers[stream.level], self.bundle.sigmas[stream.level]
+                model, sigma = self.bundle.voter(stream)
                 group = Group(model, sigma if self.engine.takes_sigma(model) else None)
                 self._queues.add(group, Work(job, stream, sigma, left, left, counts.copy()))
                 job.open += 1

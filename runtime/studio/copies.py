@@ -21,11 +21,8 @@ class Copies:
 
     def __init__(self, smoother: Smoother, seed: Seed, stream: Stream) -> None:
         bundle = smoother.bundle
-        if stream.stage == ESTIMATOR:
-            (self._model, self.sigma), self._width = bundle.router, len(bundle.sigmas)
-        else:
-            self._model, self.sigma = bundle.classifiers[stream.level], bundle.sigmas[stream.level]
-            self._width = len(bundle.classes)
+        self._model, self.sigma = bundle.voter(stream)
+        self._width = len(bundle.sigmas if stream.stage == ESTIMATOR else bundle.classes)
         self._engine, self._mode = smoother.engine, seed.noise.mode
         self._generator = sound_stream(seed, stream, self._engine.xp)
 
