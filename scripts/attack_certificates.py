@@ -29,7 +29,7 @@ import numpy.typing as npt
 import torch
 from attack_toys import toy_lines
 from compare_rules import STUDIES
-from frame import Measurements, add_page, joined, machine, parsed, publish, say, sections
+from frame import Measurements, add_page, machine, parsed, publish_part, say
 from gradient_attack import Attack, Gain, Image, Networks, away_from, towards
 
 import dualsmooth as ds
@@ -212,11 +212,9 @@ def main() -> None:
             broken = sum(claim[f"{INSIDE:g}"]["changed"] for claim in done.rows[index]["claims"].values())
             say(f"{len(done)}/{len(indices)}: {broken} broken")
     found = section([done.rows[index] for index in indices], indices, smoother.bundle, attack, args)
-    known = sections(args.page.read_text()) if args.page and args.page.exists() else {}
-    known |= {study.title: found, TOYS: "\n".join(toy_lines(args.toys, args.seed))}
-    order = [*(each.title for each in STUDIES.values()), TOYS]
+    parts = {study.title: found, TOYS: "\n".join(toy_lines(args.toys, args.seed))}
     head = HEAD.format(level=LEVEL, suspect=SUSPECT, proof=PROOF, control=2 * SUSPECT)
-    publish(joined(head, {title: known[title] for title in order if title in known}), args.page)
+    publish_part(head, parts, [*(each.title for each in STUDIES.values()), TOYS], args.page)
 
 
 def section(

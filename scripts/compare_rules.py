@@ -1,7 +1,7 @@
 """Certified accuracy of every rule on the same votes, for each bundle that ships: docs/rules.md.
 
-The page is made of the committed votes and needs no passes. To draw votes again (every level sampled in full, 20
-million passes for each bundle; resumable):
+The page is made of the committed votes and needs no passes. To draw votes again (every level sampled in full, 40,000
+passes an image; resumable):
 
     python scripts/compare_rules.py --page docs/rules.md --force
     python scripts/compare_rules.py --draw fashion-mnist --results build/fashion-mnist-all-levels.jsonl

@@ -60,6 +60,12 @@ def joined(head: str, bodies: Mapping[str, str], mark: str = "##") -> str:
     return f"{head.rstrip()}\n" + "".join(f"\n{mark} {title}\n\n{body}\n" for title, body in bodies.items())
 
 
+def publish_part(head: str, found: Mapping[str, str], order: Sequence[str], out: Path | None) -> None:
+    """`publish` a page with the sections `found`, by title, beside those of `order` that it has already."""
+    known = {**(sections(out.read_text("utf-8")) if out and out.exists() else {}), **found}
+    publish(joined(head, {title: known[title] for title in order if title in known}), out)
+
+
 class Measurements:
     """Rows of a JSON Lines file, by what each is about, row[key]: a run that was stopped goes on where it was.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from compare_rules import STUDIES, Study
-from frame import add_page, every, joined, machine, parsed, publish, sections
+from frame import add_page, every, machine, parsed, publish_part
 
 import dualsmooth as ds
 from dualsmooth.export import Pictures
@@ -73,11 +73,9 @@ def certified(
 ) -> list[Result]:
     """Results for these images: the committed votes where they are of this bundle and N, else new ones in `out`."""
     budget = ds.Fixed(args.passes)
-    committed = load_results(study.votes)[:1]
-    known = committed[0].certificate if committed else None
-    if known and (known.artefact.manifest_sha256, known.terms.budget) == (smoother.bundle.manifest_sha256, budget):
-        found = load_results(study.votes)
-    else:
+    found = load_results(study.votes)
+    known = found[0].certificate
+    if (known.artefact.manifest_sha256, known.terms.budget) != (smoother.bundle.manifest_sha256, budget):
         evaluate(
             smoother, load_dataset(study.data), out, indices=indices, budget=budget, seed=args.seed, progress=every(10)
         )
@@ -123,10 +121,7 @@ def main() -> None:
 int8 against fp32: {gaps[worst]:+.1f} points at r = {study.radii[worst]:g}, where it loses most, and {speed:.2f} times
 as many passes a second (whole loop, noise included; median of {ROUNDS} rounds that time both).
 """
-    known = sections(args.page.read_text()) if args.page and args.page.exists() else {}
-    known[study.title] = text.strip()
-    titles = [each.title for each in STUDIES.values()]
-    publish(joined(HEAD, {title: known[title] for title in titles if title in known}), args.page)
+    publish_part(HEAD, {study.title: text.strip()}, [each.title for each in STUDIES.values()], args.page)
 
 
 if __name__ == "__main__":

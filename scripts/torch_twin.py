@@ -57,11 +57,9 @@ def _pool(a: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
 
 def _along(values: torch.Tensor, axis: int, like: torch.Tensor) -> torch.Tensor:
     """Scales or zero points as they are multiplied with `like`: one number, or one for each place of `axis`."""
-    return (
-        values.float()
-        if values.ndim == 0
-        else values.float().reshape([-1 if i == axis else 1 for i in range(like.ndim)])
-    )
+    if values.ndim == 0:
+        return values.float()
+    return values.float().reshape([-1 if place == axis else 1 for place in range(like.ndim)])
 
 
 def _quantize(a: dict[str, Any], x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:

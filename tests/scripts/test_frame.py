@@ -63,3 +63,11 @@ def test_the_machine_is_named_with_versions() -> None:
     said = frame.machine("numpy")
     assert said.startswith(f"{frame.cores()} cores of an {described()}, ")
     assert said.endswith(f"; numpy {np.__version__}")
+
+
+def test_a_part_of_a_page_takes_its_place_beside_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("old head\n\n## second\n\nkept\n\n## gone\n\nnot of this page\n")
+    frame.publish_part("# head\n", {"first": "new"}, ["first", "second", "third"], page)
+    assert page.read_text() == "# head\n\n## first\n\nnew\n\n## second\n\nkept\n"
+    assert capsys.readouterr().out.startswith("# head")
