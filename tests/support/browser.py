@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -19,12 +20,15 @@ TIMEOUT = 120_000
 """Milliseconds that anything may take: the machine may be busy."""
 
 
-def find_browser() -> str | None:
-    """A Chromium: named by DUALSMOOTH_BROWSER, installed on this machine, or fetched by `make browser`."""
-    named = os.environ.get("DUALSMOOTH_BROWSER")
+def require_browser() -> str:
+    """A Chromium: named by DUALSMOOTH_BROWSER, installed on this machine, or fetched by `make browser`. The test is
+    skipped where there is none."""
     fetched = ROOT / "build" / "browser" / "chromium"
     installed = (path for path in map(shutil.which, NAMES) if path and Path(path).stat().st_size)
-    return named or next(installed, None) or (str(fetched) if fetched.exists() else None)
+    found = (
+        os.environ.get("DUALSMOOTH_BROWSER") or next(installed, None) or (str(fetched) if fetched.exists() else None)
+    )
+    return found or pytest.skip("no Chromium: install one, or `make browser`")
 
 
 class Page:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toys
-from browser import Page, browser, find_browser
+from browser import Page, browser, require_browser
 
 import dualsmooth as ds
 from dualsmooth.runtime.evaluation.results import Result
@@ -30,9 +30,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ds.Certificate:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    executable = find_browser()
-    if executable is None:
-        pytest.skip("no Chromium: install one, or `make browser`")
+    executable = require_browser()
     with browser(executable) as page:
         yield page
 

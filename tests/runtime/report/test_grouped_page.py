@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toys
-from browser import browser, find_browser
+from browser import browser, require_browser
 
 import dualsmooth as ds
 from dualsmooth.runtime.evaluation.curves import COVERED_LEGEND
@@ -19,9 +19,7 @@ NAME = "<b>right</b>"
 
 @pytest.mark.slow
 def test_groups_have_a_name_an_outcome_and_a_curve(tmp_path: Path) -> None:
-    executable = find_browser()
-    if executable is None:
-        pytest.skip("no Chromium: install one, or `make browser`")
+    executable = require_browser()
     bundle = toys.write_bundle(
         tmp_path / "b", sigmas=(0.25, 0.5), sigma_e=0.5, estimator_cuts=[2.0], classifier_cuts=[[0.0, 1.0], [0.0, 1.0]]
     )

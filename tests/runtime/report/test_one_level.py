@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toys
-from browser import browser, find_browser
+from browser import browser, require_browser
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.preprocessing import Preprocessing
@@ -20,9 +20,7 @@ COUNT = 12
 
 @pytest.mark.slow
 def test_the_page_shows_one_level_and_the_networks_input(tmp_path: Path) -> None:
-    executable = find_browser()
-    if executable is None:
-        pytest.skip("no Chromium: install one, or `make browser`")
+    executable = require_browser()
     how = Preprocessing(toys.SHAPE, 8)
     bundle = toys.write_bundle(tmp_path / "b", sigmas=(0.5,), classifier_cuts=[0.4], preprocessing=how)
     images = np.random.default_rng(3).integers(0, 256, (COUNT, 1, 20, 30), np.uint8)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toys
-from browser import Page, browser, find_browser
+from browser import Page, browser, require_browser
 
 import dualsmooth as ds
 from dualsmooth.runtime.datasets.dataset import Dataset
@@ -47,9 +47,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Result], Dat
 
 @pytest.fixture(scope="module")
 def shown(setting) -> Iterator[Page]:
-    executable = find_browser()
-    if executable is None:
-        pytest.skip("no Chromium: install one, or `make browser`")
+    executable = require_browser()
     results, dataset, folder = setting
     runs = [
         *load_curves([folder / "results.jsonl"], rules=["single", "oracle", "paper", "interval"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Page, browser, find_browser
+from browser import Page, browser, require_browser
 
 import dualsmooth as ds
 from dualsmooth.runtime.datasets.png import png
@@ -41,9 +41,7 @@ def server(smoother: ds.Smoother) -> Iterator[StudioServer]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Page]:
-    executable = find_browser()
-    if executable is None:
-        pytest.skip("no Chromium: install one, or `make browser`")
+    executable = require_browser()
     with browser(executable) as page:
         yield page
 
