@@ -39,7 +39,7 @@ SMALLER = {
     r"--device cuda": "--device cpu",
     r"--nproc-per-node \d+": "--nproc-per-node 2",
     r"--port \d+": "--port 0",
-    r"^dualsmooth studio\b": "timeout --preserve-status --signal INT 20 dualsmooth studio --no-browser",
+    r"^dualsmooth studio\b": "timeout --foreground --preserve-status --signal INT 20 dualsmooth studio --no-browser",
     r"^make ": "make -n ",
     r"^python (?!-)": "python -W error ",
 }
