@@ -1,5 +1,5 @@
 """Speed, measured beside others in one run, written to docs/bench.md: what a user gets, throughput, choices, latency,
-memory; machines with AMX and machines without have a section each, and never share one.
+memory; machines with AMX, with int8 dot products and with neither have a section each, and never share one.
 
     python scripts/bench_table.py --openvino build/venv-openvino/bin/python --out docs/bench.md
     python scripts/bench_table.py --parts latency --images 20 --out docs/bench.md
@@ -37,7 +37,7 @@ from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.commands.bench import BARE, Loop, bare, ours
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.engine.batch_size import CANDIDATES
-from dualsmooth.runtime.engine.instruction_set import has_amx
+from dualsmooth.runtime.engine.instruction_set import has_amx, has_int8
 from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.noise.streams import Noise, Seed, parse_noise
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
@@ -46,11 +46,16 @@ from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, Request,
 DECISION = "at-radius:0.5:10000"
 BUDGETS = ("fixed:10000", "adaptive:10000:0", DECISION)
 PARTS = ("user", "throughput", "choices", "latency", "memory")
-KINDS = {True: "Machines with AMX", False: "Machines without AMX"}
+KINDS = (
+    "Machines with AMX",
+    "Machines with int8 dot products, without AMX",
+    "Machines without int8 dot products",
+)
 HEAD = """# Speed
 
-Intel's AMX makes int8 networks so much faster that figures of machines with it and without are never mixed: each kind
-has its section, and each part says the processor and the instructions that it was measured with.
+Int8 networks are much faster on processors with int8 dot products (VNNI), and faster still with Intel's AMX, so figures
+of such machines are never mixed: each kind has its section, and each part says the processor and the instructions that
+it was measured with.
 """
 SHORT = {"seconds": 0.2, "turns": 1, "images": 3, "passes": 2000, "networks": ["shipped-cnn"], "precisions": ["fp32"]}
 MEANINGS = {
@@ -225,13 +230,17 @@ def peak_of(command: list[str]) -> float:
     return int(done.stderr.split()[-1]) / 1024
 
 
-def placed(page: str, title: str, body: str, *, order: Sequence[str], amx: bool) -> str:
+def kind_of_machine() -> str:
+    return KINDS[0 if has_amx() else 1 if has_int8() else 2]
+
+
+def placed(page: str, title: str, body: str, *, order: Sequence[str], kind: str) -> str:
     """The page with one part of this kind of machine's section replaced; the other kind's stays as it is."""
     kinds = sections(page)
-    parts = sections(kinds.get(KINDS[amx], ""), "###") | {title: body}
+    parts = sections(kinds.get(kind, ""), "###") | {title: body}
     in_order = dict.fromkeys([*order, *parts])
-    kinds[KINDS[amx]] = joined("", {name: parts[name] for name in in_order if name in parts}, "###").strip()
-    return joined(HEAD, {kind: kinds[kind] for kind in dict.fromkeys([*KINDS.values(), *kinds]) if kind in kinds})
+    kinds[kind] = joined("", {name: parts[name] for name in in_order if name in parts}, "###").strip()
+    return joined(HEAD, {name: kinds[name] for name in dict.fromkeys([*KINDS, *kinds]) if name in kinds})
 
 
 def threads_text(threads: int) -> str:
@@ -304,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title, lines = parts[part]
         body = "\n".join([*([MEANINGS[part], ""] if part in MEANINGS else []), *lines()])
         page = args.out.read_text("utf-8") if args.out.exists() else ""
-        write_atomically(args.out, placed(page, title, body, order=order, amx=has_amx()))
+        write_atomically(args.out, placed(page, title, body, order=order, kind=kind_of_machine()))
 
 
 if __name__ == "__main__":

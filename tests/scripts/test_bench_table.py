@@ -10,11 +10,18 @@ import pytest
 
 import dualsmooth as ds
 
+AMX, VNNI, NEITHER = bench_table.KINDS
+
 
 def no_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("user", "throughput_lines", "choices", "latency", "memory"):
         monkeypatch.setattr(bench_table, name, lambda *_, name=name: [f"new {name}"])
     monkeypatch.setattr(bench_table, "first_certificate", lambda args: 1.25)
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, *, amx: bool, int8: bool) -> None:
+    monkeypatch.setattr(bench_table, "has_amx", lambda: amx)
+    monkeypatch.setattr(bench_table, "has_int8", lambda: int8)
 
 
 def parts(page: str, kind: str) -> dict[str, str]:
@@ -26,24 +33,27 @@ def test_a_part_leaves_the_others_and_the_other_kind_of_machine_alone(
 ) -> None:
     page = tmp_path / "bench.md"
     page.write_text(
-        "# Speed\n\nAn old head.\n\n## Machines without AMX\n\n### One certificate\n\nold\n\n### Behind Triton\n\n"
+        f"# Speed\n\nAn old head.\n\n## {VNNI}\n\n### One certificate\n\nold\n\n### Behind Triton\n\n"
         "by hand\n\n- kept\n"
     )
     no_measurements(monkeypatch)
-    monkeypatch.setattr(bench_table, "has_amx", lambda: False)
+    machine(monkeypatch, amx=False, int8=True)
     asked = ["--results", str(tmp_path / "rows"), "--out", str(page)]
     bench_table.main(["--parts", "memory,latency", "--images", "7", *asked])
-    found = parts(page.read_text(), "Machines without AMX")
+    found = parts(page.read_text(), VNNI)
     assert list(found) == ["One certificate", "Memory of `evaluate`", "Behind Triton"]
     assert found["Behind Triton"] == "by hand\n\n- kept"
     assert "old" not in found["One certificate"]
     assert "new latency" in found["One certificate"]
     assert "--parts memory,latency --images 7" in found["One certificate"]  # how it was made
-    monkeypatch.setattr(bench_table, "has_amx", lambda: True)
+    machine(monkeypatch, amx=False, int8=False)
+    bench_table.main(["--parts", "memory", "--images", "7", *asked])
+    assert list(parts(page.read_text(), NEITHER)) == ["Memory of `evaluate`"]
+    machine(monkeypatch, amx=True, int8=True)
     bench_table.main(["--images", "7", *asked])
-    assert list(bench_table.sections(page.read_text())) == ["Machines with AMX", "Machines without AMX"]
-    assert parts(page.read_text(), "Machines without AMX") == found
-    with_amx = parts(page.read_text(), "Machines with AMX")
+    assert list(bench_table.sections(page.read_text())) == [AMX, VNNI, NEITHER]
+    assert parts(page.read_text(), VNNI) == found
+    with_amx = parts(page.read_text(), AMX)
     assert list(with_amx)[:3] == ["What a user gets", "Throughput", "Choices"]
     assert "Behind Triton" not in with_amx
     with pytest.raises(SystemExit):
