@@ -85,7 +85,8 @@ def run_demo(out: Path, *, force: bool, count: int, engine: dict[str, Any], samp
         raise InputError(f"cannot make the folder {out}: {error.strerror}; choose another with --out") from error
     print(f"{count} Fashion-MNIST test images, sigmas {smoother.bundle.sigmas}, budget {sampling['budget']}")
     print(f"each certificate holds with probability {confidence(sampling['alpha'])}\n")
-    routed = _certified(smoother, dataset, count, sampling, _Table(names))
+    routed = _certified(smoother, dataset, count, sampling, table := _Table(names))
+    table.legend()
     print("\nThe rule beside each noise level alone, on the same images:")
     curves = [*_baselines(smoother, dataset, count, sampling), routed]
     at = RADII if routed.decided is None else routed.decided
@@ -113,6 +114,11 @@ class _Table:
         radii = (shown(r, 3) for r in (c.route_radius, c.class_radius, c.radius))
         figures = "{:5g} {:>8} {:>8} {:>11} {:7d}".format(c.sigma, *radii, c.passes)
         print(f"{self._names[truth]:<12} {label:<12} {figures}{mark}", flush=True)
+
+    @staticmethod
+    def legend() -> None:
+        print("\nroute R: a smaller change leaves the image at its noise level; class R: it leaves this level's label.")
+        print("certified R: it leaves the label of all; more than route R where other levels certify the same label.")
 
 
 def _certified(
@@ -148,4 +154,6 @@ def _next(out: Path, image: Path) -> str:
         f"{call} verify {certificate} --bundle {bundle} --replay {typed(image)} --strict",
         f"{call} evaluate {bundle} --dataset {data} --max 100 --out {results}",
     )
-    return "next: certify one image, check its certificate, certify a data set:\n  " + "\n  ".join(commands)
+    return "next: certify one image, check its certificate, certify a data set (some minutes):\n  " + "\n  ".join(
+        commands
+    )

@@ -31,7 +31,6 @@ from dualsmooth.runtime.evaluation.results import Result
 from dualsmooth.runtime.evaluation.writer import ResultsWriter
 from dualsmooth.runtime.serving.address import is_url
 from dualsmooth.runtime.smoothing.meter import Meter
-from dualsmooth.runtime.smoothing.modes import chosen_budget
 from dualsmooth.runtime.smoothing.settings import BUDGET, Settings
 from dualsmooth.runtime.statistics.budgets import AtRadii, Budget
 from dualsmooth.runtime.statistics.rules.rule import Terms
@@ -89,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     sampling = sampling_of(args)
-    sampling["budget"] = _budget(args, sampling["budget"])
-    del sampling["mode"], sampling["r"]
+    if args.at_radii is not None:
+        sampling["budget"] = _at_radii(args)
     sampling["noise"] = replace(sampling["noise"], shared=args.shared_noise)
     shard = _shard(args.shard)
     dataset = dataset_of(args)
@@ -174,9 +173,7 @@ def _workers(args: argparse.Namespace) -> AbstractContextManager[Workers]:
     )
 
 
-def _budget(args: argparse.Namespace, given: Budget | None) -> Budget:
-    if args.at_radii is None:
-        return chosen_budget(given, args.mode, args.r) or BUDGET
+def _at_radii(args: argparse.Namespace) -> Budget:
     for name in ("budget", "mode"):
         if (other := getattr(args, name)) is not None:
             raise InputError(f"--at-radii with --{name} {other}; give one, e.g. --budget at-radii:0.5,1:20000")

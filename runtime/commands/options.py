@@ -104,7 +104,9 @@ def open_smoother(args: argparse.Namespace) -> Smoother:
 
 
 def sampling_options(parser: argparse.ArgumentParser, budget: budgets.Budget) -> None:
-    """Options of every command that issues certificates; `sampling_of` reads them."""
+    """Options of every command that issues certificates, with the `budget` of those who choose none; `sampling_of`
+    reads them."""
+    parser.set_defaults(usual_budget=budget)
     parser.add_argument(
         "--alpha",
         type=float,
@@ -159,11 +161,10 @@ def noise_option(parser: argparse.ArgumentParser) -> None:
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `certify_many` that `sampling_options` gave. Raises `InputError`."""
+    given = None if args.budget is None else budgets.parse_budget(args.budget)
     return {
         "alpha": args.alpha,
-        "budget": None if args.budget is None else budgets.parse_budget(args.budget),
-        "mode": args.mode,
-        "r": args.r,
+        "budget": modes.chosen_budget(given, args.mode, args.r) or args.usual_budget,
         **coarser_of(args),
         "rule": args.rule,
         "route": args.route,

@@ -14,6 +14,7 @@ import pytest
 import dualsmooth as ds
 from dualsmooth.cli import main
 from dualsmooth.runtime.bundle.shipped import DATA, SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.commands import demo
 from dualsmooth.runtime.datasets.fashion_mnist import fashion_mnist_folder
 from dualsmooth.runtime.datasets.formats import load_dataset
 
@@ -52,6 +53,25 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     page = (tmp_path / "demo" / "report.html").read_text()
     assert '"png":{"0":' in page
     assert all(f'"name":"{name}"' in page for name in names[1:])
+
+
+def test_the_demo_takes_the_budget_that_its_help_states(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own, not that of the other commands."""
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    stated = re.findall(r"\(default ([a-z]+:[0-9][^)]*)\)", " ".join(capsys.readouterr().out.split()))
+    assert stated == [str(ds.Adaptive(10_000, 0.0))]
+    asked = []
+
+    def ended(*_: object, sampling: dict[str, object], **__: object) -> None:
+        asked.append(sampling["budget"])
+
+    monkeypatch.setattr(demo, "run_demo", ended)
+    assert main(["demo", "--images", "1", "--out", str(tmp_path)]) == 0
+    assert main(["demo", "--images", "1", "--mode", "standard", "--out", str(tmp_path)]) == 0
+    assert asked == [ds.Adaptive(10_000, 0.0), ds.Fixed(10_000)]
 
 
 @pytest.mark.parametrize("how", ["on the path", "by its path", "as a module"])
