@@ -2,7 +2,7 @@
 
 A row for each picture, in the order of their names; for one that the bundle cannot take (of another size, damaged) it
 says why. The certificates themselves go into OUT.jsonl, one a line, where `dualsmooth verify` checks them.
-Needs `pip install 'dualsmooth[cpu,report]'`. Memory stays constant, however many pictures there are.
+Needs `pip install -e '.[cpu,images]'` in the clone. Memory stays constant, however many pictures there are.
 """
 
 from __future__ import annotations

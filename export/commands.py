@@ -167,6 +167,9 @@ def run(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
     bundle = export_source(chosen, arguments.out, command=command, **settings)
     print(_summary(bundle))
+    if arguments.path is None and arguments.classifier_mean is None:
+        print("pixels from 0 to 1 go into these networks; where one expects normalised pixels: --classifier-mean, -std")
+    print(f"next: dualsmooth certify {shlex.quote(str(bundle.path))} IMAGE")
     if sample is not None:
         from dualsmooth.export.checks.side_by_side import side_by_side
         from dualsmooth.export.sources import in_fp32
@@ -179,7 +182,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _summary(bundle: Bundle) -> str:
     size = sum((bundle.path / name).stat().st_size for name in bundle.files)
-    line = f"{bundle.path}: {', '.join(bundle.files)} ({size / 1e6:.1f} MB, {bundle.precision})"
+    shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+    line = f"{bundle.path}: {', '.join(bundle.files)} ({shown}, {bundle.precision})"
     parity = bundle.provenance.get("parity")
     if parity:
         line += f", parity with PyTorch {max(parity.values()):.1g}"

@@ -98,6 +98,14 @@ async def predict(request: Request, query: Annotated[ToPredict, Query()]) -> Res
     return as_json(await unless_gone(request, request.app.state.service.predict_async(image, **asked)))
 
 
+@app.get("/bundle")
+async def bundle(request: Request) -> Response:
+    """What is served: the names of the classes, which labels count from 0, the noise levels, the input [C,H,W]."""
+    served = request.app.state.service.smoother.bundle
+    facts = {"classes": served.classes, "sigmas": served.sigmas, "input_shape": served.input_shape}
+    return JSONResponse(facts | {"manifest_sha256": served.manifest_sha256})
+
+
 @app.get("/health")
 async def health(request: Request) -> Response:
     """200 while the process works (else it should be started again), with `ready`: whether it takes requests now."""

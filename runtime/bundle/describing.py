@@ -108,7 +108,9 @@ def sentences(facts: Facts) -> str:
     """The same for people."""
     shape = "x".join(map(str, facts["input_shape"]))
     names = facts["classes"]
-    some = ", ".join(" ".join(n.split()) for n in names[:5]) + (", …" if len(names) > 5 else "")
+    some = ", ".join(f"{c} {' '.join(n.split())}" for c, n in enumerate(names[:20])) + (
+        ", …" if len(names) > 20 else ""
+    )
     lines = [
         f"{facts['path']}: a bundle, {facts['precision']}, {size(facts['bytes'])} in {len(facts['files'])} files",
         f"manifest   sha256 {facts['manifest_sha256']}",
@@ -162,8 +164,11 @@ def _provenance(provenance: Facts) -> list[str]:
     """The few lines of provenance that are always of interest; `--json` shows all."""
     lines = []
     for key in ("dataset", "seed", "source"):
-        if provenance.get(key) is not None:
-            lines.append(f"{key:<10} {str(provenance[key])[:160]}")
+        stated = provenance.get(key)
+        if isinstance(stated, dict):
+            stated = ", ".join(f"{name} {value}" for name, value in stated.items())
+        if stated is not None:
+            lines.append(f"{key:<10} {str(stated)[:160]}")
     sessions = provenance.get("training")
     for session in sessions if isinstance(sessions, list) else []:
         if isinstance(session, dict):

@@ -14,6 +14,12 @@ COLOURS = {1: "grey", 3: "rgb"}
 LARGEST_SIDE = 16384
 
 
+def resizing(height: int, width: int) -> str:
+    """What to do with a picture of another size than the input's, whose bundle has no preprocessing."""
+    side = str(height) if height == width else f"{height},{width}"
+    return f"resize it, or give the bundle its preprocessing: dualsmooth export BUNDLE --resize {side} --out NEW"
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """A picture that has not the input's size is resized, and the middle of that size is cut out of it.

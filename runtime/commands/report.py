@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
             write_log(runs[0].results, out)
         else:
             write_atomically(out, (csv_table if out.suffix == ".csv" else latex_table)(curves, table_at))
+        print(f"written: {out}", file=sys.stderr)
     return 0
 
 
@@ -147,7 +149,8 @@ def _values(args: argparse.Namespace, dataset: Dataset | None) -> int | None:
 
 def _print(runs: Sequence[Curve], at: Sequence[float]) -> None:
     sources = dict.fromkeys(run.source for run in runs)
-    print("\n".join(f"{path}: {_facts([run for run in runs if run.source == path])}" for path in sources), end="\n\n")
+    for path in sources:
+        print(f"{path}:\n{_facts([run for run in runs if run.source == path])}\n")
     print_accuracy({run.name: run.radii for run in runs}, at)
     for run in runs:
         if run.decided:
@@ -158,7 +161,7 @@ def _print(runs: Sequence[Curve], at: Sequence[float]) -> None:
 def _facts(runs: Sequence[Curve]) -> str:
     """What holds for all runs of one file; where it is shown under several rules, none of them is the file's own."""
     first = runs[0].facts.items()
-    return ", ".join(f"{name} {value}" for name, value in first if all(r.facts.get(name) == value for r in runs))
+    return "\n".join(f"  {name:<12} {value}" for name, value in first if all(r.facts.get(name) == value for r in runs))
 
 
 def _title(runs: Sequence[Curve]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeGuard
 
 import numpy as np
 
+from dualsmooth.runtime.bundle.preprocessing import resizing
 from dualsmooth.runtime.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def decode(path: str | Path | BinaryIO, channels: int, size: tuple[int, int] | N
     try:
         import PIL.Image
     except ImportError as error:
-        raise InputError(f"reading {path} needs Pillow; pip install 'dualsmooth[report]'") from error
+        raise InputError(f"reading {path} needs Pillow; pip install 'dualsmooth[images]'") from error
     with _in_one_line(path), PIL.Image.open(path, formats=FORMATS) as opened:
         return _converted(path, opened, channels, size)
 
@@ -98,8 +99,8 @@ def is_picture(name: str) -> bool:
 
 def _other_size(path: str | Path | BinaryIO, found: tuple[int, int], size: tuple[int, int]) -> InputError:
     return InputError(
-        f"{path} is {found[0]} pixels wide and {found[1]} high; expected {size[0]} wide and {size[1]} high: resize it, "
-        "or give the bundle its preprocessing (dualsmooth export --resize)"
+        f"{path} is {found[0]} pixels wide and {found[1]} high; expected {size[0]} wide and {size[1]} high: "
+        f"{resizing(*size[::-1])}"
     )
 
 
@@ -115,7 +116,10 @@ def _check_opaque(path: str | Path | BinaryIO, picture: PIL.Image.Image) -> None
     else:
         opaque = picture.convert("RGBA").getchannel("A").getextrema()[0] == 255
     if not opaque:
-        raise InputError(f"{path} has transparent pixels; put it on a background first (e.g. magick -alpha remove)")
+        raise InputError(
+            f"{path} has transparent pixels; put it on a background first, e.g. with Pillow: "
+            "im = im.convert('RGBA'); Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')"
+        )
 
 
 def _eight_bits(path: str | Path | BinaryIO, picture: PIL.Image.Image) -> PIL.Image.Image:

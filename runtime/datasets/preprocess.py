@@ -45,15 +45,21 @@ def preprocessed_array(pixels: npt.NDArray[Any], how: Preprocessing) -> npt.NDAr
     if pixels.dtype != np.uint8 or not pixels.size or (pixels.ndim != 2 and len(ends) != 1):
         raise InputError(
             f"image is {kind}; expected the network's input {list(how.shape)}, or a picture of any size to resize: "
-            "uint8 [C,H,W] with 1 or 3 channels, a picture of PIL's, or the path of a file"
-            + (": this is a batch, pass each with certify_many" if pixels.ndim == 4 else "")
+            f"uint8 [C,H,W] or [H,W,C] with 1 or 3 channels, a picture of PIL's, or the path of a file{_why_not(shape)}"
         )
     try:
         from PIL.Image import fromarray
     except ImportError as error:
-        raise InputError(f"resizing an image {kind} needs Pillow; pip install 'dualsmooth[report]'") from error
+        raise InputError(f"resizing an image {kind} needs Pillow; pip install 'dualsmooth[images]'") from error
     last = pixels.transpose(1, 2, 0) if ends == [0] else pixels
     return preprocessed(fromarray(np.ascontiguousarray(last.squeeze(2) if last.shape[2:] == (1,) else last)), how)
+
+
+def _why_not(shape: tuple[int, ...]) -> str:
+    """What is probably wrong with an array of this shape, and the fix."""
+    if len(shape) == 4:
+        return ": this is a batch, pass each with certify_many"
+    return ": if the fourth channel is alpha, pass image[..., :3]" if len(shape) == 3 and shape[2] == 4 else ""
 
 
 def shorter_side(size: tuple[int, int], wanted: int) -> tuple[int, int]:

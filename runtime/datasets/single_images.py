@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dualsmooth.runtime.bundle.preprocessing import Preprocessing
+from dualsmooth.runtime.bundle.preprocessing import Preprocessing, resizing
 from dualsmooth.runtime.datasets.decode import converted, decode, is_opened
 from dualsmooth.runtime.datasets.preprocess import preprocessed, preprocessed_array
 from dualsmooth.runtime.errors import InputError, one_line
@@ -196,7 +196,12 @@ def _reshaped(seen: tuple[int, ...], shape: tuple[int, int, int]) -> str:
     if (1, *seen[1:]) == shape:
         return ": this is a batch, pass each with certify_many"
     another = len(seen) == 3 and shape[0] in (seen[0], seen[2]) and sorted(seen) != sorted(shape)
-    return ": resize it, or give the bundle its preprocessing (dualsmooth export --resize)" if another else ""
+    if another or (len(seen) == 2 and shape[0] == 1):
+        return f": {resizing(*shape[1:])}"
+    if len(seen) == 3 and seen[2] == 3 and shape[0] == 1:
+        resized = "" if seen[:2] == shape[1:] else f".resize(({shape[2]}, {shape[1]}))"
+        return f": these are colours, pass PIL.Image.fromarray(image){resized}, which is made grey"
+    return ""
 
 
 def _rescaled(low: float, high: float) -> str:

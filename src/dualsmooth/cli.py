@@ -118,6 +118,9 @@ def _run(arguments: list[str]) -> int:
             chosen.set_defaults(run=module.run)
     if completing:
         _complete(parser)
+    if not arguments:
+        parser.print_help()
+        return 2
     args = parser.parse_args(arguments)
     return int(args.run(args))
 

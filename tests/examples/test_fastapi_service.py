@@ -146,6 +146,7 @@ def test_the_page_of_curl(url: str, tmp_path: Path) -> None:
     assert ds.Certificate.from_json(shown[8]).terms.groups.to_dict() == {"footwear": [5, 7, 9]}
     assert sum("gone" in text for text in shown) == 1
     assert sum("0 wrong, 0 errors" in text for text in shown) == 1
+    assert json.loads(said[f"curl -s {ADDRESS}/bundle"])["classes"][1] == "Trouser"
     assert json.loads(said[f"curl -s {ADDRESS}/health"]) == {"live": True, "ready": True}
 
 

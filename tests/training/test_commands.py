@@ -69,7 +69,7 @@ def test_64_images_are_enough(tiny_npz: Path, tmp_path: Path, capsys: pytest.Cap
     assert run(parse(*words, "--forecast")) == 0
     assert not (tmp_path / "run").exists()
     assert run(parse(*words)) == 0
-    assert "labels.images is 54, not 1000, because there are only 64 images" in capsys.readouterr().err
+    assert "labels.images is 54, not 1000, because there are only 64 training images" in capsys.readouterr().err
     config = config_from(read_toml(tmp_path / "run" / "config.toml"), "run")
     assert (config.validation, config.classifier.epochs, config.estimator.epochs) == (10, 9, 4)
     assert run(parse(*words)) == 0

@@ -20,7 +20,7 @@ def fitted(config: Config, images: int, given: Collection[str] | None = None) ->
 
     >>> config, lines = fitted(Config("npz:few.npz"), 64)
     >>> config.validation, config.labels.images, lines[0]
-    (12, 52, 'validation is 12, not 5000, because there are only 64 images')
+    (12, 52, 'validation is 12, not 5000, because there are only 64 training images')
     """
     lines = []
     untouched = Config(config.dataset)
@@ -30,7 +30,7 @@ def fitted(config: Config, images: int, given: Collection[str] | None = None) ->
         limit = most(config, images)
         if not kept and value > limit:
             config = with_value(config, key, limit)
-            lines.append(f"{key} is {limit}, not {value}, because there are only {images:,} images")
+            lines.append(f"{key} is {limit}, not {value}, because there are only {images:,} training images")
     return config, lines
 
 

@@ -85,6 +85,17 @@ def summary(tallies: Sequence[Tally], labels: Labels, config: Config) -> dict[st
     }
 
 
+def in_words(metrics: dict[str, Any]) -> str:
+    """What `measure` gave, in a line."""
+    sigmas = list(metrics["noisy_accuracy"])
+    right = ", ".join(f"{share:.1%} at {sigma}" for sigma, share in metrics["noisy_accuracy"].items())
+    routed = ", ".join(f"{share:.0%} to {s}" for s, share in zip(sigmas, metrics["routes"][MEDIAN], strict=True))
+    return (
+        f"of {metrics['images']:,} held-out images' noisy copies the classifier has right, by sigma, {right}; "
+        f"the router sends {routed}"
+    )
+
+
 def passes_an_image(config: Config) -> int:
     """Passes of each image and base model."""
     return config.metrics.votes + SELECTED

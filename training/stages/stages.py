@@ -33,7 +33,7 @@ from dualsmooth.training.stages.labels import (
     route_votes,
     voter_of,
 )
-from dualsmooth.training.stages.metrics import measure, noisy_accuracy
+from dualsmooth.training.stages.metrics import in_words, measure, noisy_accuracy
 from dualsmooth.training.stages.verdicts import on_experts, on_labels, on_routes
 
 Rows = npt.NDArray[np.int64]
@@ -127,7 +127,7 @@ def _round(work: Work, number: int, previous: Round | None) -> Round:
             )  # fmt: skip
     with work.stage(f"{prefix}metrics"), work.part(folder / "metrics"):
         metrics = measure(data, voters, voter_of(estimator, data.input_shape), config, threads=work.threads)
-    work.say(f"{prefix}validation: noisy accuracy {metrics['noisy_accuracy']}, routes {metrics['routes']}")
+    work.say(f"{prefix}validation: {in_words(metrics)}")
     work.warn(prefix, on_routes(metrics, config))
     return Round(tuple(families), estimator, metrics)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def train(
         _claim(root, config)
         record = read_record(root)
         if record is not None and record.get("finished") is True:
-            say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
+            say(finished(root, config))
             metrics: dict[str, Any] = record["metrics"]
             return metrics
         for line in chosen:
@@ -83,8 +84,19 @@ def train(
         checkpoints = {name: sha256_of(root / name) for name in (record["estimator"], *record["classifiers"])}
         write_json(root / files.METRICS, metrics)
         write_json(root / files.RECORD, {**record, "finished": True, "checkpoints": checkpoints, "metrics": metrics})
-        say(f"run {root} is finished; export it with `dualsmooth export {root} --out BUNDLE`")
+        say(finished(root, config))
         return metrics
+
+
+def finished(root: Path, config: Config) -> str:
+    """What to do with a run that is finished."""
+    data = shlex.quote(config.dataset)
+    return (
+        f"run {root} is finished; next, what it is worth beside each noise level alone:\n"
+        f"  dualsmooth export {shlex.quote(str(root))} --out BUNDLE\n"
+        f"  dualsmooth evaluate BUNDLE --dataset {data} --max 100 --all-levels --out results.jsonl\n"
+        "  dualsmooth report results.jsonl --rule single --rule interval"
+    )
 
 
 def forecast_run(

@@ -47,7 +47,7 @@ def test_json_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_text_for_people(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(path)]) == 0
     text = capsys.readouterr().out
-    for part in ("fp32", "sigma 0.25", "4 multiply-adds", "class 0, class 1", sha256_of(path / "estimator.onnx")):
+    for part in ("fp32", "sigma 0.25", "4 multiply-adds", "0 class 0, 1 class 1", sha256_of(path / "estimator.onnx")):
         assert part in text
 
 

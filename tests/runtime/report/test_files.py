@@ -52,14 +52,14 @@ def test_what_differs_between_runs_is_not_said_of_all(folder: Path) -> None:
     assert "alpha: 0.001 a certificate" in svg
 
 
-def test_the_line_about_a_file_names_no_rule_where_several_are_shown(folder: Path, capsys) -> None:
+def test_the_lines_about_a_file_name_no_rule_where_several_are_shown(folder: Path, capsys) -> None:
     rules = ["--rule", "single", "--rule", "oracle", "--rule", "interval"]
     assert main(["report", str(folder / "one.jsonl"), *rules]) == 0
-    line = capsys.readouterr().out.splitlines()[0]
-    assert "passes N = 300 a stage and level" in line
-    assert "rule" not in line
+    head = capsys.readouterr().out.partition("|")[0]
+    assert "  passes       N = 300 a stage and level\n" in head
+    assert "  rule " not in head
     assert main(["report", str(folder / "one.jsonl")]) == 0
-    assert "rule interval, route by median" in capsys.readouterr().out.splitlines()[0]
+    assert "  rule         interval, route by median\n" in capsys.readouterr().out
 
 
 def test_what_a_log_does_not_say_is_not_said_of_it(folder: Path) -> None:

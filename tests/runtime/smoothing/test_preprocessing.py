@@ -108,7 +108,9 @@ def test_what_cannot_be_resized_is_refused(smoother: ds.Smoother, tmp_path: Path
     plain = ds.load(toys.two_levels(tmp_path / "plain"), threads=1)
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
     for image in (tmp_path / "a.png", PHOTO[None], Image.fromarray(PHOTO)):
-        with pytest.raises(ds.InputError, match=r"resize it, or give the bundle its preprocessing \(dualsmooth export"):
+        with pytest.raises(
+            ds.InputError, match=r"resize it, or give the bundle its preprocessing: dualsmooth export BUNDLE --resize"
+        ):
             plain.certify(image)
 
 

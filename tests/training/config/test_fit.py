@@ -13,7 +13,7 @@ def test_64_images_are_enough_and_each_change_is_one_line() -> None:
     assert (config.validation, config.labels.images, config.metrics.images) == (12, 52, 12)
     assert (config.classifier.batch_size, config.estimator.batch_size) == (8, 8)
     assert len(lines) == 5
-    assert all("because there are only 64 images" in line and "\n" not in line for line in lines)
+    assert all("because there are only 64 training images" in line and "\n" not in line for line in lines)
 
 
 def test_what_fits_is_left_as_it_is() -> None:
