@@ -117,7 +117,8 @@ def _sentence(path: Path, smoother: Smoother, certificate: Certificate) -> str:
     cost += f", {certificate.seed.noise} noise" + (", fixed seed" if certificate.seed.fixed else "")
     about = f"; {certificate.artefact.about}" if certificate.artefact.about else ""
     if certificate.abstained:
-        return f"{path}: abstained (sigma {certificate.sigma:g}, {cost})"
+        left = certificate.outcome.unsettled
+        return f"{path}: abstained: the votes do not settle {left} (sigma {certificate.sigma:g}, {cost})"
     name = label_words(certificate.answer, smoother.bundle.classes, certificate.group)
     parts = f"route radius {shown(certificate.route_radius, 4)}, class radius {shown(certificate.class_radius, 4)}"
     parts = "no router" if certificate.terms.sigma_e is None else parts

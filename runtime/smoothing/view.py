@@ -80,8 +80,8 @@ def view(
     parts = ["no router"] if terms.sigma_e is None else parts
     facts = [f"noise level σ = {terms.sigmas[outcome.route]:g}", *parts, f"{passes} passes"]
     if not outcome.answer:
-        said = f"<b>{words}</b>: the votes do not settle the label at {sure}."
-        lines = [f"{words}: the votes do not settle the label at {sure}"]
+        said = f"<b>{words}</b>: the votes do not settle {outcome.unsettled} (at {sure})."
+        lines = [f"{words}: the votes do not settle {outcome.unsettled} (at {sure})"]
     else:
         said = f"<b>{escape(words)}</b>: no change smaller than <b>{radius}</b> (L2) can alter that, at {sure}."
         lines = [f"{words}: no change smaller than {radius} (L2) can alter that, at {sure}"]

@@ -100,6 +100,12 @@ class Outcome:
             return self.asked.classes if self.radius > 0 else ()
         return () if self.label is None else (self.label,)
 
+    @property
+    def unsettled(self) -> str:
+        """What the votes of an abstention leave open: the label, or, where the guessed level's classifier is sure of one,
+        the noise level."""
+        return "the noise level, whose classifiers do not share a label" if self.class_radius > 0 else "the label"
+
     def covered_radius(self, truth: int) -> float:
         """The certified radius where the answer, label or group, holds the true class; -1 where it does not."""
         return self.radius if truth in self.answer else -1.0

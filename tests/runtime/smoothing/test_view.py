@@ -94,7 +94,8 @@ def test_the_text_says_label_radius_levels_and_what_speaks_against_it(
     assert [line.startswith("▸") for line in lines[2:4]].index(True) == outcome.route
     assert f"{certificate.passes} passes" in lines[4]
     assert lines[5:] == ["the seed was chosen by a person, who may have tried several"]
-    assert "abstained: the votes do not settle the label" in repr(abstained.show())
+    assert "abstained: the votes do not settle the label (at" in repr(abstained.show())
+    assert replace(abstained.outcome, class_radius=0.5).unsettled.startswith("the noise level")
 
 
 def test_the_picture_is_kept_by_certify_alone(smoother: ds.Smoother, certificate: ds.Certificate) -> None:
