@@ -102,8 +102,8 @@ class Outcome:
 
     @property
     def unsettled(self) -> str:
-        """What the votes of an abstention leave open: the label, or, where the guessed level's classifier is sure of one,
-        the noise level."""
+        """What an abstention leaves open: the label, or, where the guessed level's classifier is sure of one, the
+        noise level."""
         return "the noise level, whose classifiers do not share a label" if self.class_radius > 0 else "the label"
 
     def covered_radius(self, truth: int) -> float:
