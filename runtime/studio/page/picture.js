@@ -17,20 +17,23 @@ function paint(canvas, pixels, words) {
 }
 const painted = (pixels, words) => paint(make("canvas"), pixels, words);
 
-// Pixels [C,H,W] of anything that can be drawn, cut to the networks' shape and scaled to their size. Grey is what Pillow makes of colours.
+// Pixels [C,H,W] of anything that can be drawn, cut to the networks' shape and scaled to their size, and whether parts of it were transparent, which become black.
+// Grey is what Pillow makes of colours.
 function pixelsOf(source, width, height) {
   const canvas = make("canvas", { width: WIDTH, height: HEIGHT }), context = canvas.getContext("2d");
   const scale = Math.max(WIDTH / width, HEIGHT / height), w = width * scale, h = height * scale;
   context.imageSmoothingQuality = "high";
-  context.fillRect(0, 0, WIDTH, HEIGHT);
   context.drawImage(source, (WIDTH - w) / 2, (HEIGHT - h) / 2, w, h);
+  const clear = context.getImageData(0, 0, WIDTH, HEIGHT).data.some((value, i) => i % 4 === 3 && value < 255);
+  context.globalCompositeOperation = "destination-over";
+  context.fillRect(0, 0, WIDTH, HEIGHT);
   const { data } = context.getImageData(0, 0, WIDTH, HEIGHT), plane = WIDTH * HEIGHT, pixels = new Uint8Array(CHANNELS * plane);
   for (let i = 0; i < plane; i++) {
     const [r, g, b] = data.subarray(4 * i, 4 * i + 3);
     if (CHANNELS === 1) pixels[i] = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
     else for (const [c, v] of [r, g, b].entries()) pixels[c * plane + i] = v;
   }
-  return pixels;
+  return { pixels, clear };
 }
 
 // `truth`: the name of its class, where that is known.
@@ -39,6 +42,7 @@ function choose(pixels, name, truth = "") {
   paint(byId("chosen"), pixels, "The chosen picture: " + name);
   byId("picture-name").textContent = name;
   if (!truth) for (const input of document.querySelectorAll("#samples input")) input.checked = false;
+  former();
 }
 
 // A file: read by the server, as `dualsmooth certify` reads it; where it does not fit, by the browser, which scales it.
@@ -53,7 +57,8 @@ async function chooseFile(file) {
       byId("picture-name").textContent = `${file.name}: ${refused.message}`;
       return;
     }
-    choose(pixelsOf(bitmap, bitmap.width, bitmap.height), `${file.name}, cut and scaled by this browser to ${WIDTH} × ${HEIGHT}; the certificate is about these pixels`);
+    const { pixels, clear } = pixelsOf(bitmap, bitmap.width, bitmap.height);
+    choose(pixels, `${file.name}, cut and scaled by this browser to ${WIDTH} × ${HEIGHT}${clear ? ", its transparent parts on black" : ""}; the certificate is about these pixels`);
   }
 }
 
@@ -83,7 +88,7 @@ function drawing() {
   };
   pad.addEventListener("pointerdown", (event) => { pad.setPointerCapture(event.pointerId); from = at(event); line(from); });
   pad.addEventListener("pointermove", (event) => { if (from) line(at(event)); });
-  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { if (from) { from = null; choose(pixelsOf(pad, pad.width, pad.height), "your drawing"); } });
+  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { if (from) { from = null; choose(pixelsOf(pad, pad.width, pad.height).pixels, "your drawing"); } });
   byId("clear").addEventListener("click", clear);
   byId("ink-label").hidden = CHANNELS !== 3;
   clear();

@@ -66,8 +66,8 @@ function tag(text, kind) {
 }
 function finish(event, begun, q, chosen) {
   const { outcome } = event, abstained = outcome.label === null;
-  run.done = { ...event, picture: chosen, question: q };
-  tag(abstained ? "abstained" : "certified", abstained ? "none" : "good");
+  run.done = { ...event, picture: chosen, question: q, tag: abstained ? "abstained" : "certified" };
+  tag(run.done.tag, abstained ? "none" : "good");
   drawBars(outcome, true);
   for (const { article, passes } of panels.values()) if (article.classList.contains("idle")) passes.textContent = "not needed";
   const wrong = chosen.truth && !abstained && chosen.truth !== event.name;
@@ -80,6 +80,13 @@ function finish(event, begun, q, chosen) {
   say(`Done: ${abstained ? "abstained" : `${event.name}, R = ${floor(outcome.radius)}`}.`);
   row(chosen, q, [begun.rule, asked(q), plain(begun.alpha), abstained ? "abstained" : event.name, floor(outcome.radius), plain(event.sigma), whole(event.passes), event.seconds.toFixed(2)]);
   attackable();
+}
+// Say so where what stands below is about another picture than the one that is chosen now.
+function former() {
+  if (!run.done || !byId("stop").disabled) return;
+  const other = run.done.picture.pixels !== picture.pixels;
+  byId("stage").textContent = run.done.tag + (other ? ", the picture before" : "");
+  say(other ? `Below is what was found for ${run.done.picture.name}. Certify asks about this picture.` : "");
 }
 const LEFT_ALIGNED = new Set([0, 1, 3]);
 function row(chosen, q, cells) {

@@ -209,6 +209,28 @@ def test_files_of_all_kinds(page: Page, tmp_path: Path) -> None:
     assert page.run("picture.name").startswith("photo.jpg")  # the picture before stays
 
 
+def test_transparent_parts_are_told_of(page: Page, tmp_path: Path) -> None:
+    from PIL import Image
+
+    pixels = np.full((60, 60, 4), 255, np.uint8)
+    pixels[:, :30, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "clear.png")
+    page.choose_file("#file", tmp_path / "clear.png")
+    page.wait("byId('picture-name').textContent.includes('clear.png')")
+    assert "its transparent parts on black" in text(page, "picture-name")
+    assert page.run("[picture.pixels[0], picture.pixels[27]]") == [0, 255]
+
+
+def test_another_picture_makes_what_stands_below_the_former_one_s(page: Page) -> None:
+    certified(page, "fixed:300")
+    page.run("document.querySelectorAll('#samples input')[1].click()")
+    assert text(page, "stage").endswith(", the picture before")
+    assert text(page, "status").startswith("Below is what was found for ")
+    page.run("document.querySelectorAll('#samples input')[0].click()")
+    assert text(page, "stage") in ("certified", "abstained")
+    assert text(page, "status") == ""
+
+
 def test_a_drawing(page: Page) -> None:
     page.click("#drawing summary")
     page.click("#pad")
