@@ -11,6 +11,8 @@ from typing import TextIO
 from dualsmooth.runtime.terminal import bar_line, is_live
 
 BAR = 24
+FEW = 5
+"""Steps that say too little of how long the others take."""
 SHOWN_AT = (0.0, 0.5, 1.0)
 """Radii of the running certified accuracy, unless the budget names its own."""
 
@@ -64,7 +66,7 @@ class Progress:
         if left <= 0:
             when = f"took {clock_text(elapsed)}"
         else:
-            when = f"{clock_text(left / rate)} left" if fresh else "starting"
+            when = f"{clock_text(left / rate)} left" if fresh >= min(FEW, left) else "starting"
         share = self._done / max(self._total, 1)
         text = f"{self._stage}: " if self._stage else ""
         text += f"{self._done:,}/{self._total:,} {self._unit} ({share:.0%}), "

@@ -27,8 +27,8 @@ def on_experts(accuracy: Sequence[float], labels: Labels, config: Config) -> lis
     else:
         advice = "raise classifier.epochs, try another classifier.lr, leave the level out of sigmas, or add images"
     return [
-        f"the classifier at sigma = {sigma:g} is at chance: {right:.0%} of single passes on {len(labels)} held-out "
-        f"images are right, naming the commonest class is right on {share:.0%}; {advice}"
+        f"the classifier at sigma = {sigma:g} is not surely better than chance: {right:.0%} of single passes on "
+        f"{len(labels)} held-out images are right, naming the commonest class is right on {share:.0%}; {advice}"
         for sigma, right in zip(config.sigmas, accuracy, strict=True)
         if right <= limit
     ]

@@ -39,7 +39,7 @@ async function certify(q, signal) {
 function begin(event, chosen) {
   run.done = null;
   giveUp();
-  for (const id of ["votes", "certificate"]) byId(id).hidden = false;
+  for (const id of ["below", "votes", "certificate"]) byId(id).hidden = false;
   for (const id of ["certificate-actions", "attack"]) byId(id).hidden = true;
   for (const id of ["verdict", "replayed"]) byId(id).textContent = "";
   show("facts");

@@ -63,7 +63,9 @@ def test_one_level_alone_is_no_collapse() -> None:
 def test_experts_at_chance_are_named_by_level() -> None:
     """Naming one of two equal classes is right on half; the error of 100 such draws is 5 points."""
     (line,) = on_experts([0.9, 0.61, 0.59], HALVES, CONFIG)
-    assert "at sigma = 1 is at chance: 59% of single passes on 100 held-out images are right" in line
+    assert (
+        "at sigma = 1 is not surely better than chance: 59% of single passes on 100 held-out images are right" in line
+    )
     skewed = np.r_[np.zeros(90, int), np.ones(10, int)]
     assert len(on_experts([0.9, 0.9, 0.99], skewed, CONFIG)) == 2
     given = Config("d", experts=("0.5=a.onnx",))
