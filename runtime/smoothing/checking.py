@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from dualsmooth.runtime.bundle.reading import Bundle
 from dualsmooth.runtime.errors import CertificateError
-from dualsmooth.runtime.smoothing.artefact import Artefact
+from dualsmooth.runtime.smoothing.artefact import Artefact, image_sha256
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.sampler import Job
 from dualsmooth.runtime.statistics.votes import Request, Requests, Tally
@@ -26,6 +26,12 @@ def require_bundle(certificate: Certificate, bundle: Bundle) -> None:
         raise CertificateError(f"the certificate states another preprocessing of pictures than the bundle {b.path}")
     if (terms.sigmas, terms.sigma_e, terms.classes) != (b.sigmas, b.sigma_e, len(b.classes)):
         raise CertificateError(f"the certificate states other noise levels or classes than the bundle {b.path}")
+
+
+def require_image(certificate: Certificate, pixels: npt.NDArray[np.float32]) -> None:
+    """Raises `CertificateError` unless the certificate is about the image of these pixels [C,H,W]."""
+    if image_sha256(pixels) != certificate.artefact.image_sha256:
+        raise CertificateError("the image is not the one that the certificate is about")
 
 
 def replay_job(certificate: Certificate, pixels: npt.NDArray[np.float32]) -> Job:

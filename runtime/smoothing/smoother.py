@@ -22,7 +22,7 @@ from dualsmooth.runtime.noise.add import require_lattice
 from dualsmooth.runtime.noise.streams import Noise, Seed
 from dualsmooth.runtime.smoothing.artefact import Artefact, bound, image_sha256
 from dualsmooth.runtime.smoothing.certificate import Certificate
-from dualsmooth.runtime.smoothing.checking import replay_job, require_bundle, require_replayed
+from dualsmooth.runtime.smoothing.checking import replay_job, require_bundle, require_image, require_replayed
 from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.prediction import Prediction
 from dualsmooth.runtime.smoothing.sampler import IN_FLIGHT, Job, Sampler
@@ -284,8 +284,7 @@ class Smoother:
             raise CertificateError("its votes are another bundle's; replay it with both: verify --bundle NEW --old OLD")
         self.verify(certificate)
         pixels = self.check_image(image, certificate.seed.noise)
-        if image_sha256(pixels) != certificate.artefact.image_sha256:
-            raise CertificateError("the image is not the one that the certificate is about")
+        require_image(certificate, pixels)
         job = replay_job(certificate, pixels)
         next(Sampler(self.bundle, self.engine, batch_size=self.batch_size).run([job]))
         require_replayed(certificate, job.tally, self.artefact(pixels))

@@ -15,6 +15,7 @@ from dualsmooth.runtime.datasets.png import png
 from dualsmooth.runtime.errors import one_of, printable
 from dualsmooth.runtime.rounding import confidence, shown
 from dualsmooth.runtime.smoothing.drawing import DIGITS, EXCLUDED, SAME, bars_svg, colours_css
+from dualsmooth.runtime.statistics.groups import Part
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
 
 SHOWN = 6
@@ -47,6 +48,11 @@ def label_words(answer: Sequence[int], classes: Sequence[str], group: str | None
     if group is None:
         return one_of(names)
     return f"{printable(group)} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
+
+
+def short_words(part: Part, classes: Sequence[str]) -> str:
+    """A group's name, that of a class, or those of a set's classes."""
+    return printable(part.name) if part.name else one_of([printable(classes[c]) for c in part.classes])
 
 
 def class_name(label: int | None, classes: Sequence[str]) -> str | None:

@@ -50,6 +50,36 @@ class Question:
         """What an answer stands for."""
         return self.parts[answer] if self.parts else Part(self.terms.among or (answer,))
 
+    def requests(self, tally: Tally) -> Requests:
+        """Ask for the passes that the question needs."""
+        view = self.view(tally)
+        for requests in self.terms.rule.requests(self.terms, view):
+            yield requests
+            self.refresh(view, tally)
+
+    def settle(self, tally: Tally) -> Outcome:
+        """What the votes prove of it, in classes and groups."""
+        return self.in_classes(self.terms.rule.settle(self.terms, self.view(tally)), tally)
+
+    def in_classes(self, outcome: Outcome, tally: Tally) -> Outcome:
+        """What its rule says of the merged votes, in classes and groups."""
+        part = self.part(outcome.guess)
+        if len(part.classes) == 1:
+            label = part.classes[0]
+            return replace(outcome, guess=label, label=None if outcome.label is None else label)
+        _, counts = _planned(self.terms).guessed(self.terms, tally)
+        guess = max(part.classes, key=lambda c: int(counts[c]))
+        return replace(outcome, guess=guess, label=None, asked=part)
+
+    def facing(self, tally: Tally) -> Question:
+        """Of a set of classes: where the selection votes guess a class outside, whether the label is outside. So a
+        check of a set at another input can prove both that it holds there and that it does not."""
+        among = self.terms.among
+        if not among or int(np.argmax(_planned(self.terms).guessed(self.terms, tally)[1])) in among:
+            return self
+        outside = tuple(c for c in range(self.terms.classes) if c not in among)
+        return Question(replace(self.terms, among=outside))
+
 
 def selection_requests(terms: Terms, tally: Tally) -> Requests:
     """Ask for the selection votes that `asked` needs."""
@@ -77,24 +107,31 @@ def asked(terms: Terms, tally: Tally) -> Question:
 def grouped_requests(terms: Terms, tally: Tally) -> Requests:
     """Ask for the passes of one certificate: the selection votes, then what the question that is asked needs."""
     yield from selection_requests(terms, tally)
-    question = asked(terms, tally)
-    view = question.view(tally)
-    for requests in question.terms.rule.requests(question.terms, view):
-        yield requests
-        question.refresh(view, tally)
+    yield from asked(terms, tally).requests(tally)
 
 
 def grouped_outcome(terms: Terms, tally: Tally) -> Outcome:
     """What the votes prove of the question that is asked, in classes and groups."""
-    question = asked(terms, tally)
-    outcome = question.terms.rule.settle(question.terms, question.view(tally))
-    part = question.part(outcome.guess)
-    if len(part.classes) == 1:
-        label = part.classes[0]
-        return replace(outcome, guess=label, label=None if outcome.label is None else label)
-    _, counts = _planned(terms).guessed(terms, tally)
-    guess = max(part.classes, key=lambda c: int(counts[c]))
-    return replace(outcome, guess=guess, label=None, asked=part)
+    return asked(terms, tally).settle(tally)
+
+
+def stated_question(terms: Terms, part: Part | None) -> Question:
+    """The question that a certificate under `terms` answers with `part` (`Outcome.asked`), to be asked of other inputs,
+    whose own votes do not choose another one: the finest map that has the group, the set, or the class (None)."""
+    plain = replace(terms, groups=None, at_most=1)
+    if part is None:
+        return Question(plain)
+    if terms.groups is None or not part.name:
+        return Question(replace(plain, among=part.classes))
+    parts = next(parts for parts in terms.groups.maps() if part in parts)
+    return Question(replace(plain, classes=len(parts)), parts)
+
+
+def check_requests(question: Question, tally: Tally) -> Requests:
+    """Ask for the passes of a check of a stated question at another input; `question.facing(tally)` settles it."""
+    if question.terms.among:
+        yield from selection_requests(question.terms, tally)
+    yield from question.facing(tally).requests(tally)
 
 
 def prediction_requests(terms: Terms, tally: Tally, n: int) -> Requests:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from dualsmooth.runtime import strict_json
 from dualsmooth.runtime.errors import InputError, one_line
+from dualsmooth.runtime.serving.requests import parse_groups
 from dualsmooth.runtime.smoothing.settings import ALPHA, RULE, Settings
-from dualsmooth.runtime.statistics.budgets import Budget, parse_budget
+from dualsmooth.runtime.statistics.budgets import parse_budget
 
 Shape = tuple[int, int, int]
 
@@ -22,7 +23,7 @@ Shape = tuple[int, int, int]
 class Asked:
     """The fields of one request. Each is taken once; `done` refuses what nobody took, so that no name is ignored."""
 
-    def __init__(self, body: bytes, shape: Shape, classes: int, levels: int) -> None:
+    def __init__(self, body: bytes, shape: Shape) -> None:
         try:
             found = strict_json.loads(body)
         except ValueError as error:
@@ -30,7 +31,6 @@ class Asked:
         if not isinstance(found, Mapping):
             raise InputError(f"the request is a {type(found).__name__}; expected an object")
         self._fields, self._shape = dict(found), shape
-        self._most = {"label": classes - 1, "level": levels - 1}
 
     def take(self, name: str) -> Any:
         """A field; None where it is missing, null or empty."""
@@ -74,13 +74,6 @@ class Asked:
             raise InputError(f"{name} is {str(value)[:40]!r}; expected a number")
         return None if value is None else float(value)
 
-    def place(self, name: str) -> int:
-        """A `label` or a `level`. Raises `InputError`."""
-        value = self.take(name)
-        if type(value) is not int or not 0 <= value <= self._most[name]:
-            raise InputError(f"{name} is {str(value)[:40]!r}; expected an integer from 0 to {self._most[name]}")
-        return value
-
     def text(self, name: str) -> str | None:
         """A text, or None. Raises `InputError`."""
         value = self.take(name)
@@ -88,19 +81,19 @@ class Asked:
             raise InputError(f"{name} is {str(value)[:40]!r}; expected a text")
         return value
 
-    def settings(self, budget: Budget | None = None) -> Settings:
-        """How a picture is to be certified; `budget` in place of what the page may say. Raises `InputError`."""
+    def settings(self) -> Settings:
+        """How a picture is to be certified. Raises `InputError`."""
         alpha, rule = self.number("alpha"), self.text("rule")
-        mode = r = stated = None
-        if budget is None:
-            mode, r, stated = self.text("mode"), self.number("r"), self.text("budget")
+        stated, at_most = self.text("budget"), self.take("at_most")
         return Settings.of(
             alpha=ALPHA if alpha is None else alpha,
             rule=rule or RULE,
-            budget=parse_budget(stated) if stated else budget,
-            mode=mode,
-            r=r,
+            budget=parse_budget(stated) if stated else None,
+            mode=self.text("mode"),
+            r=self.number("r"),
             seed=self._seed(),
+            groups=parse_groups(self.take("groups")),
+            at_most=1 if at_most is None else at_most,
         )
 
     def _seed(self) -> int | None:

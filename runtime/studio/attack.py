@@ -16,6 +16,8 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.noise.streams import DEFAULT_NOISE, Seed
 from dualsmooth.runtime.noise.table import STEPS
 from dualsmooth.runtime.smoothing.smoother import Smoother
+from dualsmooth.runtime.smoothing.view import short_words
+from dualsmooth.runtime.statistics.groups import Part
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, PREDICTION, Stream
 from dualsmooth.runtime.studio.copies import Copies, Floats
 
@@ -30,12 +32,14 @@ GOLDEN = (5**0.5 - 1) / 2
 Double = npt.NDArray[np.float64]
 
 
-def towards(image: Floats, pictures: npt.NDArray[np.uint8], labels: Sequence[int], label: int) -> tuple[Double, int]:
-    """The unit direction [C,H,W] from `image` to the nearest of `pictures` [N,C,H,W] of another class than `label`, and
-    the number of that picture. Raises `InputError` where there is none."""
+def towards(
+    image: Floats, pictures: npt.NDArray[np.uint8], labels: Sequence[int], answer: Sequence[int]
+) -> tuple[Double, int]:
+    """The unit direction [C,H,W] from `image` to the nearest of `pictures` [N,C,H,W] of a class that is not in
+    `answer`, and the number of that picture. Raises `InputError` where there is none."""
     change = pictures.astype(np.float64) / STEPS - image
     distance = np.sqrt((change**2).sum((1, 2, 3)))
-    distance[(np.asarray(labels) == label) | (distance < 0.5 / STEPS)] = np.inf
+    distance[np.isin(labels, answer) | (distance < 0.5 / STEPS)] = np.inf
     if not np.isfinite(distance).any():
         raise InputError("there is no picture of another class to go to; let votes choose the direction")
     nearest = int(np.argmin(distance))
@@ -43,12 +47,12 @@ def towards(image: Floats, pictures: npt.NDArray[np.uint8], labels: Sequence[int
 
 
 def by_votes(
-    smoother: Smoother, image: Floats, label: int, level: int, reach: float, check: Callable[[], None]
+    smoother: Smoother, image: Floats, answer: Sequence[int], level: int, reach: float, check: Callable[[], None]
 ) -> tuple[Double, int]:
-    """A unit direction [C,H,W] in which fewer noisy copies vote for `label`, and the passes that it took.
+    """A unit direction [C,H,W] in which fewer noisy copies vote for a class of `answer`, and the passes that it took.
 
     The gradient of a smoothed probability is that of its votes against the noise (Stein 1981): the mean noise of the
-    copies that vote otherwise, less that of those that vote for the label. Steps of equal length along it, `reach` in
+    copies that vote otherwise, less that of those that vote for the answer. Steps of equal length along it, `reach` in
     all. An estimate, and no strongest attack. `level`: of the noise; larger ones are tried where no copy votes
     otherwise. Raises `InputError` where none does at any.
     """
@@ -59,23 +63,24 @@ def by_votes(
         copies, change = Copies(smoother, seed, Stream(CLASSIFIER, tried, PREDICTION)), np.zeros(image.shape)
         for _ in range(ROUNDS):
             check()
-            gradient = _against(copies, stepped(image, change), label)
+            gradient = _against(copies, stepped(image, change), answer)
             spent += EACH
             if gradient is None:
                 break
             change = change + reach / ROUNDS * gradient / np.linalg.norm(gradient)
         if change.any():
             return change / np.linalg.norm(change), spent
-    name = bundle.classes[label]
+    name = short_words(Part(tuple(answer)), bundle.classes)
     raise InputError(f"all {spent:,} noisy copies vote for {name}: no direction to be seen; go towards a picture")
 
 
-def _against(copies: Copies, image: Floats, label: int) -> Double | None:
-    """The mean noise of copies that vote for another class, less that of the others; None where they all agree."""
+def _against(copies: Copies, image: Floats, answer: Sequence[int]) -> Double | None:
+    """The mean noise of copies that vote for no class of `answer`, less that of the others; None where one of both has
+    no copies."""
     sums, counts = np.zeros((2, *image.shape)), np.zeros(2)
     for _ in range(EACH // BATCH):
         noisy, votes = copies.draw(image, BATCH)
-        noise, otherwise = noisy.astype(np.float64) - image, votes != label
+        noise, otherwise = noisy.astype(np.float64) - image, ~np.isin(votes, answer)
         for side, chosen in enumerate((~otherwise, otherwise)):
             sums[side] += noise[chosen].sum(0)
             counts[side] += chosen.sum()

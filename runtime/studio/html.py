@@ -37,6 +37,10 @@ def page_html(studio: Studio) -> str:
         "rules": _rules(studio.smoother),
         "modes": [{"name": m.name, "meaning": m.meaning, "needsRadius": m.needs_radius} for m in MODES.values()],
         "budgets": budgets.FORMS,
+        "groups": [
+            {"name": printable(part.name), "classes": list(part.classes)}
+            for part in (bundle.groups.parts if bundle.groups else ())
+        ],
         "bars": [EXCLUDED, SAME],
         "pictures": [
             {"pixels": in_base64(pictures.images[place]), "name": pictures.names[place]} for place in pictures.offered

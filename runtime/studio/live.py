@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dualsmooth.runtime.errors import CertificateError
 from dualsmooth.runtime.smoothing.stated import finite
+from dualsmooth.runtime.smoothing.view import short_words
 from dualsmooth.runtime.statistics.bounds import lower_bound
+from dualsmooth.runtime.statistics.groups import Part
+from dualsmooth.runtime.statistics.questions import Question, asked
 from dualsmooth.runtime.statistics.rules.planned import PlannedRule, outcome_of
 from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
 from dualsmooth.runtime.statistics.votes import (
@@ -29,8 +33,9 @@ SHOWN = 12
 class Live:
     """The votes of a job so far. `tally` is the job's own, and holds the looks that are full."""
 
-    def __init__(self, terms: Terms, tally: Tally) -> None:
-        self.terms, self.tally = terms, tally
+    def __init__(self, terms: Terms, tally: Tally, classes: Sequence[str]) -> None:
+        self.terms, self.tally, self.classes = terms, tally, classes
+        self._question = None if terms.coarser else Question(terms)
         self.counts: dict[Stream, Counts] = {}
 
     def hear(self, stream: Stream, counts: Counts) -> None:
@@ -44,30 +49,34 @@ class Live:
         if not isinstance(rule, PlannedRule):
             return None
         try:
-            plan = rule.planned(self.terms, self.tally)
+            question = self._question = self._question or asked(self.terms, self.tally)
+            plan = rule.planned(question.terms, question.view(self.tally))
         except CertificateError:  # selection votes are still to come
             return None
         lower = np.zeros(len(plan.claims))
         for number, claim in enumerate(plan.claims):
             counts = self.counts.get(Stream(claim.stage, claim.level, ESTIMATION))
             if counts is not None:
-                lower[number] = lower_bound(claim.hits(counts), int(counts.sum()), claim.alpha)
-        return outcome_of(plan, lower)
+                votes = question.merged(counts) if claim.stage == CLASSIFIER else counts
+                lower[number] = lower_bound(claim.hits(votes), int(votes.sum()), claim.alpha)
+        return question.in_classes(outcome_of(plan, lower), self.tally)
 
     def told(self) -> dict[str, Any]:
         """For the page: passes, the votes of each network, and `so_far`."""
         found = self.so_far()
+        group = found.asked if found and found.asked and found.asked.name else None
         return {
             "passes": sum(int(counts.sum()) for counts in self.counts.values()),
-            "networks": [told for stage, level in self._networks() if (told := self._votes(stage, level))],
-            "so_far": None if found is None else told_outcome(found),
+            "networks": [told for stage, level in self._networks() if (told := self._votes(stage, level, group))],
+            "so_far": None if found is None else told_outcome(found, self.classes),
         }
 
     def _networks(self) -> list[tuple[Stage, int]]:
         return [(ESTIMATOR, 0), *((CLASSIFIER, level) for level in range(len(self.terms.sigmas)))]
 
-    def _votes(self, stage: Stage, level: int) -> dict[str, Any] | None:
-        """Bounded votes where there are any, else those of the selection."""
+    def _votes(self, stage: Stage, level: int, group: Part | None) -> dict[str, Any] | None:
+        """Bounded votes where there are any, else those of the selection; where a group is asked for, a classifier's
+        votes for it as well."""
         for purpose in (ESTIMATION, SELECTION):
             counts = self.counts.get(Stream(stage, level, purpose))
             if counts is not None:
@@ -75,15 +84,21 @@ class Live:
                 top = some if len(some) <= SHOWN else np.sort(np.argsort(-counts, kind="stable")[:SHOWN])
                 votes = [[int(c), int(counts[c])] for c in top]
                 name = "estimator" if stage == ESTIMATOR else str(level)
-                return {"name": name, "purpose": purpose, "passes": int(counts.sum()), "votes": votes}
+                told = {"name": name, "purpose": purpose, "passes": int(counts.sum()), "votes": votes}
+                if group is None or stage == ESTIMATOR:
+                    return told
+                return told | {"group": [short_words(group, self.classes), int(counts[list(group.classes)].sum())]}
         return None
 
 
-def told_outcome(outcome: Outcome) -> dict[str, Any]:
-    """An outcome for the page; None stands for infinite radii."""
+def told_outcome(outcome: Outcome, classes: Sequence[str]) -> dict[str, Any]:
+    """An outcome for the page: its `answer` in classes, and the `name` of that, or of what is guessed; None stands for
+    infinite radii."""
+    asked = outcome.asked or Part((outcome.guess,))
     return {
-        "label": outcome.label,
-        "guess": outcome.guess,
+        "answer": list(outcome.answer),
+        "name": short_words(asked, classes),
+        "coarse": outcome.asked is not None,
         "radius": outcome.radius,
         "route": outcome.route,
         "exclusion": [finite(radius) for radius in outcome.exclusion],

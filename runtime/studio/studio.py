@@ -14,13 +14,17 @@ import numpy.typing as npt
 from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.rounding import confidence
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.smoothing.checking import require_image
 from dualsmooth.runtime.smoothing.meter import Meter
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
+from dualsmooth.runtime.smoothing.seeds import Seeds
 from dualsmooth.runtime.smoothing.smoother import Smoother
-from dualsmooth.runtime.smoothing.view import class_name, eight_bits
+from dualsmooth.runtime.smoothing.view import eight_bits, short_words
 from dualsmooth.runtime.statistics.budgets import Fixed
-from dualsmooth.runtime.statistics.foresight import best_radius
-from dualsmooth.runtime.statistics.rules.rule import Terms
+from dualsmooth.runtime.statistics.foresight import best_radius, require_possible
+from dualsmooth.runtime.statistics.groups import Part
+from dualsmooth.runtime.statistics.questions import Question, check_requests, stated_question
+from dualsmooth.runtime.statistics.rules.rule import Outcome, Terms
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, Counts, Stream
 from dualsmooth.runtime.studio import attack
 from dualsmooth.runtime.studio.asked import Asked
@@ -48,8 +52,7 @@ class Studio:
 
     def asked(self, body: bytes) -> Asked:
         """The fields of a request. Raises `InputError`."""
-        bundle = self.smoother.bundle
-        return Asked(body, bundle.input_shape, len(bundle.classes), len(bundle.sigmas))
+        return Asked(body, self.smoother.bundle.input_shape)
 
     def certify(self, asked: Asked, tell: Tell, check: Check) -> None:
         """Tells what begins (with the first noisy copies of each stream), the votes as they come, and the certificate,
@@ -59,7 +62,7 @@ class Studio:
         terms, pixels = settings.terms(self.smoother.bundle), self.smoother.check_image(image)
         job = self.smoother.job(pixels, terms, settings.seeds().at(0))
         tell({"event": "begun", **self._begun(terms, job)})
-        live, told = Live(terms, job.tally), 0.0
+        live, told = Live(terms, job.tally, self.smoother.bundle.classes), 0.0
 
         def heard(stream: Stream, counts: Counts) -> None:
             nonlocal told
@@ -86,43 +89,72 @@ class Studio:
         return {"same": True, "passes": certificate.passes, "seconds": time.monotonic() - start}
 
     def direction(self, asked: Asked, check: Check) -> dict[str, Any]:
-        """Where another answer lies, by `way`: `picture` or `votes`. Raises `InputError`."""
-        way, label, level = asked.text("way"), asked.place("label"), asked.place("level")
-        reach, pixels = asked.distance(), self.smoother.check_image(asked.pixels())
-        asked.done()
+        """Where another answer than a certificate's lies, by `way`: `picture` or `votes`. Raises `InputError`."""
+        way, reach = asked.text("way"), asked.distance()
+        certificate, pixels = self._attacked(asked)
+        outcome = certificate.outcome
+        answer = outcome.asked.classes if outcome.asked else (outcome.guess,)
         if way == "picture":
-            found, number = attack.towards(pixels, self.pictures.images, self.pictures.labels, label)
+            found, number = attack.towards(pixels, self.pictures.images, self.pictures.labels, answer)
             words = f"towards the nearest picture here of another class ({self.pictures.names[number]})"
         elif way == "votes":
-            found, passes = attack.by_votes(self.smoother, pixels, label, level, reach, check)
-            words = f"away from the votes for the label, estimated from {passes:,} noisy copies"
+            found, passes = attack.by_votes(self.smoother, pixels, answer, outcome.route, reach, check)
+            words = f"away from the votes for the answer, estimated from {passes:,} noisy copies"
         else:
             raise InputError(f"way is {str(way)[:40]!r}; expected picture or votes")
         return {"direction": in_base64(found.astype("<f4")), "words": words}
 
     def move(self, asked: Asked, check: Check) -> dict[str, Any]:
-        """The picture moved `distance` along a direction, and what the same rule certifies there."""
+        """The picture moved `distance` along a direction, and what votes say there to the very question that a
+        certificate answers: of a group or a set, a label that changes inside it is no other answer, and the votes there
+        choose no other question. Raises `InputError`."""
         direction, distance = asked.direction(), asked.distance()
-        settings, pixels = asked.settings(THERE), self.smoother.check_image(asked.pixels())
-        asked.done()
+        certificate, pixels = self._attacked(asked)
         there = attack.moved(pixels, direction, distance)
-        terms = settings.terms(self.smoother.bundle)
-        job = self.smoother.job(there, terms, settings.seeds().at(0))
-        certificate, _ = self._sampled(terms, job, lambda stream, counts: check())
+        terms = replace(certificate.terms, budget=THERE)
+        require_possible(terms)
+        question = stated_question(terms, certificate.outcome.asked)
+        job = self.smoother.job(there, terms, Seeds(None, None).at(0))
+        job.requests = check_requests(question, job.tally)
+        self._sample(job, lambda stream, counts: check())
+        outcome = question.facing(job.tally).settle(job.tally)
         return {
             "pixels": in_base64(eight_bits(there)),
             "distance": attack.apart(pixels, there),
-            "label": certificate.label,
-            "name": certificate.class_name,
-            "radius": certificate.radius,
-            "passes": certificate.passes,
+            "passes": job.tally.total(),
+            "same": bool(outcome.answer) and outcome.answer == certificate.answer,
+            "said": self._said(question, outcome),
         }
 
-    def _sampled(self, terms: Terms, job: Job, watch: Callable[[Stream, Counts], None]) -> tuple[Certificate, float]:
+    def _said(self, question: Question, outcome: Outcome) -> str | None:
+        """The answer to a question that was asked elsewhere, in words; None where there is none."""
+        if not outcome.answer:
+            return None
+        if question.terms.among and outcome.answer != question.terms.among:
+            return "a label outside the set"
+        return short_words(outcome.asked or Part(outcome.answer), self.smoother.bundle.classes)
+
+    def _attacked(self, asked: Asked) -> tuple[Certificate, npt.NDArray[np.float32]]:
+        """The certificate that a request attacks, and its picture; the last that is taken of the request. Raises
+        `InputError`."""
+        text, pixels = asked.text("certificate") or "", self.smoother.check_image(asked.pixels())
+        asked.done()
+        try:
+            certificate = Certificate.from_json(text)
+            self.smoother.verify(certificate)
+            require_image(certificate, pixels)
+        except CertificateError as error:
+            raise InputError(str(error)) from error
+        return certificate, pixels
+
+    def _sample(self, job: Job, watch: Callable[[Stream, Counts], None]) -> None:
         job.watch = watch
         sampler = Sampler(self.smoother.bundle, self.smoother.engine, batch_size=self.smoother.batch_size)
         for _ in sampler.run([job], Meter()):
             pass
+
+    def _sampled(self, terms: Terms, job: Job, watch: Callable[[Stream, Counts], None]) -> tuple[Certificate, float]:
+        self._sample(job, watch)
         certificate = replace(self.smoother.certificate(terms, job), picture=eight_bits(job.image))
         return certificate, job.seconds
 
@@ -158,14 +190,13 @@ class Studio:
             "words": certificate.show().text.splitlines()[0],
             "subject": certificate.subject,
             "caveats": list(certificate.caveats()),
-            "name": class_name(certificate.label, self.smoother.bundle.classes),
             "sigma": certificate.sigma,
             "confidence": confidence(certificate.alpha),
             "noise": str(certificate.seed.noise),
             "decided": None if decides is None else [[r, certificate.radius >= r] for r in decides],
             "passes": certificate.passes,
             "seconds": seconds,
-            "outcome": told_outcome(certificate.outcome),
+            "outcome": told_outcome(certificate.outcome, self.smoother.bundle.classes),
         }
 
 

@@ -120,7 +120,7 @@ def _run(arguments: list[str]) -> int:
         _complete(parser)
     if not arguments:
         parser.print_help()
-        return 2
+        return 0
     args = parser.parse_args(arguments)
     return int(args.run(args))
 

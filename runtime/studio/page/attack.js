@@ -13,12 +13,12 @@ function attackable() {
   paint(byId("after"), chosen.pixels, "The moved picture: not moved yet");
   byId("way-note").textContent = byId("after-caption").textContent = "";
   byId("moved").className = "verdict";
-  byId("moved").textContent = outcome.label === null ? "The certificate abstained: nothing is promised anywhere." : "Pull the slider, or use the arrow keys on it.";
+  byId("moved").textContent = !outcome.answer.length ? "The certificate abstained: nothing is promised anywhere." : "Pull the slider, or use the arrow keys on it.";
   byId("distance-out").textContent = "0";
   track();
 }
 
-// Where it was tried: a disc for the same label, a ring for no answer, a diamond for another label; R is the line.
+// Where it was tried: a disc for the same answer, a ring for none, a diamond for another one; R is the line.
 function track() {
   const { outcome } = run.done, far = Number(byId("distance").max), place = (v) => (100 * v) / far + "%";
   const line = make("i"), tag = make("b", { class: outcome.radius ? "" : "left" }, "R = " + floor(outcome.radius));
@@ -29,30 +29,30 @@ function track() {
 }
 
 async function findDirection(signal) {
-  const { outcome, sigma, picture: chosen } = run.done, way = byId("way").value;
+  const { outcome, sigma, text, picture: chosen } = run.done, way = byId("way").value;
   if (attack.direction && attack.way === way) return;
   byId("way-note").textContent = way === "votes" ? "Looking for a direction by votes…" : "";
-  const found = await ask("/direction", { way, pixels: base64(chosen.pixels), label: outcome.guess, level: outcome.route, distance: Math.max(1.5 * outcome.radius, sigma) }, signal);
+  const found = await ask("/direction", { way, certificate: text, pixels: base64(chosen.pixels), distance: Math.max(1.5 * outcome.radius, sigma) }, signal);
   Object.assign(attack, { direction: found.direction, way, tried: [] });
   byId("way-note").textContent = `Moved ${found.words}. An attack that fails proves nothing; the certificate does.`;
 }
 
 async function moveTo(distance, signal) {
-  const { outcome, question: q, picture: chosen } = run.done;
+  const { outcome, text, picture: chosen } = run.done;
   await findDirection(signal);
-  const found = await ask("/move", { pixels: base64(chosen.pixels), direction: attack.direction, distance, rule: q.rule, alpha: q.alpha }, signal);
-  const inside = found.distance < outcome.radius, same = found.label === outcome.label;
-  const kind = found.label === null ? "" : same ? "same" : "other", said = found.label === null ? "no answer" : found.name;
+  const found = await ask("/move", { certificate: text, pixels: base64(chosen.pixels), direction: attack.direction, distance }, signal);
+  const inside = found.distance < outcome.radius, said = found.said === null ? "no answer" : found.said;
+  const kind = found.said === null ? "" : found.same ? "same" : "other";
   attack.tried.push({ distance: found.distance, kind, said });
-  const at = floor(found.distance), name = outcome.label === null ? "" : classWords(outcome.label);
+  const at = floor(found.distance), { name } = outcome;
   paint(byId("after"), bytesOf(found.pixels), `The moved picture, at L2 distance ${at}: ${said}`);
   byId("after-caption").textContent = `moved by ${at}`;
   const box = byId("moved");
   box.className = "verdict" + (inside && kind === "other" ? " bad" : "");
   const there = `${whole(found.passes)} votes`;
   if (inside && kind === "other") box.textContent = `A violation: ${at} lies inside R = ${floor(outcome.radius)}, yet ${there} certify ${said}, not ${name}. One of the two certificates is wrong, which happens with probability at most alpha each.`;
-  else if (inside) box.textContent = `Inside the certified radius: ${kind === "same" ? `still ${name}, as proved` : `${there} do not settle the label here, which contradicts nothing`}.`;
-  else box.textContent = `${outcome.label === null ? "Nothing is promised" : "Beyond the certified radius nothing is promised"}: at ${at} the votes say ${kind === "" ? "nothing for certain" : said}${kind === "same" ? ", still" : ""}.`;
+  else if (inside) box.textContent = `Inside the certified radius: ${kind === "same" ? `still ${name}, as proved` : `${there} do not settle the answer here, which contradicts nothing`}.`;
+  else box.textContent = `${!outcome.answer.length ? "Nothing is promised" : "Beyond the certified radius nothing is promised"}: at ${at} the votes say ${kind === "" ? "nothing for certain" : said}${kind === "same" ? ", still" : ""}.`;
   track();
 }
 

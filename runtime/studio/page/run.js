@@ -8,10 +8,13 @@ function question() {
     mode: own ? null : mode,
     budget: own ? byId("budget").value.trim() : null,
     r: byId("r-field").hidden ? null : byId("r").valueAsNumber,
+    groups: byId("doubt").value === "groups" ? true : null,
+    at_most: byId("doubt").value === "set" ? Number(byId("most").value) : null,
     alpha: byId("alpha").valueAsNumber,
     seed: byId("seed").value.trim(),
   };
 }
+const ruleWords = (rule, q) => rule + (q.groups ? ", or a group" : q.at_most ? `, or at most ${q.at_most}` : "");
 const asked = (q) => q.budget || (q.mode === "decide" ? `decide at ${plain(q.r)}` : q.mode);
 
 function say(text, kind = "") {
@@ -57,7 +60,7 @@ function votes(event, begun, seconds) {
   event.networks.forEach(voted);
   byId("progress").value = event.passes;
   drawBars(event.so_far, false);
-  const guess = event.so_far ? `, leading: ${classWords(event.so_far.guess)}` : "";
+  const guess = event.so_far ? `, leading: ${event.so_far.name}` : "";
   byId("stage").textContent = `so far, not certified: ${whole(event.passes)} passes, ${seconds.toFixed(1)} s${guess}`;
 }
 function tag(text, kind) {
@@ -65,20 +68,20 @@ function tag(text, kind) {
   byId("stage").className = "tag " + kind;
 }
 function finish(event, begun, q, chosen) {
-  const { outcome } = event, abstained = outcome.label === null;
+  const { outcome } = event, abstained = !outcome.answer.length;
   run.done = { ...event, picture: chosen, question: q, tag: abstained ? "abstained" : "certified" };
   tag(run.done.tag, abstained ? "none" : "good");
   drawBars(outcome, true);
   for (const { article, passes } of panels.values()) if (article.classList.contains("idle")) passes.textContent = "not needed";
-  const wrong = chosen.truth && !abstained && chosen.truth !== event.name;
-  byId("verdict").textContent = event.words + "." + (wrong ? ` It shows: ${chosen.truth}. A certificate says that the label is stable, not that it is right.` : "");
+  const wrong = chosen.truth && !abstained && !outcome.answer.map(classWords).includes(chosen.truth);
+  byId("verdict").textContent = event.words + "." + (wrong ? ` It shows: ${chosen.truth}. A certificate says that the answer is stable, not that it is right.` : "");
   const decided = (event.decided || []).map(([r, yes]) => `certified at ${plain(r)}: ${yes ? "yes" : "no"}`);
-  const facts = [["rule", begun.rule], ["budget", begun.budget], ["noise level", sigmaWords(event.sigma)], ["passes", `${whole(event.passes)} in ${event.seconds.toFixed(2)} s`], ["confidence", `${event.confidence} (alpha ${plain(begun.alpha)})`], ["about", event.subject], ["noise", event.noise], ...(decided.length ? [["decided", decided.join(", ")]] : [])];
+  const facts = [["rule", ruleWords(begun.rule, q)], ["budget", begun.budget], ["noise level", sigmaWords(event.sigma)], ["passes", `${whole(event.passes)} in ${event.seconds.toFixed(2)} s`], ["confidence", `${event.confidence} (alpha ${plain(begun.alpha)})`], ["about", event.subject], ["noise", event.noise], ...(decided.length ? [["decided", decided.join(", ")]] : [])];
   show("facts", facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   show("caveats", event.caveats.map((text) => make("li", {}, text)));
   byId("certificate-actions").hidden = false;
-  say(`Done: ${abstained ? "abstained" : `${event.name}, R = ${floor(outcome.radius)}`}.`);
-  row(chosen, q, [begun.rule, asked(q), plain(begun.alpha), abstained ? "abstained" : event.name, floor(outcome.radius), plain(event.sigma), whole(event.passes), event.seconds.toFixed(2)]);
+  say(`Done: ${abstained ? "abstained" : `${outcome.name}, R = ${floor(outcome.radius)}`}.`);
+  row(chosen, q, [ruleWords(begun.rule, q), asked(q), plain(begun.alpha), abstained ? "abstained" : outcome.name, floor(outcome.radius), plain(event.sigma), whole(event.passes), event.seconds.toFixed(2)]);
   attackable();
 }
 // Say so where what stands below is about another picture than the one that is chosen now.
@@ -91,7 +94,7 @@ function former() {
 const LEFT_ALIGNED = new Set([0, 1, 3]);
 function row(chosen, q, cells) {
   byId("runs").hidden = false;
-  const end = cells.length === 1 ? [make("td", { class: "words" }, q.rule), make("td", { class: "words" }, asked(q)), make("td", { class: "refused", colspan: 6 }, cells[0])] : cells.map((text, i) => make("td", { class: LEFT_ALIGNED.has(i) ? "words" : "" }, text));
+  const end = cells.length === 1 ? [make("td", { class: "words" }, ruleWords(q.rule, q)), make("td", { class: "words" }, asked(q)), make("td", { class: "refused", colspan: 6 }, cells[0])] : cells.map((text, i) => make("td", { class: LEFT_ALIGNED.has(i) ? "words" : "" }, text));
   byId("runs-rows").append(make("tr", {}, make("td", {}, painted(chosen.pixels, chosen.name)), end));
 }
 
@@ -127,7 +130,7 @@ async function replay() {
     const found = await ask("/replay", { certificate: text, pixels: base64(chosen.pixels) });
     if (run.done !== certificate) return; // another one stands there now
     line.className = "status " + (found.same ? "good" : "bad");
-    line.textContent = found.same ? `The same: all ${whole(found.passes)} votes were drawn again from the seed, and give the same label and radius (${found.seconds.toFixed(2)} s).` : `Not the same: ${found.line}`;
+    line.textContent = found.same ? `The same: all ${whole(found.passes)} votes were drawn again from the seed, and give the same answer and radius (${found.seconds.toFixed(2)} s).` : `Not the same: ${found.line}`;
   } catch (error) {
     line.className = "status bad";
     line.textContent = error.message;

@@ -17,15 +17,17 @@ function networks(shown) {
     return article;
   }));
 }
-function voted({ name, purpose, passes, votes }) {
+function voted({ name, purpose, passes, votes, group }) {
   const panel = panels.get(name), top = Math.max(...votes.map(([, n]) => n));
   panel.article.classList.remove("idle");
   panel.passes.textContent = `${whole(passes)} votes${purpose === "selection" ? ", for a guess" : ""}`;
+  if (group) votes = [...votes, [DATA.classes.length, group[1]]]; // below the classes: all votes for the group
   const there = new Set(votes.map(([c]) => c));
   for (const [c, line] of panel.lines) if (!there.has(c)) { line.row.remove(); panel.lines.delete(c); }
   for (const [c, n] of votes) {
     if (!panel.lines.has(c)) {
-      const meter = make("span", { class: "meter" }), share = make("td"), row = make("tr", {}, make("th", { scope: "row", title: voteWords(name, c) }, voteWords(name, c)), make("td", { "aria-hidden": "true" }, meter), share);
+      const sum = group && c === DATA.classes.length, words = sum ? group[0] : voteWords(name, c);
+      const meter = make("span", { class: "meter" }), share = make("td"), row = make("tr", { class: sum ? "group" : "" }, make("th", { scope: "row", title: words }, words), make("td", { "aria-hidden": "true" }, meter), share);
       panel.lines.set(c, { row, meter, share });
       const after = [...panel.lines.keys()].filter((other) => other > c).sort((a, b) => a - b)[0];
       panel.rows.insertBefore(row, after === undefined ? null : panel.lines.get(after).row);
@@ -49,9 +51,10 @@ function newBars(reading) {
   });
   bars.scale = [make("span", {}, "0"), make("span"), make("span")];
   bars.tag = make("b");
+  bars.same = make("span");
   bars.line = make("i");
   const key = (colour, words) => make("span", {}, colour ? make("span", { class: "key " + colour }) : null, words);
-  const keys = make("p", { class: "keys" }, key("k1", DATA.bars[0]), key("k0", DATA.bars[1]), reading ? key("", reading) : null);
+  const keys = make("p", { class: "keys" }, key("k1", DATA.bars[0]), key("k0", bars.same), reading ? key("", reading) : null);
   show("bars", make("div", { class: "levels" }, bars.levels.map((level) => level.element), make("div", { class: "line" }, bars.tag, bars.line)), make("div", { class: "scale" }, bars.scale), keys);
 }
 function drawBars(found, certified) {
@@ -61,6 +64,8 @@ function drawBars(found, certified) {
   const radii = [...found.exclusion.filter((e) => e !== null), ...found.class_radii, found.radius];
   while (1.05 * Math.max(...radii) > bars.ceiling && CEILINGS.includes(bars.ceiling)) bars.ceiling = CEILINGS[CEILINGS.indexOf(bars.ceiling) + 1] || 2 * Math.max(...radii);
   const share = (v) => 100 * Math.min(1, v / bars.ceiling) + "%";
+  const same = found.coarse ? "same answer within" : DATA.bars[1];
+  bars.same.textContent = same;
   const said = bars.levels.map(({ s, name, rows, element }, level) => {
     const values = [found.exclusion[level], found.class_radii[level]], chosen = level === found.route;
     name.textContent = (chosen ? "▸ " : "") + sigmaWords(s);
@@ -70,7 +75,7 @@ function drawBars(found, certified) {
       fill.style.width = values[i] === null ? "100%" : share(values[i]);
       figure.textContent = values[i] === null ? "∞" : floor(values[i]);
     });
-    return `${sigmaWords(s)}: ${DATA.bars[0]} ${values[0] === null ? "any distance" : floor(values[0])}, ${DATA.bars[1]} ${floor(values[1])}`;
+    return `${sigmaWords(s)}: ${DATA.bars[0]} ${values[0] === null ? "any distance" : floor(values[0])}, ${same} ${floor(values[1])}`;
   });
   bars.scale[1].textContent = plain(bars.ceiling / 2);
   bars.scale[2].textContent = plain(bars.ceiling);

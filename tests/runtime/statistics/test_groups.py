@@ -10,6 +10,7 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.statistics.budgets import Fixed
 from dualsmooth.runtime.statistics.certification import checked_terms
 from dualsmooth.runtime.statistics.groups import Groups, Part
+from dualsmooth.runtime.statistics.questions import stated_question
 
 NAMES = ("Shirt", "Coat", "Boot", "Sandal", "Bag", "twin", "twin")
 
@@ -21,6 +22,21 @@ def test_nested_sets_make_a_map_for_each_height() -> None:
     assert second == (Part((6,)), Part((0, 1, 2, 3), "clothes"), Part((4, 5), "rest"))
     for parts in (first, second):
         assert sorted(c for part in parts for c in part.classes) == list(range(7))
+
+
+def test_a_stated_answer_names_its_question() -> None:
+    """A group: the finest map that has it; a set, or a class: votes as they are."""
+    groups = Groups.resolved({"clothes": {"warm": ["Coat", "Boot"], "light": [0, "Sandal"]}, "rest": [4, 5]}, NAMES)
+    said: dict[str, Any] = {"alpha": 0.001, "rule": "paper", "route": None, "budget": Fixed(1_000)}
+    terms = checked_terms((0.25, 0.5), 0.5, 7, **said, groups=groups)
+    first, second = groups.maps()
+    for parts, part in ((first, first[1]), (first, first[3]), (second, second[1])):
+        question = stated_question(terms, part)
+        assert (question.parts, question.terms.classes, question.terms.coarser) == (parts, len(parts), False)
+    terms = checked_terms((0.25, 0.5), 0.5, 7, **said, at_most=3)
+    for part, among in ((None, ()), (Part((0, 2, 5)), (0, 2, 5))):
+        question = stated_question(terms, part)
+        assert (question.parts, question.terms.among, question.terms.coarser) == ((), among, False)
 
 
 def test_they_read_back() -> None:

@@ -21,12 +21,12 @@ def nothing() -> None:
 def test_votes_find_the_way_to_the_boundary(tmp_path: Path) -> None:
     """The classifier votes 1 where the first pixel is at least .3 or .4: the way out is straight down along it."""
     with ds.load(toys.two_levels(tmp_path / "bundle"), threads=1) as smoother:
-        direction, passes = by_votes(smoother, IMAGE, 1, 1, 0.3, nothing)
+        direction, passes = by_votes(smoother, IMAGE, [1], 1, 0.3, nothing)
         assert passes == 4_000
         assert np.linalg.norm(direction) == pytest.approx(1)
         assert direction[0, 0, 0] < -0.95
         with pytest.raises(ds.InputError, match=r"all .* noisy copies vote for class 0"):
-            by_votes(smoother, np.zeros((1, 1, 2), np.float32), 0, 1, 0.3, _far(smoother))
+            by_votes(smoother, np.zeros((1, 1, 2), np.float32), [0], 1, 0.3, _far(smoother))
 
 
 def _far(smoother: ds.Smoother):
@@ -37,13 +37,19 @@ def _far(smoother: ds.Smoother):
 
 def test_the_nearest_picture_of_another_class() -> None:
     others = np.array([[[[20, 40]]], [[[60, 40]]], [[[190, 40]]], [[[200, 40]]]], np.uint8)
-    direction, number = towards(IMAGE, others, [0, 0, 1, 0], 1)
+    direction, number = towards(IMAGE, others, [0, 0, 1, 0], [1])
     assert number == 1  # not the one of its own class, nor itself
     assert direction.reshape(2) == pytest.approx([-1, 0], abs=1e-6)
     with pytest.raises(ds.InputError, match="no picture of another class"):
-        towards(IMAGE, others[2:3], [1], 1)
+        towards(IMAGE, others[2:3], [1], [1])
     with pytest.raises(ds.InputError, match="no picture of another class"):
-        towards(IMAGE, others[:0], [], 1)
+        towards(IMAGE, others[:0], [], [1])
+
+
+def test_a_group_is_left_for_a_class_outside_of_it() -> None:
+    others = np.array([[[[190, 40]]], [[[60, 40]]]], np.uint8)
+    assert towards(IMAGE, others, [2, 0], [1])[1] == 0
+    assert towards(IMAGE, others, [2, 0], [1, 2])[1] == 1
 
 
 def test_moved_pictures_are_8_bit_and_as_near_as_was_asked() -> None:

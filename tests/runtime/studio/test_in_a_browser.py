@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from browser import Page, browser, require_browser
 
 import dualsmooth as ds
+from dualsmooth.runtime.bundle.shipped import SHIPPED
 from dualsmooth.runtime.datasets.png import png
 from dualsmooth.runtime.studio.pictures import Pictures
 from dualsmooth.runtime.studio.server import StudioServer
@@ -31,6 +34,10 @@ def smoother() -> Iterator[ds.Smoother]:
 
 @pytest.fixture(scope="module")
 def server(smoother: ds.Smoother) -> Iterator[StudioServer]:
+    yield from serving(smoother)
+
+
+def serving(smoother: ds.Smoother) -> Iterator[StudioServer]:
     with StudioServer(Studio(smoother, Pictures.of(smoother, None))) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -231,6 +238,69 @@ def test_another_picture_makes_what_stands_below_the_former_one_s(page: Page) ->
     assert text(page, "status") == ""
 
 
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioServer]:
+    """The shipped bundle with groups in its manifest."""
+    path = tmp_path_factory.mktemp("studio") / "grouped"
+    shutil.copytree(SHIPPED["fashion-mnist"].folder, path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    groups = {"upper body": [0, 2, 3, 4, 6], "footwear": [5, 7, 9]}
+    (path / "manifest.json").write_text(json.dumps(manifest | {"groups": groups}))
+    with ds.load(path, threads=1) as opened:
+        yield from serving(opened)
+
+
+def in_doubt(page: Page, server: StudioServer, tmp_path: Path, **how: Any) -> None:
+    """Open the page, with a pullover that may be a coat."""
+    page.open(server.address, **how)
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(png(ds.sample("fashion-mnist", 19)))
+    page.choose_file("#file", torn)
+    page.wait("picture.name === 'torn.png'")
+
+
+def test_a_group_answers_where_the_class_is_in_doubt(chromium: Page, grouped: StudioServer, tmp_path: Path) -> None:
+    in_doubt(chromium, grouped, tmp_path)
+    tab_to(chromium, "#doubt")
+    chromium.press("ArrowDown")
+    assert chromium.run("byId('doubt').value") == "groups"
+    assert "upper body: T-shirt/top, Pullover" in text(chromium, "doubt-note")
+    assert chromium.run("byId('most-field').hidden")
+    certified(chromium, "fixed:1000", seed="5")
+    same = grouped.studio.smoother.certify(ds.sample("fashion-mnist", 19), budget=ds.Fixed(1000), seed=5, groups=True)
+    assert same.group == "upper body"
+    assert chromium.run("run.done.text") == same.to_json()
+    assert text(chromium, "verdict") == same.show().text.splitlines()[0] + "."
+    assert "counted by groups" in text(chromium, "facts")
+    assert "same answer within" in text(chromium, "bars")
+    assert "same answer within" in chromium.run("byId('bars').getAttribute('aria-label')")
+    sums = chromium.run("[...document.querySelectorAll('tr.group')].map(r => r.cells[0].textContent)")
+    assert set(sums) == {"upper body"}
+    cells = chromium.run("[...byId('runs-rows').lastElementChild.cells].map(c => c.textContent)")
+    assert (cells[1], cells[4]) == ("interval, or a group", "upper body")
+    chromium.run(f"byId('distance').value = {same.radius / 4}, byId('distance').dispatchEvent(new Event('input'))")
+    chromium.wait("attack.tried.length === 1")
+    assert text(chromium, "moved") == "Inside the certified radius: still upper body, as proved."
+    assert not chromium.errors
+
+
+def test_a_set_answers_too_and_groups_are_offered_where_there_are_some(page: Page) -> None:
+    page.run("byId('samples').querySelectorAll('input')[3].click()")
+    assert page.run("[...byId('doubt').options].map(o => o.value)") == ["abstain", "set"]
+    ask(page, "fixed:1000", doubt="set")
+    assert page.run("getComputedStyle(byId('most-field')).display !== 'none'")
+    page.run("byId('most').value = ''")
+    page.click("#certify")
+    page.wait("byId('status').classList.contains('bad')")
+    assert "at_most is 0; expected 1 to 9" in text(page, "status")
+    page.run("byId('most').value = 2")
+    certified(page, "fixed:1000", doubt="set", seed="5")
+    assert page.run("run.done.outcome.answer") == [0, 8]
+    assert text(page, "status").startswith("Done: T-shirt/top or Bag, R = ")
+    assert page.run("byId('runs-rows').lastElementChild.cells[1].textContent") == "interval, or at most 2"
+    assert "It shows" not in text(page, "verdict")
+
+
 def test_a_drawing(page: Page) -> None:
     page.click("#drawing summary")
     page.click("#pad")
@@ -262,9 +332,10 @@ def test_a_refusal_is_one_line_on_the_page(page: Page) -> None:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_can_be_read_anywhere(chromium: Page, server: StudioServer, width: int, dark: bool) -> None:
-    chromium.open(server.address, width=width, dark=dark)
-    certified(chromium, "fixed:200")
+def test_it_can_be_read_anywhere(chromium: Page, grouped: StudioServer, tmp_path: Path, width: int, dark: bool) -> None:
+    in_doubt(chromium, grouped, tmp_path, width=width, dark=dark)
+    certified(chromium, "fixed:1000", doubt="groups", seed="5")
+    assert chromium.run("run.done.outcome.name") == "upper body"
     assert chromium.run("document.documentElement.scrollWidth <= innerWidth")
     assert "NaN" not in chromium.run("document.body.innerHTML")
     for ratio, what in chromium.run(CONTRASTS):

@@ -24,6 +24,11 @@ from dualsmooth.runtime.studio.studio import Studio
 
 IMAGE = np.array([[[200, 40]]], np.uint8)
 OTHERS = np.array([[[[20, 40]]], [[[60, 250]]], [[[230, 40]]]], np.uint8)
+TORN, PLAIN = np.array([[[178, 128]]], np.uint8), np.array([[[140, 128]]], np.uint8)
+"""Of three classes, with cuts at .4 and .7: between class 1 and 2, and in the middle of class 1."""
+DECIDED = "at-radius:0.05:3000"
+"""Selection votes that are torn never promise so much of one class, which they may promise of a radius above 0."""
+COARSER = [({"groups": True}, "right"), ({"at_most": 2}, "class 1 or class 2")]
 ENDLESS = "fixed:100000000"
 
 
@@ -48,8 +53,25 @@ def studio(smoother: ds.Smoother) -> Studio:
     return Studio(smoother, Pictures.of(smoother, dataset))
 
 
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioServer]:
+    """Of a bundle with the group `right`: the classes 1 and 2."""
+    path = toys.write_bundle(
+        tmp_path_factory.mktemp("studio") / "grouped",
+        sigmas=(0.1, 0.11), sigma_e=0.25, estimator_cuts=[2.0], classifier_cuts=[[0.4, 0.7], [0.4, 0.7]],
+    )  # fmt: skip
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"groups": {"right": [1, 2]}}))
+    with ds.load(path, threads=1) as opened:
+        yield from serving(Studio(opened, Pictures.of(opened, None)))
+
+
 @pytest.fixture
 def server(studio: Studio) -> Iterator[StudioServer]:
+    yield from serving(studio)
+
+
+def serving(studio: Studio) -> Iterator[StudioServer]:
     with StudioServer(studio) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -137,6 +159,14 @@ class TestBadQuestions:
             ({"budget": None, "mode": "decide"}, "without r"),
             ({"seed": "-1"}, "expected an integer"),
             ({"seed": 7}, "expected a text"),
+            ({"groups": True}, "which has none"),
+            ({"groups": 1}, "groups is '1'; expected true"),
+            ({"groups": "many"}, "groups is 'many'"),
+            ({"groups": '{"a": [0]}'}, "expected 2 to"),
+            ({"at_most": 0}, "at_most is 0; expected 1 to 1"),
+            ({"at_most": 2}, "at_most is 2; expected 1 to 1"),
+            ({"at_most": "1"}, "at_most is 1"),
+            ({"at_most": 1.0}, "at_most is 1.0"),
             ({"more": 1}, "'more' is not known"),
         ],
     )
@@ -162,11 +192,15 @@ class TestBadQuestions:
         assert "7 pixels wide and 5 high; expected 2 wide and 1 high" in answer["error"]
 
     def test_an_attack_that_goes_nowhere(self, server: StudioServer) -> None:
-        asked = {"way": "picture", "pixels": b64(IMAGE), "label": 1, "level": 0, "distance": 1.0}
+        text = posted(server, "/certify", question())[1][-1]["text"]
+        asked = {"way": "picture", "pixels": b64(IMAGE), "certificate": text, "distance": 1.0}
         for changes, words in (
             ({"way": "up"}, "expected picture or votes"),
-            ({"label": 2}, "expected an integer from 0 to 1"),
-            ({"level": -1}, "expected an integer from 0 to 1"),
+            ({"certificate": "{}"}, "not a certificate"),
+            ({"certificate": None}, "not JSON"),
+            ({"certificate": text.replace('"manifest_sha256": "', '"manifest_sha256": "0')}, "other files than"),
+            ({"pixels": b64(OTHERS[0])}, "not the one that the certificate is about"),
+            ({"label": 1}, "'label' is not known"),
             ({"distance": 0}, "expected a number above 0"),
         ):
             status, (answer,) = posted(server, "/direction", asked | changes)
@@ -252,11 +286,102 @@ class TestCertificates:
     def test_the_cascade_has_votes_and_no_view_so_far(self, server: StudioServer) -> None:
         _, events = posted(server, "/certify", question(rule="multiscale"))
         assert {event["so_far"] for event in events if event["event"] == "votes"} == {None}
-        assert events[-1]["outcome"]["label"] == 1
+        assert events[-1]["outcome"]["answer"] == [1]
 
     def test_a_file_is_read_as_certify_reads_it(self, server: StudioServer) -> None:
         status, (answer,) = posted(server, "/picture", png(IMAGE))
         assert (status, answer) == (200, {"pixels": b64(IMAGE)})
+
+
+class TestCoarserAnswers:
+    @pytest.mark.parametrize(("asked", "name"), COARSER)
+    @pytest.mark.parametrize("budget", ["fixed:3000", DECIDED])
+    @pytest.mark.parametrize("pixels", [TORN, PLAIN])
+    def test_it_is_that_of_the_library_for_the_same_seed(
+        self, grouped: StudioServer, asked: dict[str, Any], name: str, budget: str, pixels: np.ndarray
+    ) -> None:
+        _, events = posted(grouped, "/certify", question(pixels=b64(pixels), seed="7", budget=budget, **asked))
+        same = grouped.studio.smoother.certify(pixels, seed=7, budget=ds.parse_budget(budget), **asked)
+        outcome = events[-1]["outcome"]
+        assert events[-1]["text"] == same.to_json()
+        if budget == DECIDED:
+            assert outcome["answer"] == list(same.answer) == ([1, 2] if pixels is TORN else [1])
+            assert outcome["name"] == (name if pixels is TORN else "class 1")
+        else:
+            assert events[-2]["so_far"] == outcome
+        _, (answer,) = posted(grouped, "/replay", {"certificate": same.to_json(), "pixels": b64(pixels)})
+        assert answer["same"]
+
+    def test_the_votes_for_a_group_are_told_with_those_for_its_classes(self, grouped: StudioServer) -> None:
+        _, events = posted(grouped, "/certify", question(pixels=b64(TORN), groups=True, budget=DECIDED))
+        told = {network["name"]: network for network in events[-2]["networks"]}
+        assert "group" not in told["estimator"]
+        assert told["0"]["group"] == ["right", sum(n for c, n in told["0"]["votes"] if c in (1, 2))]
+
+    def test_the_cascade_takes_none(self, grouped: StudioServer) -> None:
+        status, (answer,) = posted(grouped, "/certify", question(rule="multiscale", groups=True))
+        assert (status, "takes neither groups nor at_most" in answer["error"]) == (400, True)
+
+
+class TestChecksElsewhere:
+    @pytest.mark.parametrize(("asked", "name"), COARSER)
+    def test_a_label_that_changes_inside_the_answer_is_no_other_answer(
+        self, grouped: StudioServer, asked: dict[str, Any], name: str
+    ) -> None:
+        """Votes that may choose the question ask for the class there, and answer class 1."""
+        found, there = (certified(grouped, pixels, **asked) for pixels in (TORN, PLAIN))
+        assert (found.answer, there.answer) == ((1, 2), (1,))
+        answer = moved(grouped, found, TORN, -0.1493)
+        assert np.array_equal(np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8), PLAIN.ravel())
+        assert (answer["same"], answer["said"]) == (True, name)
+
+    @pytest.mark.parametrize(
+        ("asked", "said"), [({"groups": True}, "class 0"), ({"at_most": 2}, "a label outside the set")]
+    )
+    def test_an_answer_outside_is_another_one(self, grouped: StudioServer, asked: dict[str, Any], said: str) -> None:
+        answer = moved(grouped, certified(grouped, TORN, **asked), TORN, -0.6)
+        assert (answer["same"], answer["said"]) == (False, said)
+
+    @pytest.mark.parametrize(("asked", "name"), COARSER)
+    def test_no_group_is_asked_for_where_a_label_was_certified(
+        self, grouped: StudioServer, asked: dict[str, Any], name: str
+    ) -> None:
+        """Between two classes a group could answer, which would say nothing of the label."""
+        answer = moved(grouped, certified(grouped, PLAIN, **asked), PLAIN, 0.15)
+        assert (answer["same"], answer["said"]) == (False, None)
+
+    @pytest.mark.parametrize("rule", ["interval", "paper", "multiscale", "single:0.5"])
+    def test_every_rule_is_asked_again(self, server: StudioServer, smoother: ds.Smoother, rule: str) -> None:
+        found = smoother.certify(IMAGE, budget=ds.Fixed(3_000), rule=rule)
+        answer = moved(server, found, IMAGE, 0.05)
+        assert (answer["same"], answer["said"]) == (True, "class 1")
+        assert answer["passes"] < 5_000
+
+    def test_an_abstention_is_never_the_same_answer(self, grouped: StudioServer) -> None:
+        found = certified(grouped, TORN)
+        assert found.abstained
+        assert not moved(grouped, found, TORN, -0.004)["same"]
+        assert moved(grouped, found, TORN, -0.149) | {"pixels": "", "distance": 0, "passes": 0} == {
+            "pixels": "", "distance": 0, "passes": 0, "same": False, "said": "class 1",
+        }  # fmt: skip
+
+    def test_the_direction_leads_out_of_the_group(self, grouped: StudioServer) -> None:
+        """By votes: to the left, where class 0 is; for the label alone it would be either side."""
+        sent = {"certificate": certified(grouped, TORN, groups=True).to_json(), "pixels": b64(TORN)}
+        _, (answer,) = posted(grouped, "/direction", sent | {"way": "votes", "distance": 0.3})
+        assert np.frombuffer(base64.b64decode(answer["direction"]), "<f4")[0] < -0.9
+
+
+def certified(server: StudioServer, pixels: np.ndarray, **asked: Any) -> ds.Certificate:
+    return server.studio.smoother.certify(pixels, budget=ds.parse_budget(DECIDED), **asked)
+
+
+def moved(server: StudioServer, certificate: ds.Certificate, pixels: np.ndarray, by: float) -> dict[str, Any]:
+    """What is said `by` to the right, or to the left."""
+    sent = {"certificate": certificate.to_json(), "pixels": b64(pixels), "distance": abs(by)}
+    status, (answer,) = posted(server, "/move", sent | {"direction": b64(np.array([np.sign(by), 0], "<f4"))})
+    assert status == 200, answer
+    return answer
 
 
 class TestReplay:
