@@ -67,8 +67,22 @@ class ResidualNetwork(nn.Module):
         return names
 
 
+class _Convolution(nn.Conv2d):
+    """A convolution whose backward pass keeps to its memory.
+
+    torch 2.14.1 (oneDNN) writes beyond it, on processors with AVX2 and no AVX-512, where a 1x1 convolution has a
+    stride and fewer than eight channels, last in memory. What its stride leaves out is left out beforehand there.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        step = self.stride[0]
+        if self.training and self.kernel_size == (1, 1) and step > 1 and self.in_channels % 8:
+            return nn.functional.conv2d(x[:, :, ::step, ::step], self.weight)
+        return super().forward(x)
+
+
 def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Module:
-    convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    convolution = _Convolution(inputs, outputs, size, stride, padding=size // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 

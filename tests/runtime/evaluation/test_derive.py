@@ -47,7 +47,8 @@ def test_a_network_derived_from_itself_never_disagrees(old: Path, tmp_path: Path
     assert any(r.certificate.label is not None for r in after)
     assert main(["report", str(out)]) == 0
     assert (
-        "derived from votes of manifest dc8c69b1d9b9cd4d…, with 200 paired passes a stream" in capsys.readouterr().out
+        "derived      from votes of manifest dc8c69b1d9b9cd4d…, with 200 paired passes a stream"
+        in capsys.readouterr().out
     )
 
 

@@ -222,7 +222,10 @@ class TestCertificates:
         assert events[-1]["text"] == same.to_json()
         assert events[-1]["words"] == same.show().text.splitlines()[0]
 
-    def test_the_votes_come_before_it_and_are_all_counted(self, server: StudioServer) -> None:
+    def test_the_votes_come_before_it_and_are_all_counted(
+        self, server: StudioServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dualsmooth.runtime.studio.studio.PAUSE", 0.0)
         _, events = posted(server, "/certify", question(budget="fixed:20000"))
         kinds = [event["event"] for event in events]
         assert (kinds[0], kinds[-1]) == ("begun", "certificate")

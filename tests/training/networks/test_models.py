@@ -14,6 +14,7 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.networks.models import build, initialise
 from dualsmooth.training.networks.network import ModelSpec, copy_trunk
 from dualsmooth.training.networks.pretrained import load_pretrained
+from dualsmooth.training.networks.resnet import Block
 
 
 def spec(outputs: int = 10, name: str = "small-cnn") -> ModelSpec:
@@ -67,6 +68,14 @@ def test_residual_networks_have_their_layers_at_any_size(
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert len(convolutions) + 1 == layers
     assert network(torch.rand(2, *shape)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("inputs", [4, 8, 12])
+def test_a_shortcut_is_the_same_in_training(inputs: int) -> None:
+    """Where a backward pass would leave its memory, training takes another way."""
+    shortcut = Block(inputs, 16, 2).shortcut[0]  # type: ignore[index]
+    x = torch.rand(3, inputs, 7, 8).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(shortcut.train()(x), shortcut.eval()(x))
 
 
 def test_resnet20_has_the_published_size() -> None:
