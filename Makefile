@@ -14,7 +14,8 @@ OLDEST := build/venv-oldest
 OLDEST_TESTS := $(addprefix tests/,$(foreach name,statistics smoothing noise/test_streams.py noise/test_generators.py \
 	engine/test_engine.py evaluation/test_evaluate.py,runtime/$(name)) \
 	$(foreach name,binding properties statistics,soundness/test_$(name).py))
-SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+# a process that dies ends the run: with another in its place it may wait for ever
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 TORCH := torch==2.14.1 torchvision==0.29.1
 export DUALSMOOTH_DATA ?= $(CURDIR)/build/data
 STEP = @printf '\n== %s\n'

@@ -3,10 +3,10 @@ const table = { run: null, sort: "index", down: false, page: 0, rows: [] };
 const PAGE = 25;
 const COLUMNS = [
   { key: "index", name: "image", value: (run, i) => run.index[i] },
-  { key: "truth", name: "true label", words: true, value: (run, i) => className(run.truth[i]) },
-  { key: "label", name: "prediction", words: true, needs: "label", value: answerName },
   { key: "outcome", name: "outcome", words: true, value: outcome, cell: (v) => make("span", { class: "tag " + OUTCOMES[v][1] }, v) },
   { key: "radius", name: "certified radius", needs: "radius", value: (run, i) => run.radius[i], text: (v) => floor(v) },
+  { key: "truth", name: "true label", words: true, value: (run, i) => className(run.truth[i]) },
+  { key: "label", name: "prediction", words: true, needs: "label", value: answerName },
   { key: "sigma", name: "σ", needs: "route", value: (run, i) => run.sigmas[run.route[i]], text: plain },
   { key: "routeRadius", name: "route radius", needs: "routeRadius", value: (run, i) => run.routeRadius[i] ?? Infinity, text: (v) => (v === Infinity ? "∞" : floor(v)) },
   { key: "classRadius", name: "class radius", needs: "classRadius", value: (run, i) => run.classRadius[i], text: (v) => floor(v) },
