@@ -27,6 +27,8 @@ BUDGETS = ("fixed:10000", "adaptive:10000:0", "at-radius:0.5:10000", "fixed:1000
 GROWING = ("fixed:{}", "adaptive:{}:0", "at-radius:0.5:{}")
 SIZES = (1_000, 10_000, 100_000)
 SHIPPED = "shipped-cnn"
+COMPANY = 10
+"""Times `args.seconds` that a replay lasts: few certificates would not fill each other's batches as they do in use."""
 Looks = list[tuple[str, list[int]]]
 """The streams of one certificate, and the sizes of their looks."""
 
@@ -95,13 +97,13 @@ def looks_of(tally: Tally) -> Looks:
 
 def replayed(args: argparse.Namespace, name: str, precision: str, stated: Sequence[Looks]) -> float:
     """Passes a second of a network on the looks of other certificates, in company: of as many images, again and again,
-    as `args.seconds` have room for; of the beginning of one where it would take longer."""
+    as `COMPANY` * `args.seconds` have room for; of the beginning of one where it would take longer."""
     bundle = networks.bundle(name, precision, args.work)
     noise = parse_noise(args.noise)
     with ds.load(bundle.path, threads=args.threads, batch_size=batch_of(name, args)) as smoother:
         loop = ours(smoother, noise)
         loop(smoother.batch_size)
-        room = max(100, round(timed(loop, 2 * smoother.batch_size) * args.seconds))
+        room = max(100, round(timed(loop, 2 * smoother.batch_size) * COMPANY * args.seconds))
         sums = accumulate(total(looks) for looks in chain.from_iterable(repeat(stated)))
         count = max(1, len(list(takewhile(lambda passes: passes <= room, sums))))
         image = np.random.default_rng(0).integers(0, 256, bundle.input_shape).astype(np.float32) / np.float32(255)
