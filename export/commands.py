@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualsmooth.export.onnx.normalisation import Normalisation, check_statistics
 from dualsmooth.export.roles import ROLES
+from dualsmooth.runtime.bundle.describing import size
 from dualsmooth.runtime.bundle.groups_file import read_groups
 from dualsmooth.runtime.bundle.preprocessing import RESAMPLING
 from dualsmooth.runtime.bundle.reading import bundle_folder
@@ -181,9 +182,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _summary(bundle: Bundle) -> str:
-    size = sum((bundle.path / name).stat().st_size for name in bundle.files)
-    shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
-    line = f"{bundle.path}: {', '.join(bundle.files)} ({shown}, {bundle.precision})"
+    stored = size(sum((bundle.path / name).stat().st_size for name in bundle.files))
+    line = f"{bundle.path}: {', '.join(bundle.files)} ({stored}, {bundle.precision})"
     parity = bundle.provenance.get("parity")
     if parity:
         line += f", parity with PyTorch {max(parity.values()):.1g}"
