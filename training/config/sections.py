@@ -24,6 +24,8 @@ class ClassifierConfig:
     """Stage 2: networks trained under Gaussian noise for an `objective`: one shared by all `sigmas`, or one `experts`
     network for each of them. With `chain` the first is trained afresh for `epochs` and each other one for `chain`
     epochs from the trained one of the level below (0: all afresh): what is learnt under little noise serves under more.
+    `lowest` is an objective for the expert of the lowest level, where accuracy is worth more than radii that the next
+    level serves better (none: `objective`, as for the others).
 
     `width` and `depth` are factors of our own models' sizes, `pretrained` a file of weights to start from ("" for
     none), `ema` the decay of an exponential moving average of the weights, which then is the network (0: none), and
@@ -55,11 +57,15 @@ class ClassifierConfig:
     mse: float = 1.0
     stability: float = 0.0
     objective: Objective = field(default_factory=_gaussian)
+    lowest: Objective | None = None
 
     def __post_init__(self) -> None:
         _check_training("classifier", self)
         self.objective.check()
+        if self.lowest is not None:
+            self.lowest.check()
         need_from("classifier", self, 0, "mse", "stability")
+        need(self.experts or self.lowest is None, "classifier.lowest is given without experts", "experts = true too")
         part, denoised = self.denoised_part, self.model.startswith(DENOISED)
         need_from("classifier", self, 0, "chain")
         need(self.experts or not self.chain, f"classifier.chain is {self.chain} without experts", "experts = true too")
@@ -69,7 +75,9 @@ class ClassifierConfig:
 
     def at(self, level: int) -> ClassifierConfig:
         """The settings of the first training of the network of `level`, counted from 0."""
-        return dataclasses.replace(self, epochs=self.chain) if level and self.chain else self
+        epochs = self.chain if level and self.chain else self.epochs
+        lowest = self.lowest if level == 0 else None
+        return dataclasses.replace(self, epochs=epochs, objective=lowest or self.objective)
 
 
 @dataclass(frozen=True)

@@ -41,29 +41,27 @@ class Reweighted(Objective):
     steps: int = 4
     step: float = 0.5
     copies: int = 1
-    above: float = 0.0
 
     def check(self) -> None:
         need_share(SECTION, self, "after", "threshold", "every")
         need_from(SECTION, self, 1, "judging", "votes", "copies")
-        need_from(SECTION, self, 0, "steps", "above")
+        need_from(SECTION, self, 0, "steps")
         need(self.step > 0, f"{SECTION}.step is {self.step}", "a positive length, in units of the noise level")
 
     def review(
         self, epoch: int, epochs: int, known: dict[str, torch.Tensor], look: Look
     ) -> dict[str, torch.Tensor]:  # fmt: skip
         since = epoch - first_epoch(self.after, epochs)
-        pursued = look.sigmas > self.above
-        if since < 0 or since % max(1, round(self.every * epochs)) or not pursued.any():
+        if since < 0 or since % max(1, round(self.every * epochs)):
             return known
         share = look.hits(self.votes if known else self.judging)
-        kept = known[_KEPT] if known else (share >= self.threshold) | ~pursued
-        if not (kept & pursued).any():
+        kept = known[_KEPT] if known else share >= self.threshold
+        if not kept.any():
             raise InputError(
                 f"no image is classified right in {self.threshold:.0%} of {self.judging} passes after {epoch} epochs; "
                 f"expected some to go on with; lower {SECTION}.threshold, or raise {SECTION}.after or classifier.epochs"
             )
-        return {_KEPT: kept, WEIGHTS: torch.where(pursued, kept * self.weights(share), 1.0)}
+        return {_KEPT: kept, WEIGHTS: kept * self.weights(share)}
 
     def weights(self, share: torch.Tensor) -> torch.Tensor:
         """How often images are drawn, in proportion, for their shares of hits in `votes` passes."""
@@ -72,9 +70,8 @@ class Reweighted(Objective):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         noise = batch.noise(self.copies)
-        pursued = batch.sigma > self.above
-        if batch.epoch >= first_epoch(self.after, batch.epochs) and pursued.any():
-            length = self.step * batch.sigma * pursued
+        if batch.epoch >= first_epoch(self.after, batch.epochs):
+            length = self.step * batch.sigma
             with batch.frozen() as frozen:
                 noise = against(frozen, noise, length.repeat(self.copies), self.steps)
         logits = batch.logits(batch.images.repeat(self.copies, 1, 1, 1) + noise)

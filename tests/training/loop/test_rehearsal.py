@@ -42,15 +42,6 @@ def test_reweighted_judges_once_and_votes_at_each_further_count(tiny: Config, da
     assert found.reviews == [0, 0, 0, 0, 2 * 5, 0, 0, 2 * 8, 0, 0]
 
 
-def test_experts_of_several_levels_may_cost_differently(tiny: Config, data: TrainingData) -> None:
-    """`above` leaves the lower level to Gaussian augmentation."""
-    settings: dict[str, object] = {"kind": "reweighted", "after": 0.4, "steps": 2, "above": 0.3}
-    low, high = (rehearsal(dataclasses.replace(tiny, sigmas=(s,)), data, **settings) for s in (0.25, 0.5))
-    assert (low.phases(), high.phases()) == ([range(10)], [range(4), range(4, 10)])
-    assert not any(low.reviews)
-    assert low.cost() != high.cost()
-
-
 @pytest.mark.parametrize(("kind", "passes"), [("gaussian", 1), ("consistency", 2), ("macer", 16), ("smoothadv", 10)])
 def test_others_cost_the_same_throughout(kind: str, passes: int, tiny: Config, data: TrainingData) -> None:
     found = rehearsal(tiny, data, kind=kind)

@@ -63,15 +63,6 @@ def test_hard_images_are_dropped_once_and_the_others_weighed_again() -> None:
     assert known[WEIGHTS][:, 0].tolist() == pytest.approx([0.0, *weights(1.0, 0.0)])
 
 
-def test_low_levels_are_left_to_gaussian_augmentation() -> None:
-    objective = Reweighted(after=0.4, threshold=0.5, votes=16, above=0.25)
-    assert objective.review(4, 10, {}, Fixed(sigmas=(0.25,))) == {}  # type: ignore[arg-type]
-    both = Fixed(torch.tensor([[0.1, 0.1], [0.9, 0.9]]), sigmas=(0.25, 0.5))
-    weights = objective.review(4, 10, {}, both)[WEIGHTS]  # type: ignore[arg-type]
-    assert weights[:, 0].tolist() == [1.0, 1.0]
-    assert weights[:, 1].tolist() == pytest.approx([0.0, *objective.weights(torch.tensor([0.9])).tolist()])
-
-
 def test_nothing_that_is_left_is_an_error_that_says_what_to_change() -> None:
     with pytest.raises(InputError, match=r"lower classifier\.objective\.threshold") as caught:
         Reweighted().review(4, 10, {}, Fixed(torch.tensor([[0.1]])))  # type: ignore[arg-type]
@@ -114,8 +105,6 @@ def test_the_loss_is_cross_entropy_and_attacked_after_its_epoch(
     found = Reweighted(after=0.4, copies=2, step=0.5).loss(batch)
     torch.testing.assert_close(found, cross_entropy(logits, batch.labels.repeat(2)))
     assert [length.tolist() for length in lengths] == [[0.125, 0.25, 0.5] * 2] * attacked
-    Reweighted(after=0.4, copies=2, step=0.5, above=0.25).loss(make(epoch=epoch, epochs=10))
-    assert [length.tolist() for length in lengths[attacked:]] == [[0.0, 0.25, 0.5] * 2] * attacked
 
 
 def test_images_that_were_dropped_are_not_drawn_any_more(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ import torch
 from dualsmooth.export import export_run, to_onnx
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training import Config, config_from, load_run, train
+from dualsmooth.training.config import read_toml
 from dualsmooth.training.data import load_training_data
 from dualsmooth.training.networks.architectures import architecture
 from dualsmooth.training.networks.models import build, initialise
 from dualsmooth.training.networks.network import ModelSpec
+from dualsmooth.training.objectives.batch import Batch
+from dualsmooth.training.objectives.consistency import Consistency
+from dualsmooth.training.objectives.gaussian import Gaussian
+from dualsmooth.training.objectives.objective import Objective
 from dualsmooth.training.run.checkpoint import load_checkpoint
 from dualsmooth.training.stages.experts import adopt_experts
 
@@ -62,6 +68,27 @@ def test_in_a_chain_an_expert_starts_from_the_one_below(tiny: Config, per_level:
         train(dataclasses.replace(config, sigmas=(0.5, 1.0)), tmp_path / "other", threads=1, reuse=tmp_path / "run")
     with pytest.raises(InputError, match="chain is 1 without experts"):
         dataclasses.replace(still, experts=False)
+
+
+def test_the_lowest_level_may_have_an_objective_of_its_own(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each objective trains its own level, and no other; so it is after the configuration went through its file."""
+    seen: dict[type[Objective], set[float]] = {}
+    for kind in (Gaussian, Consistency):
+
+        def loss(self: Objective, batch: Batch, whole: Callable[..., torch.Tensor] = kind.loss) -> torch.Tensor:
+            seen.setdefault(type(self), set()).update(batch.sigma.tolist())
+            return whole(self, batch)
+
+        monkeypatch.setattr(kind, "loss", loss)
+    apart = dataclasses.replace(tiny.classifier, experts=True, chain=1, objective=Gaussian(), lowest=Consistency())
+    config = dataclasses.replace(tiny, classifier=apart)
+    train(config, tmp_path / "run", threads=1)
+    assert seen == {Consistency: {0.25}, Gaussian: {0.5}}
+    assert config_from(read_toml(tmp_path / "run" / "config.toml"), "run") == config
+    with pytest.raises(InputError, match=r"classifier\.lowest is given without experts"):
+        dataclasses.replace(tiny.classifier, lowest=Consistency())
 
 
 @pytest.mark.slow
