@@ -29,7 +29,8 @@ from dualsmooth.runtime.report import markdown_table
 from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 from dualsmooth.runtime.statistics.bounds import Array
 
-RULES = ("single", "oracle", "multiscale", "paper", "interval")
+RULES = ("single", "oracle", "multiscale", "confidence", "paper", "interval")
+SURE = tuple(f"confidence:{p}" for p in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ the share of test images (in %) whose label is right and certified at L2 radius 
 radius, wrong and abstained images counting 0. N votes of every stage and level, alpha = 0.001. Written by
 `python scripts/compare_rules.py` from the committed votes.
 
-`single` rows are classifiers trained for that level alone. `multiscale` is the cascade of Jeong & Shin (2023). `oracle`
-picks the best sigma of each image with its label known: the limit of routing, which no one can issue. The *envelope* is
-the best single sigma at each radius, which no single classifier reaches everywhere.
+`single` rows are classifiers trained for that level alone. `multiscale` is the cascade of Jeong & Shin (2023),
+`confidence:0.5` the same with the certificate of [theorem 10](mathematics.md); neither asks a router. `oracle` picks
+the best sigma of each image with its label known: the limit of routing, which no one can issue. The *envelope* is the
+best single sigma at each radius, which no single classifier reaches everywhere.
 
 {studies}
 """
@@ -110,6 +112,10 @@ votes lie. Each is a dual classifier of its own, certified by the same theorem; 
 … --rule frontier` draws them.
 
 {frontier}
+
+So does `confidence:P`, which asks no router: the largest sigma at which a class has the share P of the votes answers.
+
+{sure}
 
 ### Against the envelope
 
@@ -227,6 +233,7 @@ def section(study: Study, results: list[Result]) -> str:
         means=", ".join(f"{name} {mean:.1f}" for name, mean in means.items()),
         levels=levels_used(results),
         frontier=markdown_table(curves_of(results, ["frontier"]), study.radii),
+        sure=markdown_table(curves_of(results, SURE), study.radii),
         envelope="\n".join([_head(study.radii), *envelope]),
         rivals=rivals_of(study, results),
         limits=f"{_head(study.radii)}\n{what_limits(results, study.radii)}",

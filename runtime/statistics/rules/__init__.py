@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dualsmooth.runtime.errors import InputError, one_of
+from dualsmooth.runtime.statistics.rules.confidence import Confidence
 from dualsmooth.runtime.statistics.rules.interval import Interval
 from dualsmooth.runtime.statistics.rules.multiscale import Multiscale
 from dualsmooth.runtime.statistics.rules.paper import Paper
 from dualsmooth.runtime.statistics.rules.rule import Rule
 from dualsmooth.runtime.statistics.rules.single import Single
 
-RULES: dict[str, type[Rule]] = {rule.kind: rule for rule in (Interval, Paper, Multiscale, Single)}
+RULES: dict[str, type[Rule]] = {rule.kind: rule for rule in (Interval, Paper, Multiscale, Confidence, Single)}
 DEFAULT = Interval.kind
 FORMS = one_of([rule.form for rule in RULES.values()])
 """How rules are written."""

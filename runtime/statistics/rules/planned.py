@@ -69,7 +69,7 @@ class PlannedRule(Rule):
         """The route that the selection votes guess, and those of the classifier at it [classes], which guess the
         label. Raises `CertificateError` where some are missing."""
         route = self.guessed_route(terms, tally)
-        return route, _selected(terms, tally, Stream(CLASSIFIER, route, SELECTION))
+        return route, selected(terms, tally, Stream(CLASSIFIER, route, SELECTION))
 
     def requests(self, terms: Terms, tally: Tally) -> Requests:
         yield from self.selections(terms, tally)
@@ -97,7 +97,7 @@ class PlannedRule(Rule):
         level = self.only_level(terms)
         if level is not None:
             return level
-        return guess_route(_selected(terms, tally, Stream(ESTIMATOR, 0, SELECTION)), terms.route_kind)
+        return guess_route(selected(terms, tally, Stream(ESTIMATOR, 0, SELECTION)), terms.route_kind)
 
     def planned(self, terms: Terms, tally: Tally) -> Plan:
         """The plan for what the selection votes guess. Raises `CertificateError` where they are missing."""
@@ -136,6 +136,12 @@ class Evidence:
             more = look < len(self.budget.looks) - 1
             reach = self.budget.reachable(hits, look, self.alphas[mine]) if more else self.lower[mine]
             self.reachable[mine] = np.maximum(self.lower[mine], reach)
+
+    def hoped(self, stream: Stream) -> Array:
+        """The bounds [claims] if all further votes of this stream alone were what its claims say."""
+        hoped = self.lower.copy()
+        hoped[self._of[stream]] = self.reachable[self._of[stream]]
+        return hoped
 
     def streams(self) -> list[Stream]:
         return list(self._of)
@@ -178,12 +184,10 @@ def _bottleneck(evidence: Evidence, tally: Tally) -> list[Stream]:
     target = evidence.budget.target(float(now[level]), plan.radius(evidence.reachable))
     if now[level] >= target:
         return []
-    exclusion, class_radii = plan.exclusion(evidence.reachable), plan.class_radii(evidence.reachable)
     options: list[tuple[bool, float, Stream]] = []
     for stream in evidence.streams():
         looks = len(tally.looks.get(stream, []))
-        reach = exclusion if stream.stage == ESTIMATOR else class_radii
-        gain = reach[level] if stream.stage == ESTIMATOR or stream.level == level else 0.0
+        gain = plan.reaches(evidence.hoped(stream))[level]
         if gain > now[level] and looks < len(evidence.budget.looks):
             # among streams that could settle the level alone: the one that has cost least; else the most promising
             enough = bool(gain >= target)
@@ -191,7 +195,8 @@ def _bottleneck(evidence: Evidence, tally: Tally) -> list[Stream]:
     return [max(options)[2]] if options else []
 
 
-def _selected(terms: Terms, tally: Tally, stream: Stream) -> Counts:
+def selected(terms: Terms, tally: Tally, stream: Stream) -> Counts:
+    """The selection votes of a stream. Raises `CertificateError` where there are none."""
     counts = tally.counts(stream)
     if not counts.any():
         raise CertificateError(

@@ -1,0 +1,113 @@
+"""A cascade that needs no router (docs/mathematics.md, theorem 10): the largest noise level that is sure enough of a
+class answers, and else the smallest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.statistics.bounds import Array, normal_quantile
+from dualsmooth.runtime.statistics.rules.plan import RIVAL_SHARE, Claim, Plan
+from dualsmooth.runtime.statistics.rules.planned import PlannedRule, selected
+from dualsmooth.runtime.statistics.rules.rule import Legend, Terms
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, SELECTION, Request, Requests, Stream, Tally
+
+RIVALS_ABOVE = 0.9
+"""Share of alpha for "no other class answers" at a level above the guessed one; the rest is for its label."""
+
+
+@dataclass(frozen=True)
+class Confidence(PlannedRule):
+    """A level answers where its most probable class has at least the probability `least`; the smallest level answers
+    where no other does. The levels and the classes are those of the cascade of Jeong & Shin (2023), the certificate is
+    that of the interval rule: every level either says the label, or does not answer, or cannot answer otherwise."""
+
+    least: float = 0.5
+
+    kind: ClassVar[str] = "confidence"
+    form: ClassVar[str] = "confidence:P"
+    legend: ClassVar[Legend] = Legend(
+        kind, "certified as far as every noise level that may be sure of a class there is sure of the same", colour=4
+    )
+    takes_coarser: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.least!r}"
+
+    @classmethod
+    def named(cls, text: str, sigmas: tuple[float, ...]) -> Self | None:
+        head, colon, value = text.partition(":")
+        if head != cls.kind:
+            return None
+        try:
+            least = float(value) if colon else cls.least
+        except ValueError:
+            least = 0.0
+        if not 0.01 <= least <= 0.99:
+            raise InputError(f"rule {text[:40]!r} is unknown; expected {cls.form} with P from 0.01 to 0.99")
+        return cls(least)
+
+    @classmethod
+    def all_named(cls, sigmas: tuple[float, ...]) -> list[str]:
+        return [str(cls())]
+
+    def streams(self, terms: Terms) -> tuple[int, int]:
+        return 1, len(terms.sigmas)
+
+    def subject(self, terms: Terms) -> str:
+        return f"the cascade: the largest sigma at which a class has at least {self.least!r} of the votes answers"
+
+    def claims(self, terms: Terms, route: int, label: int) -> list[Claim]:
+        """The guessed level spends alpha on its label, 90 % of it on the label's votes. A level below it may rest on
+        that claim too, so it has what is left for its own; a level above it spends alpha mostly on the class that comes
+        closest to answering in the label's place."""
+        claims = []
+        for level in range(len(terms.sigmas)):
+            alpha = terms.alpha * (RIVAL_SHARE if level < route else 1.0)
+            rivals = RIVALS_ABOVE if level > route else RIVAL_SHARE
+            claims.append(Claim(CLASSIFIER, level, (label,), (1 - rivals) * alpha))
+            claims.append(Claim(CLASSIFIER, level, (label,), rivals * alpha, rivals=True))
+        return claims
+
+    def plan(self, terms: Terms, route: int, label: int) -> Plan:
+        plan = super().plan(terms, route, label)
+        return _Cascade(**vars(plan), least=self.least) if plan.routed else plan
+
+    def selections(self, terms: Terms, tally: Tally) -> Requests:
+        """The selection votes of the largest level, then of the next smaller one, until a level is sure enough."""
+        for level in reversed(range(len(terms.sigmas))):
+            yield [Request(Stream(CLASSIFIER, level, SELECTION), terms.budget.selection)]
+            if self._answers(terms, tally, level):
+                return
+
+    def guessed_route(self, terms: Terms, tally: Tally) -> int:
+        level = len(terms.sigmas) - 1
+        while not self._answers(terms, tally, level):
+            level -= 1
+        return level
+
+    def _answers(self, terms: Terms, tally: Tally, level: int) -> bool:
+        counts = selected(terms, tally, Stream(CLASSIFIER, level, SELECTION))
+        return level == 0 or bool(counts.max() >= self.least * counts.sum())
+
+
+@dataclass(frozen=True)
+class _Cascade(Plan):
+    """The plan of `Confidence`."""
+
+    least: float = 0.5
+
+    def exclusion(self, lower: Array) -> Array:
+        """e_s of each level s [K], from the bounds of all claims: closer to the input than e_s, no class but the label
+        reaches `least` at s; or, below the guessed level, the label does at that one, so that s is not asked. 0 at the
+        smallest level where it is the guessed one: it answers whatever it is sure of."""
+        levels, cut = len(self.sigmas), float(normal_quantile(self.least))
+        z = dict(zip(((c.level, c.rivals) for c in self.claims), map(float, normal_quantile(lower)), strict=True))
+        silent = [-math.inf, *(self.sigmas[s] * (z[s, True] + cut) for s in range(1, levels))]
+        asked = self.sigmas[self.route] * (z[self.route, False] - cut)
+        bounds = [max(silent[s], asked) if s < self.route else silent[s] for s in range(levels)]
+        return np.asarray(np.maximum(0.0, np.array(bounds)), np.float64)
