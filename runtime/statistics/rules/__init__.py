@@ -10,7 +10,14 @@ from dualsmooth.runtime.statistics.rules.paper import Paper
 from dualsmooth.runtime.statistics.rules.rule import Rule
 from dualsmooth.runtime.statistics.rules.single import Single
 
-RULES: dict[str, type[Rule]] = {rule.kind: rule for rule in (Interval, Paper, Multiscale, Confidence, Single)}
+_ALL: tuple[type[Rule], ...] = (
+    Interval,
+    Paper,
+    Multiscale,
+    Confidence,
+    Single,
+)
+RULES = {rule.kind: rule for rule in _ALL}
 DEFAULT = Interval.kind
 FORMS = one_of([rule.form for rule in RULES.values()])
 """How rules are written."""
