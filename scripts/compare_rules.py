@@ -44,8 +44,11 @@ class Study:
     votes: Path
     radii: tuple[float, ...]
     published: dict[str, tuple[float, ...]]
+    objective: str
+    """What its classifiers were trained for."""
+    others: dict[str, Path]
+    """Votes of other classifiers for the same images, by what these were trained for."""
     note: str = ""
-    rivals: Path | None = None
 
 
 STUDIES = {
@@ -65,6 +68,8 @@ STUDIES = {
                 76.1, 67.8, 58.2, 45.4, 37.8, 31.4, 24.4, 21.4, 18.7, 15.9, 12.9,
             ),
         },
+        "consistency at sigma = 0.25, reweighted above",
+        {"gaussian at sigma = 0.25, reweighted above": RESULTS / "cifar10-gaussian-lowest.jsonl"},
         "The images are JPEG copies of CIFAR-10, which moves each by 1.7 (L2, median): published rows are of the "
         "originals, of other networks and, but for Dual RS, of N = 100,000 or its equivalent. No single classifier has "
         "the rows of a best sigma.",
@@ -77,7 +82,8 @@ STUDIES = {
         VOTES,
         RADII,
         {},
-        rivals=RESULTS / "fashion-mnist-gaussian-experts.jsonl",
+        "consistency",
+        {"gaussian": RESULTS / "fashion-mnist-gaussian-experts.jsonl"},
     ),
 }  # fmt: skip
 
@@ -123,7 +129,8 @@ Differences in points, each with the 95 % interval of a paired bootstrap over th
 each resample).
 
 {envelope}
-{rivals}
+
+{objectives}
 ### What limits the interval rule
 
 Images (in points) that the envelope's sigma certifies at r and the interval rule does not, by reason: the classifier at
@@ -132,11 +139,16 @@ those that the interval rule certifies and the envelope's sigma does not.
 
 {limits}
 """
-RIVALS = """
-The same against classifiers that were trained for one sigma by Gaussian augmentation alone (Cohen et al. 2019), with
-the networks, images, N and alpha of the others ({name}):
+OBJECTIVES = """### Objective and rule
+
+The bundle's classifiers were trained for: {objective}. Others, of the same networks, images, N and alpha, are named
+after what they were trained for (votes: {files}):
 
 {table}
+
+Mean over the radii: {means}.
+
+The bundle's interval rule against the envelope of those others:
 
 {envelope}
 """
@@ -222,7 +234,6 @@ def section(study: Study, results: list[Result]) -> str:
     curves["interval, mode route"] = np.array(
         [r.correct_radius for r in recomputed(results, rule="interval", route="mode")]
     )
-    means = {name: 100 * certified_accuracy(radii, study.radii).mean() for name, radii in curves.items()}
     envelope = [against_envelope(results, rule, results, study.radii) for rule in ("paper", "interval")]
     return SECTION.format(
         title=study.title, count=len(results), first=study.images[0], second=study.images[1], last=study.images[-1],
@@ -230,12 +241,12 @@ def section(study: Study, results: list[Result]) -> str:
         note=f" {study.note}" if study.note else "",
         table=markdown_table(curves, study.radii),
         published=published_table(study, curves["interval"]), radii=len(study.radii),
-        means=", ".join(f"{name} {mean:.1f}" for name, mean in means.items()),
+        means=means_of(curves, study.radii),
         levels=levels_used(results),
         frontier=markdown_table(curves_of(results, ["frontier"]), study.radii),
         sure=markdown_table(curves_of(results, SURE), study.radii),
         envelope="\n".join([_head(study.radii), *envelope]),
-        rivals=rivals_of(study, results),
+        objectives=objectives_of(study, results),
         limits=f"{_head(study.radii)}\n{what_limits(results, study.radii)}",
     )  # fmt: skip
 
@@ -249,16 +260,24 @@ def fixed_passes(results: list[Result]) -> int:
     return budget.n
 
 
-def rivals_of(study: Study, results: list[Result]) -> str:
-    """The interval rule against other classifiers on the same images."""
-    if study.rivals is None:
-        return ""
-    known = {result.index: result for result in load_results(study.rivals)}
-    rivals = [known[result.index] for result in results]
-    return RIVALS.format(
-        name=study.rivals.name, table=markdown_table(curves_of(rivals, ["single"]), study.radii),
-        envelope=f"{_head(study.radii)}\n{against_envelope(results, 'interval', rivals, study.radii)}",
+def objectives_of(study: Study, results: list[Result]) -> str:
+    """Objective x rule: every rule on the votes of classifiers that were trained for something else."""
+    curves, envelope = {}, []
+    for objective, path in study.others.items():
+        known = {result.index: result for result in load_results(path)}
+        others = [known[result.index] for result in results]
+        curves |= {f"{objective}: {rule}": radii for rule, radii in curves_of(others, RULES).items()}
+        envelope.append(against_envelope(results, "interval", others, study.radii))
+    return OBJECTIVES.format(
+        objective=study.objective, files=", ".join(path.name for path in study.others.values()),
+        table=markdown_table(curves, study.radii), means=means_of(curves, study.radii),
+        envelope="\n".join([_head(study.radii), *envelope]),
     )  # fmt: skip
+
+
+def means_of(curves: dict[str, Array], at: Sequence[float]) -> str:
+    """The mean certified accuracy of each curve over the radii `at`, in %."""
+    return ", ".join(f"{name} {100 * certified_accuracy(radii, at).mean():.1f}" for name, radii in curves.items())
 
 
 def draw(study: Study, results: Path, args: argparse.Namespace) -> None:
