@@ -117,8 +117,9 @@ class EstimatorConfig:
     softmax of the utilities / `temperature`) or "hard" (the best level). An image weighs its regret, the best utility
     less the worst, to the power `regret`: images whose level does not matter do not count. `interval` weighs a second
     term: the share of images that the interval rule certifies at the `radii`, weighted by `emphasis` and made smooth
-    over `softness` (input units). It sees the softmax of the logits times `sharpness`: votes, which are arg maxes, are
-    more of one mind than the softmax that they come from.
+    over `softness` (input units); `utility` weighs a third: the same share if the level that a vote names served the
+    image at all radii, which pulls a vote however far it is from the best level. Both see the softmax of the logits
+    times `sharpness`: votes, which are arg maxes, are more of one mind than the softmax that they come from.
     """
 
     model: str = "small-cnn"
@@ -137,6 +138,7 @@ class EstimatorConfig:
     worth: float = 0.0
     regret: float = 0.0
     interval: float = 0.0
+    utility: float = 0.0
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5)
     emphasis: tuple[float, ...] = (5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     softness: float = 0.15
@@ -157,7 +159,7 @@ class EstimatorConfig:
         pairs = len(self.radii), len(self.emphasis)
         need(pairs[0] == pairs[1] > 0, f"estimator.radii and .emphasis have {pairs} values", "as many of both")
         need(min(self.emphasis) >= 0 < sum(self.emphasis), "estimator.emphasis is negative", "from 0")
-        need_from("estimator", self, 0, "worth", "regret", "interval", "consistency", "eta", "balance")
+        need_from("estimator", self, 0, "worth", "regret", "interval", "utility", "consistency", "eta", "balance")
         need_from("estimator", self, 1, "copies")
 
 

@@ -62,6 +62,17 @@ def certified_share(radius: torch.Tensor, at: torch.Tensor, emphasis: torch.Tens
     return (reached * (emphasis / emphasis.sum())).sum(-1).mean()
 
 
+def expected_share(
+    probabilities: torch.Tensor, radii: torch.Tensor, at: torch.Tensor, emphasis: torch.Tensor
+) -> torch.Tensor:
+    """The share of images that the level which one vote names certifies at the radii `at` [M], averaged with weights
+    `emphasis` [M], for level probabilities [B,K] and class radii [B,K]: what routes without a radius of their own would
+    give. Linear in the probabilities, so that no image is too far from its best level to be pulled there."""
+    reached = (radii[:, :, None] >= at) & (radii[:, :, None] > 0)
+    worth = (reached * (emphasis / emphasis.sum())).sum(-1)
+    return (probabilities * worth).sum(-1).mean()
+
+
 def soft_labels(utility: Floats, temperature: float) -> Floats:
     """softmax(U / temperature) over the levels, for utilities [N,K] in input units."""
     scaled = utility / temperature
@@ -139,9 +150,11 @@ class _Route(Lesson):
         logits = network(noisy).view(settings.copies, len(index), -1).float()
         fit_term: torch.Tensor = -(self._weight * self._target[index] * logits.log_softmax(-1)).sum(-1).mean()
         value = fit_term + consistency(logits, settings.consistency, settings.eta)
+        votes, radii = (settings.sharpness * logits).softmax(-1).mean(0), self._certified[index]
         if settings.interval:
-            votes = (settings.sharpness * logits).softmax(-1).mean(0)
-            reached = interval_radii(votes, self._certified[index], self._sigma_e)
+            reached = interval_radii(votes, radii, self._sigma_e)
             share = certified_share(reached, self._at, self._emphasis, settings.softness)
             value = value - settings.interval * share
+        if settings.utility:
+            value = value - settings.utility * expected_share(votes, radii, self._at, self._emphasis)
         return value

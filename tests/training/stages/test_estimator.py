@@ -16,6 +16,7 @@ from dualsmooth.training.networks.models import build, initialise
 from dualsmooth.training.stages.estimator import (
     certified_share,
     estimator_lesson,
+    expected_share,
     hard_labels,
     interval_radii,
     level_weights,
@@ -93,6 +94,31 @@ def test_the_share_that_is_certified_is_smooth_and_weighted() -> None:
     certified_share(at, torch.tensor([0.5]), torch.tensor([1.0]), 0.15).backward()
     assert at.grad is not None
     assert at.grad.item() > 0
+
+
+def test_the_share_that_one_vote_would_certify_is_worked_out_by_hand() -> None:
+    """Two images: the first is right at .3 and 1.2 by level, the second at the first level only; radii 0 and 1 count 3
+    to 1. A level that is wrong certifies nothing, at radius 0 either."""
+    votes = torch.tensor([[0.75, 0.25], [0.01, 0.99]], requires_grad=True)
+    radii = torch.tensor([[0.3, 1.2], [0.4, 0.0]])
+    share = expected_share(votes, radii, torch.tensor([0.0, 1.0]), torch.tensor([3.0, 1.0]))
+    assert share.item() == pytest.approx(((0.75 * 0.75 + 0.25 * 1.0) + 0.01 * 0.75) / 2)
+    share.backward()
+    assert votes.grad is not None
+    torch.testing.assert_close(votes.grad, torch.tensor([[0.75, 1.0], [0.75, 0.0]]) / 2)  # as strong at .01 as at .75
+
+
+def test_utility_is_the_weight_of_that_share(tiny: Config) -> None:
+    data, index = load_training_data(tiny), torch.arange(32)
+    losses = []
+    for utility in (0.0, 1.0, 3.0):
+        settings = dataclasses.replace(tiny.estimator, interval=0.0, utility=utility, width=0.25)
+        spec, lesson = estimator_lesson(data, dataclasses.replace(tiny, estimator=settings), 32, "cpu")
+        network = build(spec)
+        initialise(network, torch.Generator().manual_seed(1))
+        losses.append(lesson.loss(network, index, torch.Generator().manual_seed(2)).item())
+    assert losses[0] > losses[1]
+    assert losses[0] - losses[2] == pytest.approx(3 * (losses[0] - losses[1]), rel=1e-4)
 
 
 def test_sharpness_is_that_of_the_logits_in_the_interval_term_alone(tiny: Config) -> None:
