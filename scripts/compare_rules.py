@@ -30,6 +30,8 @@ from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 from dualsmooth.runtime.statistics.bounds import Array
 
 RULES = ("single", "oracle", "multiscale", "confidence", "paper", "interval")
+POINTS = ("interval", "confidence:0.5", "confidence:0.7")
+"""What stands beside published rows."""
 SURE = tuple(f"confidence:{p}" for p in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
 
 
@@ -216,13 +218,12 @@ def curves_of(results: list[Result], rules: Sequence[str]) -> dict[str, Array]:
     return {rule: certified_radii(results, rule=rule) for rule in expand_rules(rules, sigmas)}
 
 
-def published_table(study: Study, ours: Array) -> str:
-    """The interval rule's row beside published ones."""
+def published_table(study: Study, results: list[Result]) -> str:
+    """Rows of this bundle beside published ones."""
     if not study.published:
         return ""
-    rows = [
-        _row(f"{study.title}, ours: interval rule", [f"{100 * a:.1f}" for a in certified_accuracy(ours, study.radii)])
-    ]
+    ours = {name: certified_accuracy(radii, study.radii) for name, radii in curves_of(results, POINTS).items()}
+    rows = [_row(f"{study.title}, ours: {name}", [f"{100 * a:.1f}" for a in row]) for name, row in ours.items()]
     known = [(f"CIFAR-10, published: {name}", row) for name, row in study.published.items()]
     rows += [_row(name, [f"{a:.1f}" for a in row]) for name, row in known]
     return "\n".join(["", _head(study.radii), *rows, ""])
@@ -240,7 +241,7 @@ def section(study: Study, results: list[Result]) -> str:
         name=study.bundle.name, passes=fixed_passes(results),
         note=f" {study.note}" if study.note else "",
         table=markdown_table(curves, study.radii),
-        published=published_table(study, curves["interval"]), radii=len(study.radii),
+        published=published_table(study, results), radii=len(study.radii),
         means=means_of(curves, study.radii),
         levels=levels_used(results),
         frontier=markdown_table(curves_of(results, ["frontier"]), study.radii),
