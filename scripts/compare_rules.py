@@ -263,7 +263,8 @@ def fixed_passes(results: list[Result]) -> int:
 
 def objectives_of(study: Study, results: list[Result]) -> str:
     """Objective x rule: every rule on the votes of classifiers that were trained for something else."""
-    curves, envelope = {}, []
+    curves: dict[str, Array] = {}
+    envelope = []
     for objective, path in study.others.items():
         known = {result.index: result for result in load_results(path)}
         others = [known[result.index] for result in results]
