@@ -106,7 +106,7 @@ def test_two_configurations_are_not_mixed(setting, tmp_path, options, name) -> N
         run(setting, tmp_path / "o.jsonl", **options)
 
 
-@pytest.mark.parametrize("rule", ["interval", "paper", "single:0.5", "multiscale"])
+@pytest.mark.parametrize("rule", ["interval", "paper", "single:0.5", "multiscale", "confidence:0.6"])
 def test_levels_that_a_rule_needs_are_not_mixed_with_all_of_them(setting, tmp_path, rule) -> None:
     run(setting, tmp_path / "all.jsonl", rule=rule, all_levels=True)
     run(setting, tmp_path / "all.jsonl", rule=rule, all_levels=True, indices=range(12))
