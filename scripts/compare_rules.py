@@ -218,11 +218,11 @@ def curves_of(results: list[Result], rules: Sequence[str]) -> dict[str, Array]:
     return {rule: certified_radii(results, rule=rule) for rule in expand_rules(rules, sigmas)}
 
 
-def published_table(study: Study, results: list[Result]) -> str:
-    """Rows of this bundle beside published ones."""
+def published_table(study: Study, curves: dict[str, Array]) -> str:
+    """Rows of this bundle beside published ones, for its curves by rule."""
     if not study.published:
         return ""
-    ours = {name: certified_accuracy(radii, study.radii) for name, radii in curves_of(results, POINTS).items()}
+    ours = {name: certified_accuracy(curves[name], study.radii) for name in POINTS}
     rows = [_row(f"{study.title}, ours: {name}", [f"{100 * a:.1f}" for a in row]) for name, row in ours.items()]
     known = [(f"CIFAR-10, published: {name}", row) for name, row in study.published.items()]
     rows += [_row(name, [f"{a:.1f}" for a in row]) for name, row in known]
@@ -235,17 +235,18 @@ def section(study: Study, results: list[Result]) -> str:
     curves["interval, mode route"] = np.array(
         [r.correct_radius for r in recomputed(results, rule="interval", route="mode")]
     )
+    sure = curves_of(results, SURE)
     envelope = [against_envelope(results, rule, results, study.radii) for rule in ("paper", "interval")]
     return SECTION.format(
         title=study.title, count=len(results), first=study.images[0], second=study.images[1], last=study.images[-1],
         name=study.bundle.name, passes=fixed_passes(results),
         note=f" {study.note}" if study.note else "",
         table=markdown_table(curves, study.radii),
-        published=published_table(study, results), radii=len(study.radii),
+        published=published_table(study, curves | sure), radii=len(study.radii),
         means=means_of(curves, study.radii),
         levels=levels_used(results),
         frontier=markdown_table(curves_of(results, ["frontier"]), study.radii),
-        sure=markdown_table(curves_of(results, SURE), study.radii),
+        sure=markdown_table(sure, study.radii),
         envelope="\n".join([_head(study.radii), *envelope]),
         objectives=objectives_of(study, results),
         limits=f"{_head(study.radii)}\n{what_limits(results, study.radii)}",

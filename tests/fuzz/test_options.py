@@ -68,7 +68,9 @@ def test_budgets_read_back_from_their_text(text: str) -> None:
 @fuzz(
     "options",
     alpha=st.one_of(st.floats(0, 0.2), VALUES),
-    rule=st.one_of(st.sampled_from(["interval", "multiscale"]), joined("single"), joined("confidence"), VALUES),
+    rule=st.one_of(
+        st.sampled_from(["interval", "paper", "multiscale"]), joined("single"), joined("confidence"), VALUES
+    ),
     route=st.one_of(st.none(), st.sampled_from(["median", "mode"]), VALUES),
     budget=st.one_of(st.just(ds.Fixed(10)), VALUES),
     share=0.2,

@@ -18,10 +18,6 @@ WEIGHTS = "weights"
 class Look(Protocol):
     """A look at the training images [n] with the network as it is now, in evaluation mode, at each of the K levels."""
 
-    @property
-    def sigmas(self) -> torch.Tensor:
-        """The levels [K]."""
-
     def hits(self, passes: int) -> torch.Tensor:
         """The share [n,K] of `passes` noisy copies of each image that are classified right."""
 

@@ -59,7 +59,7 @@ def certified_share(radius: torch.Tensor, at: torch.Tensor, emphasis: torch.Tens
     """The share of images whose `radius` [B] reaches the radii `at` [M], averaged with weights `emphasis` [M]; the
     step at each radius is a sigmoid of width `softness`. At radius 0 the step is at 0.02, just above abstention."""
     reached = torch.sigmoid((radius[:, None] - at.clamp_min(0.02)) / softness)
-    return (reached * (emphasis / emphasis.sum())).sum(-1).mean()
+    return _averaged(reached, emphasis).mean()
 
 
 def expected_share(
@@ -69,8 +69,12 @@ def expected_share(
     `emphasis` [M], for level probabilities [B,K] and class radii [B,K]: what routes without a radius of their own would
     give. Linear in the probabilities, so that no image is too far from its best level to be pulled there."""
     reached = (radii[:, :, None] >= at) & (radii[:, :, None] > 0)
-    worth = (reached * (emphasis / emphasis.sum())).sum(-1)
-    return (probabilities * worth).sum(-1).mean()
+    return (probabilities * _averaged(reached, emphasis)).sum(-1).mean()
+
+
+def _averaged(reached: torch.Tensor, emphasis: torch.Tensor) -> torch.Tensor:
+    """What is reached [...,M] at each radius, averaged over the radii with weights `emphasis` [M]."""
+    return (reached * (emphasis / emphasis.sum())).sum(-1)
 
 
 def soft_labels(utility: Floats, temperature: float) -> Floats:

@@ -85,10 +85,7 @@ class Confidence(PlannedRule):
                 return
 
     def guessed_route(self, terms: Terms, tally: Tally) -> int:
-        level = len(terms.sigmas) - 1
-        while not self._answers(terms, tally, level):
-            level -= 1
-        return level
+        return next(level for level in reversed(range(len(terms.sigmas))) if self._answers(terms, tally, level))
 
     def _answers(self, terms: Terms, tally: Tally, level: int) -> bool:
         counts = selected(terms, tally, Stream(CLASSIFIER, level, SELECTION))

@@ -187,8 +187,10 @@ def _bottleneck(evidence: Evidence, tally: Tally) -> list[Stream]:
     options: list[tuple[bool, float, Stream]] = []
     for stream in evidence.streams():
         looks = len(tally.looks.get(stream, []))
+        if looks == len(evidence.budget.looks):
+            continue
         gain = plan.reaches(evidence.hoped(stream))[level]
-        if gain > now[level] and looks < len(evidence.budget.looks):
+        if gain > now[level]:
             # among streams that could settle the level alone: the one that has cost least; else the most promising
             enough = bool(gain >= target)
             options.append((enough, -looks if enough else float(gain), stream))

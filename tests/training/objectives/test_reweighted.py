@@ -29,8 +29,8 @@ Z = NormalDist().inv_cdf
 class Fixed:
     """A look that finds what it is told, one answer a call."""
 
-    def __init__(self, *answers: torch.Tensor, sigmas: tuple[float, ...] = (0.5,)) -> None:
-        self.answers, self.asked, self.sigmas = list(answers), [], torch.tensor(sigmas)
+    def __init__(self, *answers: torch.Tensor) -> None:
+        self.answers, self.asked = list(answers), []
 
     def hits(self, passes: int) -> torch.Tensor:
         self.asked.append(passes)
