@@ -70,8 +70,8 @@ STUDIES = {
                 76.1, 67.8, 58.2, 45.4, 37.8, 31.4, 24.4, 21.4, 18.7, 15.9, 12.9,
             ),
         },
-        "consistency at sigma = 0.25, reweighted above",
-        {"gaussian at sigma = 0.25, reweighted above": RESULTS / "cifar10-gaussian-lowest.jsonl"},
+        "consistency",
+        {"reweighted above 0.25": RESULTS / "cifar10-reweighted.jsonl"},
         "The images are JPEG copies of CIFAR-10, which moves each by 1.7 (L2, median): published rows are of the "
         "originals, of other networks and, but for Dual RS, of N = 100,000 or its equivalent. No single classifier has "
         "the rows of a best sigma.",
@@ -93,8 +93,8 @@ PAGE = """# Rules on the same votes
 
 What each rule certifies from the *same votes* of the *same networks*: rows differ in nothing but the rule. A cell is
 the share of test images (in %) whose label is right and certified at L2 radius r or more; ACR is the mean certified
-radius, wrong and abstained images counting 0. N votes of every stage and level, alpha = 0.001. Written by
-`python scripts/compare_rules.py` from the committed votes.
+radius, wrong and abstained images counting 0, "mean" the mean over the radii shown. N votes of every stage and level,
+alpha = 0.001. Written by `python scripts/compare_rules.py` from the committed votes.
 
 `single` rows are classifiers trained for that level alone. `multiscale` is the cascade of Jeong & Shin (2023),
 `confidence:0.5` the same with the certificate of [theorem 10](mathematics.md); neither asks a router. `oracle` picks
@@ -109,8 +109,6 @@ SECTION = """## {title}
 
 {table}
 {published}
-Mean over these {radii} radii: {means}.
-
 The router of the interval rule sends images to {levels}.
 
 ### Several points between small and large radii
@@ -147,8 +145,6 @@ The bundle's classifiers were trained for: {objective}. Others, of the same netw
 after what they were trained for (votes: {files}):
 
 {table}
-
-Mean over the radii: {means}.
 
 The bundle's interval rule against the envelope of those others:
 
@@ -241,12 +237,11 @@ def section(study: Study, results: list[Result]) -> str:
         title=study.title, count=len(results), first=study.images[0], second=study.images[1], last=study.images[-1],
         name=study.bundle.name, passes=fixed_passes(results),
         note=f" {study.note}" if study.note else "",
-        table=markdown_table(curves, study.radii),
-        published=published_table(study, curves | sure), radii=len(study.radii),
-        means=means_of(curves, study.radii),
+        table=table_of(curves, study.radii),
+        published=published_table(study, curves | sure),
         levels=levels_used(results),
-        frontier=markdown_table(curves_of(results, ["frontier"]), study.radii),
-        sure=markdown_table(sure, study.radii),
+        frontier=table_of(curves_of(results, ["frontier"]), study.radii),
+        sure=table_of(sure, study.radii),
         envelope="\n".join([_head(study.radii), *envelope]),
         objectives=objectives_of(study, results),
         limits=f"{_head(study.radii)}\n{what_limits(results, study.radii)}",
@@ -273,14 +268,16 @@ def objectives_of(study: Study, results: list[Result]) -> str:
         envelope.append(against_envelope(results, "interval", others, study.radii))
     return OBJECTIVES.format(
         objective=study.objective, files=", ".join(path.name for path in study.others.values()),
-        table=markdown_table(curves, study.radii), means=means_of(curves, study.radii),
+        table=table_of(curves, study.radii),
         envelope="\n".join([_head(study.radii), *envelope]),
     )  # fmt: skip
 
 
-def means_of(curves: dict[str, Array], at: Sequence[float]) -> str:
-    """The mean certified accuracy of each curve over the radii `at`, in %."""
-    return ", ".join(f"{name} {100 * certified_accuracy(radii, at).mean():.1f}" for name, radii in curves.items())
+def table_of(curves: dict[str, Array], at: Sequence[float]) -> str:
+    """The table of certified accuracies, with the mean of each row over the radii `at` as its last column."""
+    means = [f"{100 * certified_accuracy(radii, at).mean():.1f}" for radii in curves.values()]
+    lines = zip(markdown_table(curves, at).splitlines(), ["mean", "---:", *means], strict=True)
+    return "\n".join(f"{line} {cell} |" for line, cell in lines)
 
 
 def draw(study: Study, results: Path, args: argparse.Namespace) -> None:

@@ -63,7 +63,7 @@ class ClassifierConfig:
         _check_training("classifier", self)
         self.objective.check()
         if self.lowest is not None:
-            self.lowest.check()
+            self.lowest.check("classifier.lowest")
         need_from("classifier", self, 0, "mse", "stability")
         need(self.experts or self.lowest is None, "classifier.lowest is given without experts", "experts = true too")
         part, denoised = self.denoised_part, self.model.startswith(DENOISED)

@@ -36,11 +36,11 @@ class CatRS(Objective):
     epsilon: float = 1.0
     steps: int = 4
 
-    def check(self) -> None:
-        need(0 < self.after < 1, f"{SECTION}.after is {self.after}", "a share above 0 and below 1")
-        need_from(SECTION, self, 1, "votes", "copies", "steps")
-        need_from(SECTION, self, 0, "weight")
-        need(self.epsilon > 0, f"{SECTION}.epsilon is {self.epsilon}", "a positive length")
+    def check(self, section: str = SECTION) -> None:
+        need(0 < self.after < 1, f"{section}.after is {self.after}", "a share above 0 and below 1")
+        need_from(section, self, 1, "votes", "copies", "steps")
+        need_from(section, self, 0, "weight")
+        need(self.epsilon > 0, f"{section}.epsilon is {self.epsilon}", "a positive length")
 
     def review(
         self, epoch: int, epochs: int, known: dict[str, torch.Tensor], look: Look

@@ -22,9 +22,9 @@ class Consistency(Objective):
     eta: float = 0.5
     copies: int = 2
 
-    def check(self) -> None:
-        need_from(SECTION, self, 0, "weight", "eta")
-        need_from(SECTION, self, 2, "copies")
+    def check(self, section: str = SECTION) -> None:
+        need_from(section, self, 0, "weight", "eta")
+        need_from(section, self, 2, "copies")
 
     def loss(self, batch: Batch) -> torch.Tensor:
         logits = batch.logits(batch.noisy(self.copies))

@@ -30,12 +30,12 @@ class Macer(Objective):
     copies: int = 16
     after: float = 0.0
 
-    def check(self) -> None:
-        need_from(SECTION, self, 0, "weight")
-        need_from(SECTION, self, 2, "copies")
-        need_share(SECTION, self, "after")
+    def check(self, section: str = SECTION) -> None:
+        need_from(section, self, 0, "weight")
+        need_from(section, self, 2, "copies")
+        need_share(section, self, "after")
         for key in ("gamma", "beta"):
-            need(getattr(self, key) > 0, f"{SECTION}.{key} is {getattr(self, key)}", "a positive number")
+            need(getattr(self, key) > 0, f"{section}.{key} is {getattr(self, key)}", "a positive number")
 
     def loss(self, batch: Batch) -> torch.Tensor:
         logits = batch.logits(batch.noisy(self.copies))

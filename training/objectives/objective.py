@@ -35,8 +35,8 @@ class Objective:
 
     kind: str = ""
 
-    def check(self) -> None:
-        """Raise `InputError` for settings that cannot be used."""
+    def check(self, section: str = SECTION) -> None:
+        """Raise `InputError` for settings of the `section` that cannot be used."""
 
     def review(
         self, epoch: int, epochs: int, known: dict[str, torch.Tensor], look: Look

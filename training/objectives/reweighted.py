@@ -42,11 +42,11 @@ class Reweighted(Objective):
     step: float = 0.5
     copies: int = 1
 
-    def check(self) -> None:
-        need_share(SECTION, self, "after", "threshold", "every")
-        need_from(SECTION, self, 1, "judging", "votes", "copies")
-        need_from(SECTION, self, 0, "steps")
-        need(self.step > 0, f"{SECTION}.step is {self.step}", "a positive length, in units of the noise level")
+    def check(self, section: str = SECTION) -> None:
+        need_share(section, self, "after", "threshold", "every")
+        need_from(section, self, 1, "judging", "votes", "copies")
+        need_from(section, self, 0, "steps")
+        need(self.step > 0, f"{section}.step is {self.step}", "a positive length, in units of the noise level")
 
     def review(
         self, epoch: int, epochs: int, known: dict[str, torch.Tensor], look: Look

@@ -31,10 +31,10 @@ class SmoothAdv(Objective):
     copies: int = 2
     warm_up: int = 3
 
-    def check(self) -> None:
-        need(self.attack in ATTACKS, f"{SECTION}.attack is {self.attack!r}", " or ".join(ATTACKS))
-        need(self.epsilon > 0, f"{SECTION}.epsilon is {self.epsilon}", "a positive length")
-        need_from(SECTION, self, 1, "steps", "copies", "warm_up")
+    def check(self, section: str = SECTION) -> None:
+        need(self.attack in ATTACKS, f"{section}.attack is {self.attack!r}", " or ".join(ATTACKS))
+        need(self.epsilon > 0, f"{section}.epsilon is {self.epsilon}", "a positive length")
+        need_from(section, self, 1, "steps", "copies", "warm_up")
 
     def loss(self, batch: Batch) -> torch.Tensor:
         noise = batch.noise(self.copies)

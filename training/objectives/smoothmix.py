@@ -32,10 +32,10 @@ class SmoothMix(Objective):
     copies: int = 2
     warm_up: int = 10
 
-    def check(self) -> None:
-        need_from(SECTION, self, 0, "eta")
-        need_from(SECTION, self, 1, "steps", "copies", "warm_up")
-        need(self.step > 0, f"{SECTION}.step is {self.step}", "a positive length, in units of the noise level")
+    def check(self, section: str = SECTION) -> None:
+        need_from(section, self, 0, "eta")
+        need_from(section, self, 1, "steps", "copies", "warm_up")
+        need(self.step > 0, f"{section}.step is {self.step}", "a positive length, in units of the noise level")
 
     def loss(self, batch: Batch) -> torch.Tensor:
         noise = batch.noise(self.copies)

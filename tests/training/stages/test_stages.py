@@ -89,6 +89,8 @@ def test_the_lowest_level_may_have_an_objective_of_its_own(
     assert config_from(read_toml(tmp_path / "run" / "config.toml"), "run") == config
     with pytest.raises(InputError, match=r"classifier\.lowest is given without experts"):
         dataclasses.replace(tiny.classifier, lowest=Consistency())
+    with pytest.raises(InputError, match=r"classifier\.lowest\.copies is 1"):
+        dataclasses.replace(apart, lowest=Consistency(copies=1))
 
 
 @pytest.mark.slow
