@@ -71,7 +71,7 @@ STUDIES = {
             ),
         },
         "consistency",
-        {"reweighted above 0.25": RESULTS / "cifar10-reweighted.jsonl"},
+        {"reweighted above 0.25, 6 epochs each": RESULTS / "cifar10-reweighted.jsonl"},
         "The images are JPEG copies of CIFAR-10, which moves each by 1.7 (L2, median): published rows are of the "
         "originals, of other networks and, but for Dual RS, of N = 100,000 or its equivalent. No single classifier has "
         "the rows of a best sigma.",
