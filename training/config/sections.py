@@ -11,6 +11,9 @@ from dualsmooth.training.objectives import Objective, objective_class
 AUTO, BF16, OFF = "auto", "bf16", "off"
 """Whether a network is trained in bfloat16: where the processor is faster so, always, or never."""
 
+ADAMW, MUON = "adamw", "muon"
+"""What changes the weights; see `training.loop.optimizer`."""
+
 DENOISED = "denoised:"
 PARTS = ("all", "denoiser", "classifier")
 
@@ -48,6 +51,7 @@ class ClassifierConfig:
     batch_size: int = 256
     lr: float = 3e-3
     weight_decay: float = 0.05
+    optimizer: str = ADAMW
     autocast: str | bool = AUTO
     ema: float = 0.0
     clip_norm: float = 0.0
@@ -129,6 +133,7 @@ class EstimatorConfig:
     batch_size: int = 128
     lr: float = 1e-3
     weight_decay: float = 0.05
+    optimizer: str = ADAMW
     autocast: str | bool = AUTO
     ema: float = 0.0
     clip_norm: float = 0.0
@@ -198,6 +203,7 @@ def _check_training(section: str, settings: ClassifierConfig | EstimatorConfig) 
     if isinstance(settings.autocast, bool):
         object.__setattr__(settings, "autocast", BF16 if settings.autocast else OFF)
     need(settings.autocast in (AUTO, BF16, OFF), f"{section}.autocast is {settings.autocast!r}", "auto, bf16 or off")
+    need(settings.optimizer in (ADAMW, MUON), f"{section}.optimizer is {settings.optimizer!r}", "adamw or muon")
     need_from(section, settings, 1, "epochs", "batch_size")
     for key in ("width", "depth"):
         need(getattr(settings, key) > 0, f"{section}.{key} is {getattr(settings, key)}", "a positive factor")

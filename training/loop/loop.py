@@ -22,6 +22,7 @@ from dualsmooth.training.loop.distributed import (
 )
 from dualsmooth.training.loop.ema import Average
 from dualsmooth.training.loop.lesson import Lesson
+from dualsmooth.training.loop.optimizer import optimizer_of
 from dualsmooth.training.loop.precision import autocast_for
 from dualsmooth.training.networks.models import build
 from dualsmooth.training.networks.network import ModelSpec, Network
@@ -46,8 +47,8 @@ def fit(
     key: tuple[int, ...] = (),
     device: str = "cpu",
 ) -> Network:
-    """Minimise the loss of `lesson` with AdamW, linear warm-up and cosine decay; a checkpoint at `path` after every
-    epoch.
+    """Minimise the loss of `lesson` by the settings' optimiser, with linear warm-up and cosine decay; a checkpoint at
+    `path` after every epoch.
 
     Every epoch draws from its own generator, told apart by `key` from those of other networks of the same `stream`, so
     that a run which was killed at any moment ends with the weights of one that was not. Under `torchrun` every process
@@ -83,9 +84,7 @@ class Training:
         self.steps = lesson.count // self.batch_size
         self.network = self._network(done)
         self.parallel = parallel(self.network, device)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimizer = optimizer_of(settings.optimizer, self.network, settings.lr, settings.weight_decay)
         if done is not None:
             self.optimizer.load_state_dict(done.optimizer)
             lesson.memory = {name: value.to(device) for name, value in done.memory.items()}

@@ -83,6 +83,7 @@ def test_sigma_e_defaults_to_the_largest_level() -> None:
         ),
         ({"dataset": "d", "classifier": {"objective": {"kind": "smoothmix", "step": 0}}}, "units of the noise level"),
         ({"dataset": "d", "classifier": {"autocast": "fp16"}}, "autocast is 'fp16'; expected auto, bf16 or off"),
+        ({"dataset": "d", "estimator": {"optimizer": "sgd"}}, "estimator.optimizer is 'sgd'; expected adamw or muon"),
         ({"dataset": "d", "classifier": {"autocast": 3}}, "classifier.autocast is 3; expected str"),
         ({"dataset": "d", "metrics": {"votes": 0}}, "metrics.votes is 0; expected at least 1"),
         ({"dataset": "d", "finetune": {"everywhere": 1.5}}, "everywhere is 1.5; expected a share"),

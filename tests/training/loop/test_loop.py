@@ -22,9 +22,17 @@ def data(tiny: Config) -> TrainingData:
     return load_training_data(tiny)
 
 
-@pytest.mark.parametrize(("survived", "ema"), [(0, 0.0), (1, 0.0), (2, 0.0), (0, 0.9), (1, 0.9)])
+@pytest.mark.parametrize(
+    ("survived", "changes"),
+    [(0, {}), (1, {}), (2, {}), (0, {"ema": 0.9}), (1, {"ema": 0.9}), (1, {"optimizer": "muon"})],
+)
 def test_training_stopped_in_any_epoch_ends_as_if_it_was_not(
-    survived: int, ema: float, tiny: Config, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    survived: int,
+    changes: dict[str, object],
+    tiny: Config,
+    data: TrainingData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     saved: list[int] = []
 
@@ -35,7 +43,7 @@ def test_training_stopped_in_any_epoch_ends_as_if_it_was_not(
         save(path, checkpoint)
 
     save = loop.save_checkpoint
-    tiny = dataclasses.replace(tiny, classifier=dataclasses.replace(tiny.classifier, ema=ema))
+    tiny = changed(tiny, **changes)
     whole = train_classifier(tmp_path / "whole.pt", data, tiny, levels=tiny.sigmas).state_dict()
     with monkeypatch.context() as patched:
         patched.setattr(loop, "save_checkpoint", save_or_die)
