@@ -1,4 +1,7 @@
-"""What scripts that make pages have in common: where the page goes, measurements that go on, images, the machine."""
+"""What scripts that make pages have in common: where the page goes, measurements that go on, images, the machine.
+
+A script that imports this one ends with a line, not a traceback, where what it was given cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from dualsmooth.runtime.engine.instruction_set import described
-from dualsmooth.runtime.errors import InputError
+from dualsmooth.runtime.errors import DualSmoothError, InputError
 from dualsmooth.runtime.files import check_free, write_atomically
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -22,6 +25,16 @@ VOTES = RESULTS / "fashion-mnist-all-levels.jsonl"
 """The committed votes of the Fashion-MNIST bundle that ships, every level sampled in full."""
 USABLE = 8000
 """Test images from this one on are left alone, for final measurements."""
+
+
+def _told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, DualSmoothError):
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _told
 
 
 def add_page(parser: ArgumentParser, flag: str = "--out", says: str = "write the page here as well") -> None:

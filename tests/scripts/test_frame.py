@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import frame
@@ -71,3 +73,14 @@ def test_a_part_of_a_page_takes_its_place_beside_the_others(tmp_path: Path, caps
     frame.publish_part("# head\n", {"first": "new"}, ["first", "second", "third"], page)
     assert page.read_text() == "# head\n\n## first\n\nnew\n\n## second\n\nkept\n"
     assert capsys.readouterr().out.startswith("# head")
+
+
+def test_a_script_ends_with_a_line_and_not_with_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("mine")
+    script = DOCS.parent / "scripts" / "groups_table.py"
+    ended = subprocess.run(
+        [sys.executable, script, "--page", tmp_path / "page.md"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("groups_table.py: ")
+    assert ended.stderr.count("\n") == 1
