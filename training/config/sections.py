@@ -28,7 +28,8 @@ class ClassifierConfig:
     network for each of them. With `chain` the first is trained afresh for `epochs` and each other one for `chain`
     epochs from the trained one of the level below (0: all afresh): what is learnt under little noise serves under more.
     `lowest` is an objective for the expert of the lowest level, where accuracy is worth more than radii that the next
-    level serves better (none: `objective`, as for the others).
+    level serves better, and `highest` one for that of the highest, which serves what reaches far (none: `objective`, as
+    for the others).
 
     `width` and `depth` are factors of our own models' sizes, `pretrained` a file of weights to start from ("" for
     none), `ema` the decay of an exponential moving average of the weights, which then is the network (0: none), and
@@ -62,14 +63,16 @@ class ClassifierConfig:
     stability: float = 0.0
     objective: Objective = field(default_factory=_gaussian)
     lowest: Objective | None = None
+    highest: Objective | None = None
 
     def __post_init__(self) -> None:
         _check_training("classifier", self)
         self.objective.check()
-        if self.lowest is not None:
-            self.lowest.check("classifier.lowest")
+        for name, apart in (("lowest", self.lowest), ("highest", self.highest)):
+            if apart is not None:
+                apart.check(f"classifier.{name}")
+                need(self.experts, f"classifier.{name} is given without experts", "experts = true too")
         need_from("classifier", self, 0, "mse", "stability")
-        need(self.experts or self.lowest is None, "classifier.lowest is given without experts", "experts = true too")
         part, denoised = self.denoised_part, self.model.startswith(DENOISED)
         need_from("classifier", self, 0, "chain")
         need(self.experts or not self.chain, f"classifier.chain is {self.chain} without experts", "experts = true too")
@@ -77,11 +80,11 @@ class ClassifierConfig:
         plain = part == "all" and not self.denoiser
         need(denoised or plain, f"model {self.model!r} has no denoiser", 'classifier.model = "denoised:MODEL"')
 
-    def at(self, level: int) -> ClassifierConfig:
-        """The settings of the first training of the network of `level`, counted from 0."""
+    def at(self, level: int, levels: int) -> ClassifierConfig:
+        """The settings of the first training of the network of `level`, counted from 0, of so many `levels`."""
         epochs = self.chain if level and self.chain else self.epochs
-        lowest = self.lowest if level == 0 else None
-        return dataclasses.replace(self, epochs=epochs, objective=lowest or self.objective)
+        apart = self.lowest if level == 0 else self.highest if level == levels - 1 else None
+        return dataclasses.replace(self, epochs=epochs, objective=apart or self.objective)
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def _family(
             networks[name] = train_classifier(
                 folder / name, work.data, config, levels=served, rows=drawn, weights=weights,
                 start=below if start is None else start[level], key=tag if any(tag) else (), device=work.device,
-                settings=settings.at(level) if start is None else further,
+                settings=settings.at(level, len(names)) if start is None else further,
             )  # fmt: skip
     return tuple(networks[name] for name in names)
 

@@ -16,7 +16,7 @@ import torch
 
 from dualsmooth.export import export_run, to_onnx
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.training import Config, config_from, load_run, train
+from dualsmooth.training import ClassifierConfig, Config, config_from, load_run, train
 from dualsmooth.training.config import read_toml
 from dualsmooth.training.data import load_training_data
 from dualsmooth.training.networks.architectures import architecture
@@ -70,8 +70,9 @@ def test_in_a_chain_an_expert_starts_from_the_one_below(tiny: Config, per_level:
         dataclasses.replace(still, experts=False)
 
 
-def test_the_lowest_level_may_have_an_objective_of_its_own(
-    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["lowest", "highest"])
+def test_the_lowest_and_the_highest_level_may_have_an_objective_of_their_own(
+    name: str, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each objective trains its own level, and no other; so it is after the configuration went through its file."""
     seen: dict[type[Objective], set[float]] = {}
@@ -82,15 +83,20 @@ def test_the_lowest_level_may_have_an_objective_of_its_own(
             return whole(self, batch)
 
         monkeypatch.setattr(kind, "loss", loss)
-    apart = dataclasses.replace(tiny.classifier, experts=True, chain=1, objective=Gaussian(), lowest=Consistency())
-    config = dataclasses.replace(tiny, classifier=apart)
+
+    def apart(objective: Consistency, *, experts: bool = True) -> ClassifierConfig:
+        changes: dict[str, Any] = {"experts": experts, "chain": int(experts), name: objective}
+        return dataclasses.replace(tiny.classifier, objective=Gaussian(), **changes)
+
+    config = dataclasses.replace(tiny, classifier=apart(Consistency()))
     train(config, tmp_path / "run", threads=1)
-    assert seen == {Consistency: {0.25}, Gaussian: {0.5}}
+    level, other = (0.25, 0.5) if name == "lowest" else (0.5, 0.25)
+    assert seen == {Consistency: {level}, Gaussian: {other}}
     assert config_from(read_toml(tmp_path / "run" / "config.toml"), "run") == config
-    with pytest.raises(InputError, match=r"classifier\.lowest is given without experts"):
-        dataclasses.replace(tiny.classifier, lowest=Consistency())
-    with pytest.raises(InputError, match=r"classifier\.lowest\.copies is 1"):
-        dataclasses.replace(apart, lowest=Consistency(copies=1))
+    with pytest.raises(InputError, match=rf"classifier\.{name} is given without experts"):
+        apart(Consistency(), experts=False)
+    with pytest.raises(InputError, match=rf"classifier\.{name}\.copies is 1"):
+        apart(Consistency(copies=1))
 
 
 @pytest.mark.slow
