@@ -84,8 +84,11 @@ STUDIES = {
         VOTES,
         RADII,
         {},
-        "consistency",
-        {"gaussian": RESULTS / "fashion-mnist-gaussian-experts.jsonl"},
+        "consistency, and at sigma = 1 reweighted",
+        {
+            "gaussian": RESULTS / "fashion-mnist-gaussian-experts.jsonl",
+            "consistency at every sigma, AdamW": RESULTS / "fashion-mnist-consistency.jsonl",
+        },
     ),
 }  # fmt: skip
 
@@ -153,7 +156,7 @@ The bundle's interval rule against the envelope of those others:
 
 
 def against_envelope(
-    results: list[Result], rule: str, rivals: list[Result], at: Sequence[float], resamples: int = 4_000
+    results: list[Result], rule: str, rivals: list[Result], at: Sequence[float], named: str = "", resamples: int = 4_000
 ) -> str:
     """Certified accuracy of `rule` minus that of the envelope of `rivals`, the best single sigma at each radius, in
     points. `rivals` are the same results, or those of other classifiers on the same images.
@@ -170,7 +173,7 @@ def against_envelope(
     difference = 100 * (ours @ weights - envelope)
     low, high = np.percentile(difference[:, 1:], [2.5, 97.5], axis=1)
     cells = [f"{d:+.1f} ({a:+.1f} … {b:+.1f})" for d, a, b in zip(difference[:, 0], low, high, strict=True)]
-    return _row(f"{rule} - envelope", cells)
+    return _row(f"{rule} - envelope{named and f' of {named}'}", cells)
 
 
 def what_limits(results: list[Result], at: Sequence[float]) -> str:
@@ -265,7 +268,7 @@ def objectives_of(study: Study, results: list[Result]) -> str:
         known = {result.index: result for result in load_results(path)}
         others = [known[result.index] for result in results]
         curves |= {f"{objective}: {rule}": radii for rule, radii in curves_of(others, RULES).items()}
-        envelope.append(against_envelope(results, "interval", others, study.radii))
+        envelope.append(against_envelope(results, "interval", others, study.radii, objective))
     return OBJECTIVES.format(
         objective=study.objective, files=", ".join(path.name for path in study.others.values()),
         table=table_of(curves, study.radii),

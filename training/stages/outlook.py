@@ -94,7 +94,8 @@ class _Outlook:
             for level, name in enumerate(files.classifier_names(config, fold)):
                 levels = (config.sigmas[level],) if settings.experts else config.sigmas
                 if settings.experts or not level:  # a shared one is one network
-                    pace = partial(self._classifier, further if again else settings.at(level, len(config.sigmas)), levels)
+                    first = settings.at(level, len(config.sigmas))
+                    pace = partial(self._classifier, further if again else first, levels)
                     left.append(self._trained(prefix + name, pace, images, settings.batch_size))
         return left
 
