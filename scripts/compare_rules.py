@@ -84,11 +84,8 @@ STUDIES = {
         VOTES,
         RADII,
         {},
-        "consistency, and at sigma = 1 reweighted",
-        {
-            "gaussian": RESULTS / "fashion-mnist-gaussian-experts.jsonl",
-            "consistency at every sigma, AdamW": RESULTS / "fashion-mnist-consistency.jsonl",
-        },
+        "consistency",
+        {"gaussian": RESULTS / "fashion-mnist-gaussian-experts.jsonl"},
     ),
 }  # fmt: skip
 
