@@ -10,7 +10,7 @@ from typing import Any
 
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of, write_atomically
-from dualsmooth.training.config import Config, config_from, read_toml
+from dualsmooth.training.config import ClassifierConfig, Config, config_from, read_toml
 from dualsmooth.training.run import record as files
 from dualsmooth.training.run.checkpoint import load_checkpoint
 from dualsmooth.training.run.history import copy_history
@@ -44,8 +44,8 @@ def offered(source: Path, config: Config) -> Offer:
     names: list[str] = []
     alone = same and config.classifier.experts and not config.classifier.chain
     for fold in folds if levels or alone else ():
-        there = set(files.classifier_names(given, fold))
-        names += [name for name in dict.fromkeys(files.classifier_names(config, fold)) if name in there]
+        there = _classifiers(given, fold)
+        names += [name for name, settings in _classifiers(config, fold).items() if there.get(name) == settings]
     if levels and given.labels == config.labels:
         folders = [files.label_folder(fold) for fold in folds]
         names += [str(shard.relative_to(source)) for f in folders for shard in sorted((source / f).glob("*.npy"))]
@@ -86,6 +86,12 @@ def _in_short(taken: dict[str, str]) -> dict[str, str]:
         kind: hashlib.sha256("".join(found).encode()).hexdigest() if kind.endswith(".npy") else found[0]
         for kind, found in shards.items()
     }
+
+
+def _classifiers(config: Config, fold: int) -> dict[str, ClassifierConfig]:
+    """How the network of each file is first trained: that of a level depends on whether others are below and above."""
+    names = files.classifier_names(config, fold)
+    return {name: config.classifier.at(level, len(names)) for level, name in enumerate(names)}
 
 
 def _folds_alike(a: Config, b: Config) -> bool:

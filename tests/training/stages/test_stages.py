@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from dualsmooth.training.objectives.batch import Batch
 from dualsmooth.training.objectives.consistency import Consistency
 from dualsmooth.training.objectives.gaussian import Gaussian
 from dualsmooth.training.objectives.objective import Objective
+from dualsmooth.training.run.borrow import offered
 from dualsmooth.training.run.checkpoint import load_checkpoint
 from dualsmooth.training.stages.experts import adopt_experts
 
@@ -121,6 +123,22 @@ def test_experts_are_taken_over_level_by_level(tiny: Config, per_level: Path, tm
     finer = dataclasses.replace(experts(tiny), sigmas=(0.25, 0.35, 0.5))
     train(finer, tmp_path / "finer", threads=1, reuse=per_level)
     assert set(load_run(tmp_path / "finer").record["borrowed"]["files"]) == {"classifier_0.25.pt", "classifier_0.5.pt"}
+
+
+@pytest.mark.parametrize(
+    ("name", "sigmas", "left"), [("highest", (0.25, 0.5, 1.0), "0.25"), ("lowest", (0.12, 0.25, 0.5), "0.5")]
+)
+def test_an_expert_with_an_objective_of_its_own_is_not_taken_over_for_a_level_without_one(
+    name: str, sigmas: tuple[float, ...], left: str, tiny: Config, per_level: Path, tmp_path: Path
+) -> None:
+    """With one more level above (below), what was the highest (lowest) one is no longer."""
+    config = experts(tiny)
+    apart: dict[str, Any] = {name: Consistency()}
+    config = dataclasses.replace(config, classifier=dataclasses.replace(config.classifier, **apart))
+    shutil.copytree(per_level, tmp_path / "run")
+    (tmp_path / "run" / "config.toml").write_text(config.to_toml())
+    offer = offered(tmp_path / "run", dataclasses.replace(config, sigmas=sigmas))
+    assert list(offer.files) == [f"classifier_{left}.pt"]
 
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"augment": False}, {"validation": 30}])
