@@ -29,10 +29,11 @@ from dualsmooth.runtime.report import markdown_table
 from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 from dualsmooth.runtime.statistics.bounds import Array
 
-RULES = ("single", "oracle", "multiscale", "confidence", "paper", "interval")
-POINTS = ("interval", "confidence:0.5", "confidence:0.7")
+RULES = ("single", "oracle", "multiscale", "confidence", "paper", "interval", "fallback")
+POINTS = ("interval", "confidence:0.7", "fallback:0.7")
 """What stands beside published rows."""
-SURE = tuple(f"confidence:{p}" for p in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
+SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SURE, FALLBACK = (tuple(f"{kind}:{p}" for p in SHARES) for kind in ("confidence", "fallback"))
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ radius, wrong and abstained images counting 0, "mean" the mean over the radii sh
 alpha = 0.001. Written by `python scripts/compare_rules.py` from the committed votes.
 
 `single` rows are classifiers trained for that level alone. `multiscale` is the cascade of Jeong & Shin (2023),
-`confidence:0.5` the same with the certificate of [theorem 10](mathematics.md); neither asks a router. `oracle` picks
+`confidence:0.5` the same with the certificate of [theorem 10](mathematics.md); neither asks a router. `fallback:0.5`
+begins at the router's level. `oracle` picks
 the best sigma of each image with its label known: the limit of routing, which no one can issue. The *envelope* is the
 best single sigma at each radius, which no single classifier reaches everywhere.
 
@@ -122,6 +124,10 @@ votes lie. Each is a dual classifier of its own, certified by the same theorem; 
 So does `confidence:P`, which asks no router: the largest sigma at which a class has the share P of the votes answers.
 
 {sure}
+
+`fallback:P` begins at the router's level in place of the largest ([theorem 11](mathematics.md)):
+
+{fallback}
 
 ### Against the envelope
 
@@ -231,17 +237,18 @@ def section(study: Study, results: list[Result]) -> str:
     curves["interval, mode route"] = np.array(
         [r.correct_radius for r in recomputed(results, rule="interval", route="mode")]
     )
-    sure = curves_of(results, SURE)
+    sure, fallback = curves_of(results, SURE), curves_of(results, FALLBACK)
     envelope = [against_envelope(results, rule, results, study.radii) for rule in ("paper", "interval")]
     return SECTION.format(
         title=study.title, count=len(results), first=study.images[0], second=study.images[1], last=study.images[-1],
         name=study.bundle.name, passes=fixed_passes(results),
         note=f" {study.note}" if study.note else "",
         table=table_of(curves, study.radii),
-        published=published_table(study, curves | sure),
+        published=published_table(study, curves | sure | fallback),
         levels=levels_used(results),
         frontier=table_of(curves_of(results, ["frontier"]), study.radii),
         sure=table_of(sure, study.radii),
+        fallback=table_of(fallback, study.radii),
         envelope="\n".join([_head(study.radii), *envelope]),
         objectives=objectives_of(study, results),
         limits=f"{_head(study.radii)}\n{what_limits(results, study.radii)}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dualsmooth.runtime.errors import InputError, one_of
 from dualsmooth.runtime.statistics.rules.confidence import Confidence
+from dualsmooth.runtime.statistics.rules.fallback import Fallback
 from dualsmooth.runtime.statistics.rules.interval import Interval
 from dualsmooth.runtime.statistics.rules.multiscale import Multiscale
 from dualsmooth.runtime.statistics.rules.paper import Paper
@@ -15,6 +16,7 @@ _ALL: tuple[type[Rule], ...] = (
     Paper,
     Multiscale,
     Confidence,
+    Fallback,
     Single,
 )
 RULES = {rule.kind: rule for rule in _ALL}

@@ -102,6 +102,7 @@ def test_default_routes() -> None:
     assert {kind: rule.default_route for kind, rule in RULES.items()} == {
         **dict.fromkeys(RULES, "mode"),
         "interval": "median",
+        "fallback": "median",
     }
     assert terms_of("interval").route_kind == "median"
     assert terms_of("paper").route_kind == "mode"
@@ -260,7 +261,8 @@ class World(NamedTuple):
     def answers(self, subject: str) -> Callable[[float], int]:
         """The label at x of a smoothed classifier, by the words that certificates have for it."""
         level = {f"the classifier smoothed at sigma {s!r}": i for i, s in enumerate(self.sigmas)}.get(subject)
-        if level is None and subject.startswith("the dual classifier, routed by the m"):  # of two levels, the same
+        # of two levels, median and mode are the same; of two classes, one has half of the votes, so no level falls back
+        if level is None and subject.startswith(("the dual classifier, routed by the m", "the cascade from the m")):
             return lambda x: int(x > self.change[int(x > self.flip)])
         if level is None and subject.startswith("the cascade"):  # of two classes, one has more than half of the votes
             level = 1
