@@ -155,7 +155,7 @@ def _configuration(workers: Workers, dataset: Dataset, settings: Settings) -> di
         "provider": workers.provider,
         "seed": f"{seed:032x}" if isinstance(seed, int) else None,
         "noise": str(settings.noise),
-        "levels": sampled_levels(len(bundle.sigmas), None if settings.all_levels else ()),
+        "levels": sampled_levels(len(bundle.sigmas), None if settings.all_levels else (), rule=str(terms.rule)),
         "derived": None,
     }
 

@@ -20,6 +20,7 @@ from dualsmooth.runtime.errors import CertificateError, InputError
 from dualsmooth.runtime.files import check_free, write_atomically
 from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.smoothing.certificate import Certificate
+from dualsmooth.runtime.statistics.rules import RULES
 
 HEADER = "dualsmooth-results"
 
@@ -152,7 +153,9 @@ def configuration_of(row: dict[str, Any]) -> dict[str, Any]:
         "provider": artefact["provider"],
         "seed": seed["entropy"] if seed["fixed"] else None,
         "noise": str(Seed.from_dict(seed).noise),
-        "levels": sampled_levels(len(certificate["terms"]["sigmas"]), certificate["votes"]),
+        "levels": sampled_levels(
+            len(certificate["terms"]["sigmas"]), certificate["votes"], rule=str(certificate["terms"]["rule"])
+        ),
         "derived": derived_from(certificate.get("derived")),
     }
 
@@ -169,11 +172,15 @@ def coarser_of(terms: Mapping[str, Any]) -> dict[str, Any]:
     return {name: terms.get(name) for name in ("groups", "at_most")}
 
 
-def sampled_levels(levels: int, votes: Container[str] | None) -> str:
+def sampled_levels(levels: int, votes: Container[str] | None, *, rule: str = "") -> str:
     """Whether all of `levels` were sampled whatever the rule needed, by the streams that have votes (None: all have).
 
-    Only then both stages have selection votes at every level; a rule by itself asks for less.
+    Only then both stages have selection votes at every level; a rule by itself asks for less. Under a `rule` that may
+    ask for all (`Rule.may_ask_all`) nobody can tell, and all files are "as needed".
     """
+    kind = RULES.get(rule.partition(":")[0])
+    if kind is not None and kind.may_ask_all and levels > 1:
+        return "as needed"
     every = ["estimator/0/selection", *(f"classifier/{level}/selection" for level in range(levels))]
     full = levels == 1 or votes is None or all(stream in votes for stream in every)
     return "all (--all-levels)" if full else "as needed"

@@ -69,7 +69,11 @@ def test_budgets_read_back_from_their_text(text: str) -> None:
     "options",
     alpha=st.one_of(st.floats(0, 0.2), VALUES),
     rule=st.one_of(
-        st.sampled_from(["interval", "paper", "multiscale"]), joined("single"), joined("confidence"), VALUES
+        st.sampled_from(["interval", "paper", "multiscale"]),
+        joined("single"),
+        joined("confidence"),
+        joined("fallback"),
+        VALUES,
     ),
     route=st.one_of(st.none(), st.sampled_from(["median", "mode"]), VALUES),
     budget=st.one_of(st.just(ds.Fixed(10)), VALUES),

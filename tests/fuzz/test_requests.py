@@ -142,7 +142,7 @@ USUAL: dict[str, st.SearchStrategy[Any]] = {
     "mode": st.sampled_from(["certify", "predict", "ping", "guess"]),
     "alpha": st.floats(0, 0.2),
     "budget": BUDGETS,
-    "rule": st.sampled_from(["interval", "paper", "multiscale", "confidence:0.6", "single:0.5"]),
+    "rule": st.sampled_from(["interval", "paper", "multiscale", "confidence:0.6", "fallback:0.6", "single:0.5"]),
     "route": st.sampled_from(["median", "mode"]),
     "seed": st.one_of(st.integers(0, 1 << 63), st.integers(0, 1 << 130).map(str)),
     "index": st.integers(0, 99),

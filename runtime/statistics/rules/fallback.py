@@ -35,6 +35,7 @@ class Fallback(Confidence):
     )
     default_route: ClassVar[str] = MEDIAN
     routes: ClassVar[bool] = True
+    may_ask_all: ClassVar[bool] = True
 
     def streams(self, terms: Terms) -> tuple[int, int]:
         return PlannedRule.streams(self, terms)

@@ -150,6 +150,8 @@ class Rule(ABC):
     """The version of the certificates that it makes."""
     routes: ClassVar[bool] = False
     """Whether it is about how the router and the levels go together, and nothing but `single` where there is none."""
+    may_ask_all: ClassVar[bool] = False
+    """Whether one image may take the votes of the router and of every level."""
     takes_coarser: ClassVar[bool] = False
     """Whether a group or a set of classes may be asked for in place of the class (theorems 8 and 9)."""
     predicts: ClassVar[bool] = False

@@ -418,3 +418,11 @@ def test_merging_never_overwrites_without_force(setting, tmp_path, capsys) -> No
     assert len(load_results(one)) == 2
     assert main(["merge", str(one), "--out", str(tmp_path), "--force"]) == 2
     assert "is no file that can be written over" in capsys.readouterr().err
+
+
+def test_a_rule_that_may_ask_for_all_levels_goes_on_with_either(setting, tmp_path) -> None:
+    """Nobody can tell from its votes whether `--all-levels` was said."""
+    out = tmp_path / "o.jsonl"
+    for count, every in ((4, False), (8, True), (12, False)):
+        run(setting, out, rule="fallback:0.6", all_levels=every, indices=range(count))
+    assert [r.index for r in load_results(out)] == list(range(12))

@@ -58,8 +58,9 @@ def test_no_image_takes_fewer_or_more(rule: str, budget: ds.Budget) -> None:
 
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
-def test_a_cascade_without_a_router_takes_no_fewer_or_more(budget: ds.Budget) -> None:
-    all_within(terms_of("confidence:0.6", budget))
+@pytest.mark.parametrize("rule", ["confidence:0.6", "fallback:0.6"])
+def test_a_cascade_takes_no_fewer_or_more(rule: str, budget: ds.Budget) -> None:
+    all_within(terms_of(rule, budget))
 
 
 def said(images: int, terms: Terms, rate: float, *, seed: int = 0) -> tuple[str, float]:

@@ -158,7 +158,16 @@ def test_every_rule_has_a_row_and_a_refusal_too(page: Page) -> None:
     page.click("#every")
     page.wait("byId('runs-rows').children.length === DATA.rules.length && byId('progress').hidden")
     rows = page.run("[...byId('runs-rows').children].map(r => [...r.cells].slice(1).map(c => c.textContent))")
-    rules = ["interval", "paper", "multiscale", "confidence:0.5", "single:0.25", "single:0.5", "single:1"]
+    rules = [
+        "interval",
+        "paper",
+        "multiscale",
+        "confidence:0.5",
+        "fallback:0.5",
+        "single:0.25",
+        "single:0.5",
+        "single:1",
+    ]
     assert [row[0] for row in rows] == rules
     assert "expected a Fixed budget" in rows[2][2]
     assert all(row[3] for row in rows if len(row) > 3)

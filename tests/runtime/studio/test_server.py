@@ -353,7 +353,9 @@ class TestChecksElsewhere:
         answer = moved(grouped, certified(grouped, PLAIN, **asked), PLAIN, 0.15)
         assert (answer["same"], answer["said"]) == (False, None)
 
-    @pytest.mark.parametrize("rule", ["interval", "paper", "multiscale", "confidence:0.5", "single:0.5"])
+    @pytest.mark.parametrize(
+        "rule", ["interval", "paper", "multiscale", "confidence:0.5", "fallback:0.5", "single:0.5"]
+    )
     def test_every_rule_is_asked_again(self, server: StudioServer, smoother: ds.Smoother, rule: str) -> None:
         found = smoother.certify(IMAGE, budget=ds.Fixed(3_000), rule=rule)
         answer = moved(server, found, IMAGE, 0.05)

@@ -169,6 +169,14 @@ def test_requests_stay_within_the_budget(name: str, budget: Budget, edition: int
         assert any(stream.purpose == ESTIMATION for stream in tally.looks)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_whether_it_may_ask_for_all_levels(name: str) -> None:
+    """By selection votes of all streams, results files tell what was made with `--all-levels`."""
+    terms, every = terms_of(name), len(SIGMAS) + 1
+    seen = [sum(s.purpose == SELECTION for s in run(terms, seed)[0].looks) for seed in range(40)]
+    assert terms.rule.may_ask_all or max(seen) < every
+
+
 @pytest.mark.parametrize(("name", "budget", "edition"), CASES, ids=str)
 def test_what_the_votes_prove_depends_on_them_alone(name: str, budget: Budget, edition: int) -> None:
     """The same votes give the same outcome: again, in any order of streams, and from a generator that starts anew."""
