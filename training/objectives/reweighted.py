@@ -59,7 +59,8 @@ class Reweighted(Objective):
         if not kept.any():
             raise InputError(
                 f"no image is classified right in {self.threshold:.0%} of {self.judging} passes after {epoch} epochs; "
-                f"expected some to go on with; lower its threshold, or raise its `after` or classifier.epochs"
+                f"expected some to go on with; lower {SECTION}.threshold, or raise {SECTION}.after or classifier.epochs"
+                " (of classifier.lowest or .highest, where the objective is theirs)"
             )
         return {_KEPT: kept, WEIGHTS: kept * self.weights(share)}
 

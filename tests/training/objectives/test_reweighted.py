@@ -64,7 +64,7 @@ def test_hard_images_are_dropped_once_and_the_others_weighed_again() -> None:
 
 
 def test_nothing_that_is_left_is_an_error_that_says_what_to_change() -> None:
-    with pytest.raises(InputError, match="lower its threshold") as caught:
+    with pytest.raises(InputError, match=r"lower classifier\.objective\.threshold") as caught:
         Reweighted().review(4, 10, {}, Fixed(torch.tensor([[0.1]])))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
