@@ -24,9 +24,10 @@ RIVALS_ABOVE = 0.9
 class Confidence(PlannedRule):
     """A level answers where its most probable class has at least the probability `least`; the smallest level answers
     where no other does. The levels and the classes are those of the cascade of Jeong & Shin (2023), the certificate is
-    that of the interval rule: every level either says the label, or does not answer, or cannot answer otherwise."""
+    that of the interval rule: every level either says the label, or does not answer, or cannot answer otherwise.
+    `least`: one probability for all levels, or one for each level above the smallest."""
 
-    least: float = 0.5
+    least: tuple[float, ...] = (0.5,)
 
     kind: ClassVar[str] = "confidence"
     form: ClassVar[str] = "confidence:P"
@@ -36,7 +37,7 @@ class Confidence(PlannedRule):
     takes_coarser: ClassVar[bool] = False
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.least!r}"
+        return f"{self.kind}:{'/'.join(map(repr, self.least))}"
 
     @classmethod
     def named(cls, text: str, sigmas: tuple[float, ...]) -> Self | None:
@@ -44,12 +45,23 @@ class Confidence(PlannedRule):
         if head != cls.kind:
             return None
         try:
-            least = float(value) if colon else cls.least
+            least = tuple(map(float, value.split("/"))) if colon else cls.least
         except ValueError:
-            least = 0.0
-        if not 0.01 <= least <= 0.99:
-            raise InputError(f"rule {text[:40]!r} is unknown; expected {cls.form} with P from 0.01 to 0.99")
+            least = (0.0,)
+        if not all(0.01 <= p <= 0.99 for p in least) or len(least) not in {1, len(sigmas) - 1}:
+            raise InputError(
+                f"rule {text[:40]!r} is unknown; expected {cls.form} with P from 0.01 to 0.99, or one P for each noise "
+                f"level above the smallest (here {max(1, len(sigmas) - 1)}), as in {cls.kind}:0.5/0.7"
+            )
         return cls(least)
+
+    def least_at(self, level: int) -> float:
+        """The probability that a class needs at a level above the smallest to answer."""
+        return self.least[level - 1 if len(self.least) > 1 else 0]
+
+    def cuts(self, levels: int) -> list[float]:
+        """Phi^-1 of it at each level; -inf at the smallest one, which always answers."""
+        return [-math.inf, *(float(normal_quantile(self.least_at(level))) for level in range(1, levels))]
 
     @classmethod
     def all_named(cls, sigmas: tuple[float, ...]) -> list[str]:
@@ -59,7 +71,16 @@ class Confidence(PlannedRule):
         return 1, len(terms.sigmas)
 
     def subject(self, terms: Terms) -> str:
-        return f"the cascade: the largest sigma at which a class has at least {self.least!r} of the votes answers"
+        return (
+            f"the cascade: the largest sigma at which a class has at least {self.shares_of(terms)} of the votes answers"
+        )
+
+    def shares_of(self, terms: Terms) -> str:
+        """`least` in words."""
+        if len(self.least) == 1:
+            return repr(self.least[0])
+        pairs = zip(self.least, terms.sigmas[1:], strict=True)
+        return ", ".join(f"{p!r} (at {sigma!r})" for p, sigma in pairs)
 
     def claims(self, terms: Terms, route: int, label: int) -> list[Claim]:
         """The guessed level spends alpha on its label, 90 % of it on the label's votes. A level below it may rest on
@@ -75,7 +96,7 @@ class Confidence(PlannedRule):
 
     def plan(self, terms: Terms, route: int, label: int) -> Plan:
         plan = super().plan(terms, route, label)
-        return _Cascade(**vars(plan), least=self.least) if plan.routed else plan
+        return _Cascade(**vars(plan), rule=self) if plan.routed else plan
 
     def selections(self, terms: Terms, tally: Tally) -> Requests:
         """The selection votes of the largest level, then of the next smaller one, until a level is sure enough."""
@@ -89,22 +110,22 @@ class Confidence(PlannedRule):
 
     def _answers(self, terms: Terms, tally: Tally, level: int) -> bool:
         counts = selected(terms, tally, Stream(CLASSIFIER, level, SELECTION))
-        return level == 0 or bool(counts.max() >= self.least * counts.sum())
+        return level == 0 or bool(counts.max() >= self.least_at(level) * counts.sum())
 
 
 @dataclass(frozen=True)
 class _Cascade(Plan):
     """The plan of `Confidence`."""
 
-    least: float = 0.5
+    rule: Confidence = Confidence()
 
     def exclusion(self, lower: Array) -> Array:
         """e_s of each level s [K], from the bounds of all claims: closer to the input than e_s, no class but the label
         reaches `least` at s; or, below the guessed level, the label does at that one, so that s is not asked. 0 at the
         smallest level where it is the guessed one: it answers whatever it is sure of."""
-        levels, cut = len(self.sigmas), float(normal_quantile(self.least))
+        levels, cut = range(len(self.sigmas)), self.rule.cuts(len(self.sigmas))
         z = dict(zip(((c.level, c.rivals) for c in self.claims), map(float, normal_quantile(lower)), strict=True))
-        silent = [-math.inf, *(self.sigmas[s] * (z[s, True] + cut) for s in range(1, levels))]
-        asked = self.sigmas[self.route] * (z[self.route, False] - cut)
-        bounds = [max(silent[s], asked) if s < self.route else silent[s] for s in range(levels)]
+        silent = [self.sigmas[s] * (z[s, True] + cut[s]) for s in levels]
+        asked = self.sigmas[self.route] * (z[self.route, False] - cut[self.route])
+        bounds = [max(silent[s], asked) if s < self.route else silent[s] for s in levels]
         return np.asarray(np.maximum(0.0, np.array(bounds)), np.float64)

@@ -43,7 +43,7 @@ class Fallback(Confidence):
     def subject(self, terms: Terms) -> str:
         return (
             f"the cascade from the {terms.route_kind} of the estimator's votes: the largest sigma from there down at "
-            f"which a class has at least {self.least!r} of the votes answers"
+            f"which a class has at least {self.shares_of(terms)} of the votes answers"
         )
 
     def plan(self, terms: Terms, route: int, label: int, begin: int | None = None) -> Plan:
@@ -52,18 +52,18 @@ class Fallback(Confidence):
         if not plan.routed:
             return plan
         begin = route if begin is None else begin
-        claims = self._claims(terms, begin, route, label)
-        return _Descent(**{**vars(plan), "claims": tuple(claims)}, least=self.least, begin=begin)
+        claims = tuple(self.claims(terms, route, label, begin))
+        return _Descent(**{**vars(plan), "claims": claims}, rule=self, begin=begin)
 
     def planned(self, terms: Terms, tally: Tally) -> Plan:
         route, counts = self.guessed(terms, tally)
         return self.plan(terms, route, int(np.argmax(counts)), PlannedRule.guessed_route(self, terms, tally))
 
-    def _claims(self, terms: Terms, begin: int, route: int, label: int) -> list[Claim]:
+    def claims(self, terms: Terms, route: int, label: int, begin: int | None = None) -> list[Claim]:
         """A level below the one that answers rests on any level in between: on the router not beginning below that
         one, and on the label there; it has what is left for its own claims. A level above the router's rests on the
         router not beginning there, or on its silence about other classes; one between, which is silent, on that."""
-        alpha, steps = terms.alpha, len(terms.sigmas) - 1
+        alpha, steps, begin = terms.alpha, len(terms.sigmas) - 1, route if begin is None else begin
         claims = exclusion_claims(terms.route_kind, len(terms.sigmas), begin, ROUTER / steps * alpha)
         for level in range(len(terms.sigmas)):
             mine, others = LABEL / steps, RIVAL_SHARE
@@ -92,7 +92,7 @@ class Fallback(Confidence):
 class _Descent(Plan):
     """The plan of `Fallback`."""
 
-    least: float = 0.5
+    rule: Fallback = Fallback()
     begin: int = 0
 
     def exclusion(self, lower: Array) -> Array:
@@ -100,14 +100,13 @@ class _Descent(Plan):
         come to s (it begins below, or a level above s answers, where it begins or lower), or no class but the label
         reaches `least` there. 0 at the smallest level where it is the guessed one: it answers whatever it is sure
         of."""
-        levels, cut = len(self.sigmas), float(normal_quantile(self.least))
+        levels, cut = len(self.sigmas), self.rule.cuts(len(self.sigmas))
         left = Plan.exclusion(replace(self, route=self.begin), lower)  # how far the router stays away from each level
         quantiles = zip(self.claims, normal_quantile(lower), strict=True)
         z = {(c.level, c.rivals): float(q) for c, q in quantiles if c.stage == CLASSIFIER}
-        answers = [min(left[:a].min(), self.sigmas[a] * (z[a, False] - cut)) for a in range(1, self.route + 1)]
+        answers = [min(left[:a].min(), self.sigmas[a] * (z[a, False] - cut[a])) for a in range(1, self.route + 1)]
         bounds = []
         for s in range(levels):
             below = left[s:].min() if s > self.begin else -math.inf
-            silent = self.sigmas[s] * (z[s, True] + cut) if s else -math.inf
-            bounds.append(max(below, silent, *answers[s:]))
+            bounds.append(max(below, self.sigmas[s] * (z[s, True] + cut[s]), *answers[s:]))
         return np.asarray(np.maximum(0.0, np.array(bounds)), np.float64)

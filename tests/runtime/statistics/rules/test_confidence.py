@@ -116,8 +116,8 @@ def test_the_enumeration_sees_what_claims_too_much(wrong: str, monkeypatch: pyte
         return plain(self, replace(terms, alpha=4 * terms.alpha), route, label)
 
     def planned(self: Confidence, terms: Terms, route: int, label: int) -> object:
-        least = 0.99 if wrong.startswith("no other") else 0.05
-        return replace(plan(self, terms, route, label), least=least)  # type: ignore[call-arg]
+        rule = Confidence((0.99 if wrong.startswith("no other") else 0.05,))
+        return replace(plan(self, terms, route, label), rule=rule)  # type: ignore[call-arg]
 
     if wrong.startswith("every"):
         monkeypatch.setattr(Confidence, "claims", claims)
@@ -166,6 +166,20 @@ def test_a_level_above_that_is_unsure_is_silent_about_other_classes() -> None:
     assert found.radius == pytest.approx(min(silent, 0.5 * max(top, (top + rival) / 2)), abs=2e-6)
 
 
+def test_each_level_may_have_a_probability_of_its_own() -> None:
+    """Half of the votes are enough at sigma = .5, which so answers; at sigma = 1, where .7 are needed, .6 are not."""
+    fixed = Fixed(1000, n0=10)
+    terms = checked_terms((0.25, *SIGMAS), 1.0, 3, alpha=0.01, rule="confidence:0.5/0.7", route=None, budget=fixed)
+    votes = [[9, 1, 0], [2, 6, 2], [4, 6, 0]]
+    found = settle(terms, filled(terms, (votes[0], votes[1], votes[2]), ([900, 100, 0], [10, 970, 20], [370, 600, 30])))
+    asked = 0.5 * by_hand(970, 1000, 0.009)  # above one half, so that sigma = .25 is not asked
+    silent = by_hand(630, 1000, 0.009) + float(special.ndtri(0.7))
+    assert (found.label, found.route) == (1, 1)
+    assert found.exclusion == pytest.approx([asked, 0.5 * by_hand(980, 1000, 0.001), silent], abs=2e-6)
+    assert found.radius == pytest.approx(min(asked, silent), abs=2e-6)
+    assert terms.rule.subject(terms).endswith("has at least 0.5 (at 0.5), 0.7 (at 1.0) of the votes answers")
+
+
 def test_it_asks_for_no_router_and_for_no_level_that_cannot_matter() -> None:
     budget = AtRadius(0.5, 1000, n0=10)
     terms = checked_terms((0.25, *SIGMAS), 1.0, 3, alpha=0.01, rule="confidence", route=None, budget=budget)
@@ -178,10 +192,27 @@ def test_it_asks_for_no_router_and_for_no_level_that_cannot_matter() -> None:
     assert {stream.level for stream in tally.looks} == {2}
 
 
-@pytest.mark.parametrize("text", ["confidence:", "confidence:x", "confidence:0", "confidence:1", "confidence:nan"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "confidence:",
+        "confidence:x",
+        "confidence:0",
+        "confidence:1",
+        "confidence:nan",
+        "confidence:0.5/",
+        "confidence:0.5/2",
+    ],
+)
 def test_a_probability_that_is_none_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(InputError, match=r"expected confidence:P with P from 0\.01 to 0\.99"):
         rule_named(text, SIGMAS)
+
+
+def test_probabilities_are_as_many_as_levels_above_the_smallest() -> None:
+    with pytest.raises(InputError, match=r"one P for each noise level above the smallest \(here 1\)"):
+        rule_named("confidence:0.5/0.7", SIGMAS)
+    assert str(rule_named("confidence:0.5/0.70", (0.25, *SIGMAS))) == "confidence:0.5/0.7"
 
 
 def test_a_name_without_a_probability_means_a_half() -> None:

@@ -30,12 +30,13 @@ N, ALPHA = 7, 0.1
 @dataclass(frozen=True)
 class World:
     """The input at 0 of a line that is cut into intervals: each of `cuts`' rows for the classes at a level (class c
-    between cut c - 1 and cut c), `router` for the estimator's levels."""
+    between cut c - 1 and cut c), `router` for the estimator's levels; `least` for all levels above the smallest, or
+    for each."""
 
     cuts: tuple[tuple[float, ...], ...]
     router: tuple[float, ...]
     route_kind: str
-    least: float
+    least: tuple[float, ...]
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -60,7 +61,7 @@ class World:
         label = self.shares(0, x).argmax(1)
         for s in range(1, len(self.cuts)):
             shares = self.shares(s, x)
-            here = (begins >= s) & (shares.max(1) >= self.least)
+            here = (begins >= s) & (shares.max(1) >= (self.least * len(self.cuts))[s - 1])
             level, label = np.where(here, s, level), np.where(here, shares.argmax(1), label)
         return level, label
 
@@ -72,8 +73,8 @@ class World:
 
 def terms_of(world: World, n: int = N, alpha: float = ALPHA) -> Terms:
     return checked_terms(
-        world.sigmas, SIGMA_E, 3, alpha=alpha, rule=f"fallback:{world.least}", route=world.route_kind,
-        budget=Fixed(n, n0=12),
+        world.sigmas, SIGMA_E, 3, alpha=alpha, rule=f"fallback:{'/'.join(map(str, world.least))}",
+        route=world.route_kind, budget=Fixed(n, n0=12),
     )  # fmt: skip
 
 
@@ -89,7 +90,8 @@ def random_world(generator: np.random.Generator, levels: int, route_kind: str) -
     def cuts(count: int, width: float) -> tuple[float, ...]:
         return tuple(np.sort(generator.normal(0, width, count) + generator.choice([-1.5, 0.0, 1.5]) * width))
 
-    least = float(generator.choice([0.3, 0.5, 0.6, 0.8]))
+    count = int(generator.choice([1, levels - 1]))
+    least = tuple(map(float, generator.choice([0.3, 0.5, 0.6, 0.8], count)))
     rows = tuple(cuts(2, generator.choice([0.3, 1.0, 2.0])) for _ in range(levels))
     return World(rows, cuts(levels - 1, generator.choice([0.5, 1.5])), route_kind, least)
 
@@ -164,7 +166,7 @@ def worlds(least: float) -> list[World]:
         small = ((-far, end / 2), (-far - 1, -far))  # class 1 on one side, or surely class 2
         large = ((-far, far), (-far, max(end, cut + 1e-3)), (-far, end))
         routers = (-far, -end, end)  # surely the larger level; hardly; hardly not
-        found += [World((a, b), (r,), "median", least) for a in small for b in large for r in routers]
+        found += [World((a, b), (r,), "median", (least,)) for a in small for b in large for r in routers]
     return found
 
 
@@ -179,7 +181,13 @@ def test_no_radius_is_too_large_more_often_than_alpha(least: float) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["every claim has four times its alpha", "no other class need be silent", "asked at no margin", "no router"],
+    [
+        "every claim has four times its alpha",
+        "no other class need be silent",
+        "asked at no margin",
+        "no router",
+        "levels in the wrong order",
+    ],
 )
 def test_what_claims_too_much_is_seen(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if wrong.startswith("every"):
@@ -188,11 +196,16 @@ def test_what_claims_too_much_is_seen(wrong: str, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(AssertionError, match="<="):
             test_no_radius_is_too_large_more_often_than_alpha(0.5)
         return
-    if wrong == "no router":
+    if wrong == "levels in the wrong order":
+        plain_cuts = Fallback.cuts
+        monkeypatch.setattr(
+            Fallback, "cuts", lambda rule, levels: plain_cuts(replace(rule, least=rule.least[::-1]), levels)
+        )
+    elif wrong == "no router":
         monkeypatch.setattr(Plan, "exclusion", lambda plan, lower: np.full(len(plan.sigmas), math.inf))
     else:
-        plain, least = Fallback.plan, 0.99 if wrong.startswith("no other") else 0.05
-        monkeypatch.setattr(Fallback, "plan", lambda *given: replace(plain(*given), least=least))  # type: ignore[call-arg]
+        plain, rule = Fallback.plan, Fallback((0.99 if wrong.startswith("no other") else 0.05,))
+        monkeypatch.setattr(Fallback, "plan", lambda *given: replace(plain(*given), rule=rule))  # type: ignore[call-arg]
     with pytest.raises(AssertionError, match="World"):
         test_with_exact_probabilities_the_radius_is_never_above_the_true_one(3, "median")
 
@@ -235,5 +248,6 @@ def test_it_asks_for_no_level_above_the_routers_that_cannot_matter() -> None:
 
 def test_its_name_has_a_probability() -> None:
     assert [str(rule_named(text, SIGMAS)) for text in ("fallback", "fallback:0.70")] == ["fallback:0.5", "fallback:0.7"]
+    assert str(rule_named("fallback:0.50/0.7", SIGMAS)) == "fallback:0.5/0.7"
     with pytest.raises(InputError, match=r"expected fallback:P with P from 0\.01 to 0\.99"):
         rule_named("fallback:1", SIGMAS)
