@@ -60,8 +60,8 @@ class Confidence(PlannedRule):
         return self.least[level - 1 if len(self.least) > 1 else 0]
 
     def cuts(self, levels: int) -> list[float]:
-        """Phi^-1 of it at each level; -inf at the smallest one, which always answers."""
-        return [-math.inf, *(float(normal_quantile(self.least_at(level))) for level in range(1, levels))]
+        """Phi^-1 of it at each level above the smallest."""
+        return [float(normal_quantile(self.least_at(level))) for level in range(1, levels)]
 
     @classmethod
     def all_named(cls, sigmas: tuple[float, ...]) -> list[str]:
@@ -96,7 +96,7 @@ class Confidence(PlannedRule):
 
     def plan(self, terms: Terms, route: int, label: int) -> Plan:
         plan = super().plan(terms, route, label)
-        return _Cascade(**vars(plan), rule=self) if plan.routed else plan
+        return Cascade(**vars(plan), rule=self) if plan.routed else plan
 
     def selections(self, terms: Terms, tally: Tally) -> Requests:
         """The selection votes of the largest level, then of the next smaller one, until a level is sure enough."""
@@ -114,18 +114,25 @@ class Confidence(PlannedRule):
 
 
 @dataclass(frozen=True)
-class _Cascade(Plan):
+class Cascade(Plan):
     """The plan of `Confidence`."""
 
     rule: Confidence = Confidence()
+
+    def margins(self, lower: Array) -> tuple[Array, Array]:
+        """At each level [K]: how far the label certainly reaches `least`, and how far no other class does. The smallest
+        level answers whatever it is sure of: inf and -inf."""
+        z = np.full((2, len(self.sigmas)), -math.inf)
+        for claim, quantile in zip(self.claims, normal_quantile(lower), strict=True):
+            if claim.stage == CLASSIFIER:
+                z[int(claim.rivals), claim.level] = quantile
+        cut, above = np.array(self.rule.cuts(len(self.sigmas))), np.array(self.sigmas[1:])
+        return np.append(math.inf, above * (z[0, 1:] - cut)), np.append(-math.inf, above * (z[1, 1:] + cut))
 
     def exclusion(self, lower: Array) -> Array:
         """e_s of each level s [K], from the bounds of all claims: closer to the input than e_s, no class but the label
         reaches `least` at s; or, below the guessed level, the label does at that one, so that s is not asked. 0 at the
         smallest level where it is the guessed one: it answers whatever it is sure of."""
-        levels, cut = range(len(self.sigmas)), self.rule.cuts(len(self.sigmas))
-        z = dict(zip(((c.level, c.rivals) for c in self.claims), map(float, normal_quantile(lower)), strict=True))
-        silent = [self.sigmas[s] * (z[s, True] + cut[s]) for s in levels]
-        asked = self.sigmas[self.route] * (z[self.route, False] - cut[self.route])
-        bounds = [max(silent[s], asked) if s < self.route else silent[s] for s in levels]
-        return np.asarray(np.maximum(0.0, np.array(bounds)), np.float64)
+        asked, silent = self.margins(lower)
+        silent[: self.route] = np.maximum(silent[: self.route], asked[self.route])
+        return np.asarray(np.maximum(0.0, silent), np.float64)

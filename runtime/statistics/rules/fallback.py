@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from dualsmooth.runtime.statistics.bounds import Array, normal_quantile
+from dualsmooth.runtime.statistics.bounds import Array
 from dualsmooth.runtime.statistics.routes import MEDIAN
-from dualsmooth.runtime.statistics.rules.confidence import Confidence
+from dualsmooth.runtime.statistics.rules.confidence import Cascade, Confidence
 from dualsmooth.runtime.statistics.rules.plan import RIVAL_SHARE, Claim, Plan, exclusion_claims
 from dualsmooth.runtime.statistics.rules.planned import PlannedRule
 from dualsmooth.runtime.statistics.rules.rule import Legend, Terms
@@ -89,10 +89,9 @@ class Fallback(Confidence):
 
 
 @dataclass(frozen=True)
-class _Descent(Plan):
+class _Descent(Cascade):
     """The plan of `Fallback`."""
 
-    rule: Fallback = Fallback()
     begin: int = 0
 
     def exclusion(self, lower: Array) -> Array:
@@ -100,13 +99,11 @@ class _Descent(Plan):
         come to s (it begins below, or a level above s answers, where it begins or lower), or no class but the label
         reaches `least` there. 0 at the smallest level where it is the guessed one: it answers whatever it is sure
         of."""
-        levels, cut = len(self.sigmas), self.rule.cuts(len(self.sigmas))
+        asked, silent = self.margins(lower)
         left = Plan.exclusion(replace(self, route=self.begin), lower)  # how far the router stays away from each level
-        quantiles = zip(self.claims, normal_quantile(lower), strict=True)
-        z = {(c.level, c.rivals): float(q) for c, q in quantiles if c.stage == CLASSIFIER}
-        answers = [min(left[:a].min(), self.sigmas[a] * (z[a, False] - cut[a])) for a in range(1, self.route + 1)]
+        answers = [min(left[:a].min(), asked[a]) for a in range(1, self.route + 1)]
         bounds = []
-        for s in range(levels):
+        for s in range(len(self.sigmas)):
             below = left[s:].min() if s > self.begin else -math.inf
-            bounds.append(max(below, self.sigmas[s] * (z[s, True] + cut[s]), *answers[s:]))
+            bounds.append(max(below, silent[s], *answers[s:]))
         return np.asarray(np.maximum(0.0, np.array(bounds)), np.float64)

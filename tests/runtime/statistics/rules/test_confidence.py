@@ -170,8 +170,8 @@ def test_each_level_may_have_a_probability_of_its_own() -> None:
     """Half of the votes are enough at sigma = .5, which so answers; at sigma = 1, where .7 are needed, .6 are not."""
     fixed = Fixed(1000, n0=10)
     terms = checked_terms((0.25, *SIGMAS), 1.0, 3, alpha=0.01, rule="confidence:0.5/0.7", route=None, budget=fixed)
-    votes = [[9, 1, 0], [2, 6, 2], [4, 6, 0]]
-    found = settle(terms, filled(terms, (votes[0], votes[1], votes[2]), ([900, 100, 0], [10, 970, 20], [370, 600, 30])))
+    selection = ([9, 1, 0], [2, 6, 2], [4, 6, 0])
+    found = settle(terms, filled(terms, selection, ([900, 100, 0], [10, 970, 20], [370, 600, 30])))
     asked = 0.5 * by_hand(970, 1000, 0.009)  # above one half, so that sigma = .25 is not asked
     silent = by_hand(630, 1000, 0.009) + float(special.ndtri(0.7))
     assert (found.label, found.route) == (1, 1)
