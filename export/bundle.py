@@ -55,6 +55,7 @@ def export_bundle(
     external_above: int = EXTERNAL_ABOVE,
     parity_batches: Sequence[int] = (1, 3, 257),
     groups: Mapping[str, Any] | Groups | None = None,
+    sure: Sequence[float] = (),
 ) -> Bundle:
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
@@ -65,7 +66,8 @@ def export_bundle(
     they are). `layout` "nhwc" puts a transpose in front of ONNX files that take channels last. Modules whose `forward`
     has a second parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
     becomes one file. `out` must not exist, or be empty; it appears complete or not at all. `groups` of classes are as
-    `Groups.resolved` takes them. `resize` has the bundle take pictures of any size: their shorter side becomes that, or
+    `Groups.resolved` takes them. `sure`: for each level above the smallest, the softmax from which on a vote is sure,
+    which rule `sure:P` counts; none where every vote is. `resize` has the bundle take pictures of any size: their shorter side becomes that, or
     they become [height, width], resampled as Pillow does (`resampling`: one of `RESAMPLING`), and the middle of
     `input_shape` is cut out. Radii are about the result.
 
@@ -82,6 +84,7 @@ def export_bundle(
     target.check(input_shape)
     _check_normalise(normalise, mean, std, input_shape[0])
     manifest, files = _members(estimator, sigma_e, classifiers, levels, tuple(classes), groups)
+    manifest["sure"] = tuple(map(float, sure))
     how = None if resize is None else Preprocessing(input_shape, resize, resampling)
     manifest |= {"input_shape": input_shape, "preprocessing": how, "precision": precision}
     _check_manifest(manifest, files)

@@ -66,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--groups", type=Path, metavar="FILE", help="named sets of classes that may answer in place of a label, JSON "
         "or TOML: name to classes (default: those of SOURCE)",
     )  # fmt: skip
+    parser.add_argument(
+        "--sure", metavar="SHARES", help="for each sigma above the smallest, the softmax from which on a vote is sure, "
+        "with commas: rule sure:P counts those (default: those of SOURCE)",
+    )  # fmt: skip
     parser.add_argument("--quantise-ends", action="store_true", help="int8: the first and last layers too")
     parser.add_argument(
         "--reduce-range", action="store_true",
@@ -156,6 +160,7 @@ def run(arguments: argparse.Namespace) -> int:
         "reduce_range": arguments.reduce_range,
         **_resizing(arguments),
         **({} if arguments.groups is None else {"groups": read_groups(arguments.groups)}),
+        **({} if arguments.sure is None else {"sure": _numbers(arguments.sure, "--sure")}),
     }
     command = shlex.join(["dualsmooth", *sys.argv[1:]])
     sample = None

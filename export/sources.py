@@ -160,4 +160,4 @@ def _taken_over(bundle: Bundle) -> dict[str, Any]:
     """What a bundle says of its classes and images, unless it is said anew."""
     how = bundle.preprocessing
     resizing = {} if how is None else {"resize": how.resize, "resampling": how.resampling}
-    return {"groups": bundle.groups, **resizing}
+    return {"groups": bundle.groups, "sure": bundle.sure, **resizing}

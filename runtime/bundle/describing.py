@@ -48,10 +48,11 @@ def describe(bundle: Bundle) -> Facts:
     `uncounted` names operators whose cost could not be told (the figure is then a lower bound).
     """
     files = {name: _file(bundle, name) for name in bundle.files}
+    least = [{}, *({"sure": share} for share in bundle.sure)] if bundle.sure else [{}] * len(bundle.sigmas)
     levels = [
-        {"sigma": sigma, **_model(model, files)}
-        for sigma, model in zip(bundle.sigmas, bundle.classifiers, strict=True)
-    ]  # fmt: skip
+        {"sigma": sigma, **sure, **_model(model, files)}
+        for sigma, sure, model in zip(bundle.sigmas, least, bundle.classifiers, strict=True)
+    ]
     how = bundle.preprocessing
     unlisted = sorted(p.name for p in bundle.path.iterdir() if p.name not in {*bundle.files, MANIFEST})
     return {
@@ -157,7 +158,9 @@ def _stage(role: str, stage: Facts) -> str:
     members = ", ".join(stage["members"])
     if "consensus" in stage:
         members += f" (the first {stage['consensus']} decide where they agree: {cost(stage['least_multiply_adds'])})"
-    return f"{role:<10} sigma {stage['sigma']:<5g} {cost(stage['multiply_adds'], stage['uncounted'])} a pass: {members}"
+    sure = f", sure from {stage['sure']:g}" if "sure" in stage else ""
+    spent = cost(stage["multiply_adds"], stage["uncounted"])
+    return f"{role:<10} sigma {stage['sigma']:<5g} {spent} a pass: {members}{sure}"
 
 
 def _provenance(provenance: Facts) -> list[str]:

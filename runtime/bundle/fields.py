@@ -102,6 +102,19 @@ class Fields:
         except InputError as error:
             raise BundleError(f"{self._path}: {error}; export the bundle again") from error
 
+    def sure(self, levels: int) -> tuple[float, ...]:
+        """How probable the arg max of a sure vote is, at each level above the smallest; empty where every vote is."""
+        values: Any = self._values.get("sure", [])
+        self._need(
+            isinstance(values, list) and all(_number(value) and 0 < value < 1 for value in values),
+            "sure must be numbers between 0 and 1",
+        )
+        self._need(
+            "sure" not in self._values or 0 < len(values) == levels - 1,
+            f"sure must have one number for each of the {levels - 1} levels above the smallest",
+        )
+        return tuple(map(float, values))
+
     def precision(self) -> str:
         value: Any = self._values.get("precision")
         self._need(value in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}")

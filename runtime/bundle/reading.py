@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.admission import check_file
 from dualsmooth.runtime.graphs.foreign_files import foreign, pointer
 from dualsmooth.runtime.statistics.groups import Groups
-from dualsmooth.runtime.statistics.votes import ESTIMATOR, Stream
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, PREDICTION, Stream
 
 FORMAT = "dualsmooth-bundle"
 VERSION = 1
@@ -39,10 +39,14 @@ class BaseModel:
 
     `consensus = K` is part of the definition of an ensemble: where the first K members agree on the arg max, that is
     the vote and the other members are not evaluated. K = 0 averages all members' logits always.
+
+    `sure`: the softmax of the averaged logits that the arg max of a sure vote has at least, where that is asked
+    (`Bundle.asked`); 0 where every vote is sure.
     """
 
     members: tuple[str, ...]
     consensus: int = 0
+    sure: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return {"members": list(self.members), **({"consensus": self.consensus} if self.consensus else {})}
@@ -51,7 +55,8 @@ class BaseModel:
 @dataclass(frozen=True)
 class Bundle:
     """A checked manifest and the directory it was read from. `estimator` and `sigma_e` are None where there is one
-    level and no router, `preprocessing` where only images of `input_shape` are taken."""
+    level and no router, `preprocessing` where only images of `input_shape` are taken. `sure`: of each level above the
+    smallest, the softmax from which on a vote is sure; empty where every vote is."""
 
     path: Path
     sigmas: tuple[float, ...]
@@ -67,6 +72,7 @@ class Bundle:
     optimisation: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     groups: Groups | None = None
+    sure: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Bundle {printable(self.path.name)}: {self.summary}, {self.precision}>"
@@ -102,6 +108,13 @@ class Bundle:
             return self.router
         return self.classifiers[stream.level], self.sigmas[stream.level]
 
+    def asked(self, stream: Stream) -> tuple[BaseModel, float]:
+        """As `voter`; the base model is asked whether its votes are sure, where some may not be that count."""
+        model, sigma = self.voter(stream)
+        if not self.sure or stream.stage != CLASSIFIER or stream.level == 0 or stream.purpose == PREDICTION:
+            return model, sigma
+        return replace(model, sure=self.sure[stream.level - 1]), sigma
+
     def models(self) -> tuple[BaseModel, ...]:
         """The estimator first, then the classifier of each level; shared classifiers occur once."""
         first = () if self.estimator is None else (self.estimator,)
@@ -122,6 +135,7 @@ def manifest_text(
     optimisation: Mapping[str, str] | None = None,
     preprocessing: Preprocessing | None = None,
     groups: Groups | None = None,
+    sure: tuple[float, ...] = (),
 ) -> str:
     """The text of `manifest.json`; `files` maps each file name to its SHA-256, `optimisation` some to their level.
     Without a router, `estimator` and `sigma_e` are None."""
@@ -136,6 +150,7 @@ def manifest_text(
         **({} if sigma_e is None else {"sigma_e": sigma_e}),
         **({} if estimator is None else {"estimator": estimator.to_dict()}),
         "classifiers": [model.to_dict() for model in classifiers],
+        **({"sure": list(sure)} if sure else {}),
         "precision": precision,
         "files": {name: {"sha256": digest} for name, digest in sorted(files.items())},
         **({"optimisation": dict(optimisation)} if optimisation else {}),
@@ -270,4 +285,5 @@ def _parse(root: Path, manifest: Any, digest: str) -> Bundle:
         optimisation=fields.optimisation(files),
         preprocessing=fields.preprocessing(shape),
         groups=fields.groups(len(classes)),
+        sure=fields.sure(len(sigmas)),
     )

@@ -105,7 +105,14 @@ def ours(smoother: Smoother, noise: Noise, *, ahead: bool = True) -> Loop:
         selection = max(1, min(100, passes // 4))
         budget = Fixed(max(1, passes - selection), n0=selection)
         terms = checked_terms(  # however few passes
-            bundle.sigmas, bundle.sigma_e, len(bundle.classes), alpha=1e-3, rule=rule, route=None, budget=budget
+            bundle.sigmas,
+            bundle.sigma_e,
+            len(bundle.classes),
+            alpha=1e-3,
+            rule=rule,
+            route=None,
+            budget=budget,
+            sure=bundle.sure,
         )
         tally = terms.tally()
         seed = smoother.suited(Seed.make(None, noise), image)

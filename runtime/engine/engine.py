@@ -51,7 +51,8 @@ class Engine(ABC):
     def votes(
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
     ) -> npt.NDArray[np.int64]:
-        """The arg-max class [m] of each noisy input in `batch` [m,C,H,W]. Raises `EngineError` on any failure."""
+        """The arg-max class [m] of each noisy input in `batch` [m,C,H,W]; that plus `width` where the vote is not sure
+        (`BaseModel.sure`). Raises `EngineError` on any failure."""
         return self._lanes.run(len(batch), lambda rows: self._part(model, batch[rows], sigma, width))
 
     def start(self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int) -> Started:
@@ -61,15 +62,20 @@ class Engine(ABC):
     def _part(
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
     ) -> npt.NDArray[np.int64]:
+        logits: npt.NDArray[Any]
         if len(model.members) == 1:
-            return np.asarray(self.logits(model.members[0], batch, sigma, width).argmax(1), np.int64)
-        return self._ensemble(model, batch, sigma, width)
+            logits = self.logits(model.members[0], batch, sigma, width)
+            votes = np.asarray(logits.argmax(1), np.int64)
+        else:
+            votes, logits = self._ensemble(model, batch, sigma, width)
+        return votes + width * unsure(logits, model.sure) if model.sure else votes
 
     def _ensemble(
         self, model: BaseModel, batch: npt.NDArray[np.float32], sigma: float, width: int
-    ) -> npt.NDArray[np.int64]:
-        """Mean of the members' logits; with K-consensus, inputs on which the first K members agree stop there
-        (Horváth et al. 2022, "Boosting Randomized Smoothing with Variance Reduced Classifiers", section 5)."""
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """The votes, and the mean of the logits of the members that were run [m,width]. With K-consensus, inputs on
+        which the first K members agree stop there (Horváth et al. 2022, "Boosting Randomized Smoothing with Variance
+        Reduced Classifiers", section 5)."""
         first = model.consensus or len(model.members)
         logits = [self.logits(name, batch, sigma, width) for name in model.members[:first]]
         picks = np.stack([member.argmax(1) for member in logits])
@@ -81,7 +87,15 @@ class Engine(ABC):
                 total[open_rows] += self.logits(name, rest, sigma, width)
         votes: npt.NDArray[np.int64] = picks[0].astype(np.int64)
         votes[open_rows] = total[open_rows].argmax(1)
-        return votes
+        run = np.full((len(batch), 1), first)
+        run[open_rows] = len(model.members)
+        return votes, total / run
+
+
+def unsure(logits: npt.NDArray[Any], least: float) -> npt.NDArray[np.bool_]:
+    """Where the largest softmax of logits [m,width] is below `least` [m]."""
+    rest = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64).sum(1)
+    return np.asarray(least * rest > 1, np.bool_)
 
 
 def warm_up(bundle: Bundle, engine: Engine, batch_size: int) -> Iterator[str]:

@@ -49,19 +49,20 @@ class PairedEngine:
 
 def paired_bundle(old: Bundle, new: Bundle) -> Bundle:
     """The old bundle with base models of both. Raises `InputError` where the two answer different questions."""
-    for name in ("sigmas", "sigma_e", "classes", "input_shape", "preprocessing"):
+    for name in ("sigmas", "sigma_e", "classes", "input_shape", "preprocessing", "sure"):
         a, b = getattr(old, name), getattr(new, name)
         if a != b:
             raise InputError(
                 f"{new.path} has {name} {str(b)[:60]}, {old.path} has {str(a)[:60]}; certificates are derived for a "
                 "bundle with the same levels, classes and input: certify the new one anew"
             )
-    routers = None if old.estimator is None else PairedModel((), 0, old.estimator, new.estimator)
+    routers = None if old.estimator is None else PairedModel((), old=old.estimator, new=new.estimator)
     levels = zip(old.classifiers, new.classifiers, strict=True)
     return replace(
         old,
         estimator=routers,
-        classifiers=tuple(PairedModel((), 0, a, b) for a, b in levels),
+        classifiers=tuple(PairedModel((), old=a, new=b) for a, b in levels),
+        sure=(),
     )
 
 

@@ -69,7 +69,11 @@ def _scaled(tally: Tally, n: int) -> Tally:
     """The tally that the same vote shares would give at n passes; selection votes stay as they are."""
     scaled = Tally(tally.classes, tally.levels)
     for stream, looks in tally.looks.items():
-        scaled.record(stream, _stretch(looks[-1], n) if stream.purpose == ESTIMATION else looks[-1])
+        more = stream.purpose == ESTIMATION
+        scaled.record(stream, _stretch(looks[-1], n) if more else looks[-1])
+        if stream in tally.sure:
+            sure = tally.sure_counts(stream)
+            scaled.sure[stream] = [(_stretch(sure, n) if more else sure)[:-1]]
     return scaled
 
 
@@ -144,7 +148,8 @@ def _drawn(result: Result) -> dict[Stream, int]:
     tally = certificate.terms.tally()
     for requests in certification(certificate.terms, tally):
         for stream, until in requests:
-            tally.record(stream, votes.looks[stream][len(tally.looks.get(stream, []))])
+            look = len(tally.looks.get(stream, []))
+            tally.record(stream, votes.looks[stream][look], votes.sure[stream][look] if stream in votes.sure else None)
             drawn[stream] = until
     return drawn
 

@@ -186,7 +186,8 @@ class Dispatcher:
         if not isinstance(answer, Certificate):
             return None
         tally = answer.tally  # which goes on growing
-        now = Tally(tally.classes, tally.levels, {stream: list(looks) for stream, looks in tally.looks.items()})
+        looks, sure = ({stream: list(each) for stream, each in of.items()} for of in (tally.looks, tally.sure))
+        now = Tally(tally.classes, tally.levels, looks, sure)
         return replace(answer, tally=now)
 
     def _give_up(self, ticket: Ticket, error: DualSmoothError) -> None:

@@ -212,6 +212,7 @@ class Certificate:
             budget=parse_budget(str(old.budget)),
             groups=(old.groups if groups else None) if isinstance(groups, bool) else groups,
             at_most=own if at_most is None else at_most,
+            sure=old.sure,
         )
         outcome = settled(terms, self.tally, self.derived)
         return replace(self, outcome=outcome, terms=terms, drawn=None if terms == self.drawn_for else self.drawn_for)
@@ -263,6 +264,7 @@ class Certificate:
                 "sigmas": list(terms.sigmas),
                 "sigma_e": terms.sigma_e,
                 "classes": terms.classes,
+                **({"sure": list(terms.sure)} if terms.sure else {}),
                 **terms.coarser_dict(),
             },
             "votes": self.tally.to_dict(),

@@ -24,7 +24,7 @@ def require_bundle(certificate: Certificate, bundle: Bundle) -> None:
         )
     if stated.preprocessing != b.preprocessing:
         raise CertificateError(f"the certificate states another preprocessing of pictures than the bundle {b.path}")
-    if (terms.sigmas, terms.sigma_e, terms.classes) != (b.sigmas, b.sigma_e, len(b.classes)):
+    if (terms.sigmas, terms.sigma_e, terms.classes, terms.sure) != (b.sigmas, b.sigma_e, len(b.classes), b.sure):
         raise CertificateError(f"the certificate states other noise levels or classes than the bundle {b.path}")
 
 

@@ -119,7 +119,7 @@ class Deriver:
         old = certificate.terms
         terms = checked_terms(
             old.sigmas, old.sigma_e, old.classes, alpha=old.alpha, rule=str(old.rule), route=old.route_kind,
-            budget=parse_budget(str(old.budget)),
+            budget=parse_budget(str(old.budget)), sure=old.sure,
         )  # fmt: skip
         require_derivable(terms)
         return terms

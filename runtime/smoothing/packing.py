@@ -25,7 +25,8 @@ PATIENCE = 3
 class Job:
     """One image on its way: float32 [C,H,W], its seed, its votes, and the process that asks for more. `failure`: why it
     gets no further votes; `seconds`: its own so far (`Meter`). `watch` hears the counts so far of a stream after each
-    batch, those of looks that are not full yet too; what it raises ends the run, and it changes nothing else."""
+    batch, and of its sure votes where some may not be, those of looks that are not full yet too; what it raises ends
+    the run, and it changes nothing else."""
 
     image: npt.NDArray[np.float32]
     seed: Seed
@@ -35,12 +36,13 @@ class Job:
     generators: dict[Stream, Watched] = field(default_factory=dict)
     failure: DualSmoothError | None = None
     seconds: float = 0.0
-    watch: Callable[[Stream, Counts], None] | None = None
+    watch: Callable[[Stream, Counts, Counts | None], None] | None = None
 
 
 @dataclass(eq=False)
 class Work:
-    """An unfinished request: how many passes are in no batch yet, how many are not counted yet, and the counts."""
+    """An unfinished request: how many passes are in no batch yet, how many are not counted yet, and the counts, of sure
+    votes too where some may not be."""
 
     job: Job
     stream: Stream
@@ -48,6 +50,16 @@ class Work:
     left: int
     due: int
     counts: Counts
+    sure: Counts | None = None
+
+    def count(self, votes: npt.NDArray[np.int64]) -> None:
+        """Count votes [m] as an engine gives them."""
+        width = len(self.counts)
+        if self.sure is not None:
+            self.sure += np.bincount(votes[votes < width], minlength=width)
+            votes = votes % width
+        self.counts += np.bincount(votes, minlength=width)
+        self.due -= len(votes)
 
 
 class Group(NamedTuple):

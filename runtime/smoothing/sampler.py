@@ -189,12 +189,11 @@ class Sampler:
         work, start, stop = part
         if work.job.failure:
             return
-        work.counts += np.bincount(votes[start:stop], minlength=len(work.counts))
-        work.due -= stop - start
+        work.count(votes[start:stop])
         if work.job.watch is not None:
-            work.job.watch(work.stream, work.counts.copy())
+            work.job.watch(work.stream, work.counts.copy(), None if work.sure is None else work.sure.copy())
         if work.due == 0:
-            work.job.tally.record(work.stream, work.counts)
+            work.job.tally.record(work.stream, work.counts, work.sure)
             work.job.open -= 1
             if work.job.open == 0:
                 self._advance(work.job)
@@ -220,9 +219,12 @@ class Sampler:
                 left = until - int(counts.sum())
                 if left <= 0:
                     continue
-                model, sigma = self.bundle.voter(stream)
+                model, sigma = self.bundle.asked(stream)
                 group = Group(model, sigma if self.engine.takes_sigma(model) else None)
-                self._queues.add(group, Work(job, stream, sigma, left, left, counts.copy()))
+                sure = None
+                if model.sure:
+                    sure = job.tally.sure[stream][-1].copy() if stream in job.tally.sure else np.zeros_like(counts)
+                self._queues.add(group, Work(job, stream, sigma, left, left, counts.copy(), sure))
                 job.open += 1
 
     def _look_ahead(self) -> None:

@@ -102,4 +102,5 @@ class Settings:
             budget=self.budget,
             groups=self._groups(bundle),
             at_most=self.at_most,
+            sure=bundle.sure,
         )

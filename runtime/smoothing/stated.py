@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +30,11 @@ def stated_terms(data: Mapping[str, Any]) -> Terms:
         raise CertificateError("terms.classes must be an integer from 2 and terms.sigma_e positive")
     if sigma_e is None and len(sigmas) > 1:
         raise CertificateError("terms.sigma_e must be there where terms.sigmas are several: they are routed between")
-    return _terms(sigmas, sigma_e, classes, stated, data["alpha"], data["version"])
+    sure = tuple(number(least) for least in stated.get("sure", ()))
+    if len(sure) not in {0, len(sigmas) - 1} or not all(0 < least < 1 for least in sure):
+        raise CertificateError("terms.sure must be numbers between 0 and 1, one for each level above the smallest")
+    terms = _terms(sigmas, sigma_e, classes, stated, data["alpha"], data["version"])
+    return replace(terms, sure=sure)
 
 
 def drawn_terms(terms: Terms, stated: Any) -> Terms | None:
@@ -38,6 +43,7 @@ def drawn_terms(terms: Terms, stated: Any) -> Terms | None:
     if stated is None:
         return None
     drawn = _terms(terms.sigmas, terms.sigma_e, terms.classes, stated, stated["alpha"], stated["version"])
+    drawn = replace(drawn, sure=terms.sure)
     version = stated["version"]
     if str(drawn.budget) != str(terms.budget) or type(version) is not int or version not in VERSIONS:
         raise InputError("recomputed_from must state version 1 or 2, and the budget of the terms")

@@ -43,9 +43,11 @@ def checked_terms(
     budget: Budget,
     groups: Groups | None = None,
     at_most: int = 1,
+    sure: tuple[float, ...] = (),
 ) -> Terms:
     """Terms from what a person states. Raises `InputError` for an alpha outside (0, 0.1], an unknown rule or route, or
-    a budget or coarser question that the rule does not take. `sigma_e`: None where there is one level and no router."""
+    a budget or coarser question that the rule does not take. `sigma_e`: None where there is one level and no router.
+    `sure`: of each level above the smallest, the softmax from which on a vote is sure; empty where every vote is."""
     require_alpha(alpha, MIN_ALPHA)
     if not isinstance(budget, Budget):
         raise InputError(f"budget is {budget!r}; expected {CALLS}")
@@ -54,7 +56,7 @@ def checked_terms(
     if sigma_e is None and route not in (None, NONE):
         raise InputError(f"route {str(route)[:40]!r} of a bundle with one noise level and no router; leave it out")
     found.check_budget(budget)
-    terms = Terms(sigmas, sigma_e, classes, float(alpha), found, kind, budget, groups, at_most)
+    terms = Terms(sigmas, sigma_e, classes, float(alpha), found, kind, budget, groups, at_most, sure=sure)
     _check_coarser(terms)
     return terms
 
@@ -106,8 +108,17 @@ def settle(terms: Terms, tally: Tally) -> Outcome:
 
 def check_looks(terms: Terms, tally: Tally) -> None:
     """Raises `CertificateError` unless all streams, needed or not, have the looks that the budget fixes: one of
-    selection votes, and bounded ones from the first on. Without a router there are no votes of an estimator."""
+    selection votes, and bounded ones from the first on. Without a router there are no votes of an estimator; sure
+    votes are told apart where some may not be, and nowhere else."""
     for stream, looks in tally.looks.items():
+        above = bool(terms.sure) and stream.stage == CLASSIFIER and stream.level > 0
+        if above != (stream in tally.sure):
+            name = "/".join(map(str, stream))
+            raise CertificateError(
+                f"the sure votes of {name} are not told apart; every level above the smallest needs that"
+                if above
+                else f"there are sure votes of {name}, where every vote is sure"
+            )
         if stream.stage == ESTIMATOR and terms.sigma_e is None:
             raise CertificateError("there are votes of an estimator, but no sigma_e that they were drawn at")
         fixed = (terms.budget.selection,) if stream.purpose == SELECTION else terms.budget.looks

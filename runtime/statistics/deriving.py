@@ -97,7 +97,7 @@ def require_derivable(terms: Terms) -> PlannedRule:
     """The rule, if it says its claims. Raises `InputError`."""
     if terms.coarser:
         raise InputError("certificates with groups or at_most are not derived; certify anew, or recompute without them")
-    if isinstance(terms.rule, PlannedRule) and terms.edition > 1:
+    if isinstance(terms.rule, PlannedRule) and terms.rule.derives and terms.edition > 1:
         return terms.rule
     raise InputError(
         f"rule {terms.rule}, version {terms.edition}; certificates are derived under interval, paper or single of "

@@ -39,6 +39,8 @@ class Question:
         """Bring `view`, a tally of the merged votes, up to date."""
         for stream, looks in tally.looks.items():
             view.looks[stream] = looks if stream.stage == ESTIMATOR else [self.merged(counts) for counts in looks]
+        if not self.parts:
+            view.sure.update(tally.sure)
 
     def view(self, tally: Tally) -> Tally:
         """The tally of the merged votes."""

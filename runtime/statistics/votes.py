@@ -62,13 +62,19 @@ Requests = Generator[list[Request], None, None]
 """A process that asks for passes: each list must stand in the tally before it goes on."""
 
 
+SURE = "sure"
+"""What the sure votes of a stream are called in a certificate: "classifier/2/estimation/sure"."""
+
+
 @dataclass(eq=False)
 class Tally:
-    """Counts per class of every stream; for each stream the cumulative counts at each look, in order."""
+    """Counts per class of every stream; for each stream the cumulative counts at each look, in order. `sure`: at the
+    same looks, how many of those votes were sure, for streams of networks that may be unsure (`BaseModel.sure`)."""
 
     classes: int
     levels: int
     looks: dict[Stream, list[Counts]] = field(default_factory=dict)
+    sure: dict[Stream, list[Counts]] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         mine = (self.classes, self.levels, self.to_dict())
@@ -88,19 +94,33 @@ class Tally:
     def passes(self, stream: Stream) -> int:
         return int(self.counts(stream).sum())
 
-    def record(self, stream: Stream, counts: Counts) -> None:
-        """Take a look: append cumulative counts."""
+    def sure_counts(self, stream: Stream, look: int = -1) -> Counts:
+        """The cumulative counts of sure votes at a look (the last one) [classes + 1]; those that were not sure are the
+        last of them. Where no vote may be unsure, all are sure."""
+        counts = self.looks[stream][look]
+        sure = self.sure[stream][look] if stream in self.sure else counts
+        return np.append(sure, counts.sum() - sure.sum())
+
+    def record(self, stream: Stream, counts: Counts, sure: Counts | None = None) -> None:
+        """Take a look: append cumulative counts, and those of sure votes where votes may be unsure."""
         self.looks.setdefault(stream, []).append(counts)
+        if sure is not None:
+            self.sure.setdefault(stream, []).append(sure)
 
     def total(self) -> int:
         """All passes of all streams, selection included."""
         return sum(self.passes(stream) for stream in self.looks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Sparse counts per look, e.g. `{"classifier/2/estimation": [{"3": 97, "5": 3}]}`."""
+        """Sparse counts per look, e.g. `{"classifier/2/estimation": [{"3": 97, "5": 3}]}`, and so those of sure votes:
+        `{"classifier/2/estimation/sure": [{"3": 41}]}`."""
+        every = [
+            *((stream, looks) for stream, looks in self.looks.items()),
+            *(((*stream, SURE), looks) for stream, looks in self.sure.items()),
+        ]
         return {
-            "/".join(map(str, stream)): [{str(c): int(look[c]) for c in np.flatnonzero(look)} for look in looks]
-            for stream, looks in sorted(self.looks.items(), key=lambda item: item[0])
+            "/".join(map(str, name)): [{str(c): int(look[c]) for c in np.flatnonzero(look)} for look in looks]
+            for name, looks in sorted(every, key=lambda item: item[0])
         }
 
     @classmethod
@@ -109,8 +129,11 @@ class Tally:
         tally = cls(classes, levels)
         if not isinstance(data, Mapping):
             raise CertificateError("votes must be an object that maps streams to lists of looks")
-        room = MAX_COUNTS
+        room, sure = MAX_COUNTS, {}
         for name, looks in data.items():
+            if str(name).startswith(f"{CLASSIFIER}/") and (of := str(name).removesuffix(f"/{SURE}")) != name:
+                sure[of] = looks
+                continue
             stage, level, purpose = ([*str(name).split("/"), "", ""])[:3]
             known = stage in (ESTIMATOR, CLASSIFIER) and purpose in (SELECTION, ESTIMATION) and name.count("/") == 2
             limit = 1 if stage == ESTIMATOR else levels
@@ -121,7 +144,7 @@ class Tally:
             if not isinstance(looks, list) or not 1 <= len(looks) <= MAX_LOOKS:
                 raise CertificateError(f"votes: {name} must list 1 to {MAX_LOOKS} looks")
             stream = Stream(Stage(stage), int(level), Purpose(purpose))
-            room -= len(looks) * tally.width(stream)
+            room -= len(looks) * tally.width(stream) * (2 if f"{name}/{SURE}" in data else 1)
             if room < 0:
                 raise CertificateError(f"votes: more than {MAX_COUNTS} counts, zeros included; expected fewer looks")
             for look in looks:
@@ -130,7 +153,24 @@ class Tally:
             grows = all(np.all(b >= a) for a, b in pairwise(tally.looks[stream]))
             if totals[0] < 1 or sorted(set(totals)) != totals or not grows:
                 raise CertificateError(f"votes: the looks of {name} do not grow; expected cumulative counts")
+        for stream in tally.looks:
+            if (looks := sure.pop("/".join(map(str, stream)), None)) is not None:
+                tally.sure[stream] = _sure(looks, tally.looks[stream], "/".join(map(str, stream)))
+        if sure:
+            raise CertificateError(f"votes: sure ones of {min(sure)[:60]!r}, of which there are no votes")
         return tally
+
+
+def _sure(data: Any, looks: list[Counts], name: str) -> list[Counts]:
+    """Counts of sure votes at each look of a stream's counts: no more than those, and growing no faster."""
+    if not isinstance(data, list) or len(data) != len(looks):
+        raise CertificateError(f"votes: {name}/{SURE} must list {len(looks)} looks, as {name} does")
+    found = [_dense(look, looks[0].size, f"{name}/{SURE}") for look in data]
+    none = np.zeros_like(looks[0])
+    unsure = [none, *(counts - sure for counts, sure in zip(looks, found, strict=True))]
+    if any(np.any(after < before) for series in ([none, *found], unsure) for before, after in pairwise(series)):
+        raise CertificateError(f"votes: {name}/{SURE} counts more votes than {name}, or fewer at a later look")
+    return found
 
 
 def _dense(look: Any, width: int, name: str) -> Counts:

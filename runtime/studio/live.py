@@ -36,10 +36,12 @@ class Live:
     def __init__(self, terms: Terms, tally: Tally, classes: Sequence[str]) -> None:
         self.terms, self.tally, self.classes = terms, tally, classes
         self._question = None if terms.coarser else Question(terms)
-        self.counts: dict[Stream, Counts] = {}
+        self._heard = Tally(tally.classes, tally.levels)
 
-    def hear(self, stream: Stream, counts: Counts) -> None:
-        self.counts[stream] = counts
+    def hear(self, stream: Stream, counts: Counts, sure: Counts | None) -> None:
+        self._heard.looks[stream] = [counts]
+        if sure is not None:
+            self._heard.sure[stream] = [sure]
 
     def so_far(self) -> Outcome | None:
         """What the rule would say if each stream had been fixed to end where it stands: *not* a certificate, since
@@ -53,12 +55,11 @@ class Live:
             plan = rule.planned(question.terms, question.view(self.tally))
         except CertificateError:  # selection votes are still to come
             return None
-        lower = np.zeros(len(plan.claims))
+        lower, heard = np.zeros(len(plan.claims)), question.view(self._heard)
         for number, claim in enumerate(plan.claims):
-            counts = self.counts.get(Stream(claim.stage, claim.level, ESTIMATION))
-            if counts is not None:
-                votes = question.merged(counts) if claim.stage == CLASSIFIER else counts
-                lower[number] = lower_bound(claim.hits(votes), int(votes.sum()), claim.alpha)
+            stream = Stream(claim.stage, claim.level, ESTIMATION)
+            if stream in heard.looks:
+                lower[number] = lower_bound(claim.hits_of(heard, stream), heard.passes(stream), claim.alpha)
         return question.in_classes(outcome_of(plan, lower), self.tally)
 
     def told(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class Live:
         found = self.so_far()
         group = found.asked if found and found.asked and found.asked.name else None
         return {
-            "passes": sum(int(counts.sum()) for counts in self.counts.values()),
+            "passes": self._heard.total(),
             "networks": [told for stage, level in self._networks() if (told := self._votes(stage, level, group))],
             "so_far": None if found is None else told_outcome(found, self.classes),
         }
@@ -78,8 +79,8 @@ class Live:
         """Bounded votes where there are any, else those of the selection; where a group is asked for, a classifier's
         votes for it as well."""
         for purpose in (ESTIMATION, SELECTION):
-            counts = self.counts.get(Stream(stage, level, purpose))
-            if counts is not None:
+            if (stream := Stream(stage, level, purpose)) in self._heard.looks:
+                counts = self._heard.counts(stream)
                 some = np.flatnonzero(counts)
                 top = some if len(some) <= SHOWN else np.sort(np.argsort(-counts, kind="stable")[:SHOWN])
                 votes = [[int(c), int(counts[c])] for c in top]

@@ -64,10 +64,10 @@ class Studio:
         tell({"event": "begun", **self._begun(terms, job)})
         live, told = Live(terms, job.tally, self.smoother.bundle.classes), 0.0
 
-        def heard(stream: Stream, counts: Counts) -> None:
+        def heard(stream: Stream, counts: Counts, sure: Counts | None) -> None:
             nonlocal told
             check()
-            live.hear(stream, counts)
+            live.hear(stream, counts, sure)
             if time.monotonic() - told >= PAUSE:
                 told = time.monotonic()
                 tell({"event": "votes", **live.told()})
@@ -116,7 +116,7 @@ class Studio:
         question = stated_question(terms, certificate.outcome.asked)
         job = self.smoother.job(there, terms, Seeds(None, None).at(0))
         job.requests = check_requests(question, job.tally)
-        self._sample(job, lambda stream, counts: check())
+        self._sample(job, lambda *_: check())
         outcome = question.facing(job.tally).settle(job.tally)
         return {
             "pixels": in_base64(eight_bits(there)),
@@ -147,13 +147,15 @@ class Studio:
             raise InputError(str(error)) from error
         return certificate, pixels
 
-    def _sample(self, job: Job, watch: Callable[[Stream, Counts], None]) -> None:
+    def _sample(self, job: Job, watch: Callable[[Stream, Counts, Counts | None], None]) -> None:
         job.watch = watch
         sampler = Sampler(self.smoother.bundle, self.smoother.engine, batch_size=self.smoother.batch_size)
         for _ in sampler.run([job], Meter()):
             pass
 
-    def _sampled(self, terms: Terms, job: Job, watch: Callable[[Stream, Counts], None]) -> tuple[Certificate, float]:
+    def _sampled(
+        self, terms: Terms, job: Job, watch: Callable[[Stream, Counts, Counts | None], None]
+    ) -> tuple[Certificate, float]:
         self._sample(job, watch)
         certificate = replace(self.smoother.certificate(terms, job), picture=eight_bits(job.image))
         return certificate, job.seconds

@@ -55,6 +55,7 @@ def write_bundle(
     estimator_cuts: Sequence[float] | None = None,
     classifier_cuts: Sequence[float | Sequence[float]],
     preprocessing: Preprocessing | None = None,
+    sure: tuple[float, ...] = (),
 ) -> Path:
     """A bundle with len(sigmas) - 1 estimator cuts along u and, for each level, the classifier's cut(s) along t.
     Without estimator cuts it has no router."""
@@ -80,6 +81,7 @@ def write_bundle(
         files={name: sha256_of(path / name) for name in contents},
         provenance={},
         preprocessing=preprocessing,
+        sure=sure,
     )
     (path / "manifest.json").write_text(text)
     return path

@@ -10,12 +10,14 @@ from dualsmooth.runtime.statistics.rules.multiscale import Multiscale
 from dualsmooth.runtime.statistics.rules.paper import Paper
 from dualsmooth.runtime.statistics.rules.rule import Rule
 from dualsmooth.runtime.statistics.rules.single import Single
+from dualsmooth.runtime.statistics.rules.sure import Sure
 
 _ALL: tuple[type[Rule], ...] = (
     Interval,
     Paper,
     Multiscale,
     Confidence,
+    Sure,
     Fallback,
     Single,
 )

@@ -14,7 +14,7 @@ from dualsmooth.runtime.statistics.bounds import Array, normal_quantile
 from dualsmooth.runtime.statistics.rules.plan import RIVAL_SHARE, Claim, Plan
 from dualsmooth.runtime.statistics.rules.planned import PlannedRule, selected
 from dualsmooth.runtime.statistics.rules.rule import Legend, Terms
-from dualsmooth.runtime.statistics.votes import CLASSIFIER, SELECTION, Request, Requests, Stream, Tally
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, SELECTION, Counts, Request, Requests, Stream, Tally
 
 RIVALS_ABOVE = 0.9
 """Share of alpha for "no other class answers" at a level above the guessed one; the rest is for its label."""
@@ -108,9 +108,17 @@ class Confidence(PlannedRule):
     def guessed_route(self, terms: Terms, tally: Tally) -> int:
         return next(level for level in reversed(range(len(terms.sigmas))) if self._answers(terms, tally, level))
 
+    def guessed(self, terms: Terms, tally: Tally) -> tuple[int, Counts]:
+        route = self.guessed_route(terms, tally)
+        return route, self._says(terms, tally, route)
+
     def _answers(self, terms: Terms, tally: Tally, level: int) -> bool:
-        counts = selected(terms, tally, Stream(CLASSIFIER, level, SELECTION))
-        return level == 0 or bool(counts.max() >= self.least_at(level) * counts.sum())
+        counts, every = self._says(terms, tally, level), tally.passes(Stream(CLASSIFIER, level, SELECTION))
+        return level == 0 or bool(counts.max() >= self.least_at(level) * every)
+
+    def _says(self, terms: Terms, tally: Tally, level: int) -> Counts:
+        """The selection votes [classes] that count at a level. Raises `CertificateError` where there are none."""
+        return selected(terms, tally, Stream(CLASSIFIER, level, SELECTION))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from dualsmooth.runtime.statistics.bounds import Array, normal_quantile
 from dualsmooth.runtime.statistics.routes import MODE, quantile_of
-from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, Counts, Stage
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, Counts, Stage, Stream, Tally
 
 RIVAL_SHARE = 0.1
 """Share of a claim's alpha for "each other class is less probable than"; the rest is for the top class."""
@@ -30,19 +30,25 @@ RIVAL_SHARE = 0.1
 class Claim:
     """Lower-bounds the probability that a pass of `stage` at `level` votes for a class in `event`, failing with
     probability at most `alpha`. With `rivals`: the probability that it votes for any class but c, for the class c
-    outside of `event` that has most votes; it fails with probability at most `alpha` for each c."""
+    outside of `event` that has most votes; it fails with probability at most `alpha` for each c. With `sure`: of a
+    pass whose vote counts for its class where it is sure, and else for one more (`Tally.sure_counts`)."""
 
     stage: Stage
     level: int
     event: tuple[int, ...]
     alpha: float
     rivals: bool = False
+    sure: bool = False
 
     def hits(self, counts: Counts) -> int:
         """How many of the votes `counts` [classes] are for it."""
         if not self.rivals:
             return int(counts[list(self.event)].sum())
         return int(counts.sum() - np.delete(counts, self.event).max())
+
+    def hits_of(self, tally: Tally, stream: Stream, look: int = -1) -> int:
+        """How many of the votes of a stream, at a look, are for it."""
+        return self.hits(tally.sure_counts(stream, look) if self.sure else tally.looks[stream][look])
 
 
 @dataclass(frozen=True)

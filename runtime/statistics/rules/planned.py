@@ -37,6 +37,8 @@ class PlannedRule(Rule):
     """A rule that is known by its claims."""
 
     takes_coarser: ClassVar[bool] = True
+    derives: ClassVar[bool] = True
+    """Whether its claims are about classes alone, so that pairs of votes carry them over to other networks."""
 
     @abstractmethod
     def claims(self, terms: Terms, route: int, label: int) -> list[Claim]:
@@ -130,7 +132,7 @@ class Evidence:
                 f"look {look} of {'/'.join(map(str, stream))} has {counts.sum()} votes; the budget {self.budget} fixes "
                 f"{self.budget.looks[look]}"
             )
-        hits = np.array([self.plan.claims[i].hits(counts) for i in mine], np.float64)
+        hits = np.array([self.plan.claims[i].hits_of(tally, stream, look) for i in mine], np.float64)
         self.lower[mine] = np.maximum(self.lower[mine], self.budget.lower(hits, look, self.alphas[mine]))
         if forecast:
             more = look < len(self.budget.looks) - 1

@@ -22,6 +22,8 @@ class Terms:
 
     `groups`, `at_most`: the coarser questions that may be asked in place of the class (`questions`): its group, or
     which set of at most so many classes it is in. `among`: the set of the question that is asked.
+
+    `sure`: of each level above the smallest, the softmax from which on a vote is sure; empty where every vote is.
     """
 
     sigmas: tuple[float, ...]
@@ -34,6 +36,7 @@ class Terms:
     groups: Groups | None = None
     at_most: int = 1
     among: tuple[int, ...] = ()
+    sure: tuple[float, ...] = ()
 
     @property
     def coarser(self) -> bool:

@@ -540,7 +540,7 @@ def test_who_watches_a_job_sees_every_vote_and_changes_none() -> None:
     """The counts so far, after every batch of the job's own; the last ones of each stream are those of the tally."""
     seen: dict[Stream, list[np.ndarray]] = {}
     watched = next(jobs(1, Fixed(300, n0=20)))
-    watched.watch = lambda stream, counts: seen.setdefault(stream, []).append(counts)
+    watched.watch = lambda stream, counts, _: seen.setdefault(stream, []).append(counts)
     list(Sampler(BUNDLE, FakeEngine(), batch_size=64).run([watched]))
     assert [watched.tally.to_dict()] == run(1, Fixed(300, n0=20), 64, 1)
     assert seen.keys() == watched.tally.looks.keys()
@@ -554,7 +554,7 @@ def test_who_watches_a_job_sees_every_vote_and_changes_none() -> None:
 def test_what_a_watcher_raises_ends_the_run() -> None:
     engine, watched = FakeEngine(), next(jobs(1, Fixed(300, n0=20)))
 
-    def gone(stream: Stream, counts: np.ndarray) -> None:
+    def gone(stream: Stream, counts: np.ndarray, sure: np.ndarray | None) -> None:
         raise InterruptedError("nobody is there")
 
     watched.watch = gone
