@@ -1,12 +1,14 @@
 """Tries to break certificates: projected gradient descent on the smoothed networks, inside the certified radius.
 
-Every image is certified (interval rule), then each of the three claims of its certificate is attacked at 0.999 of its
-radius, and, as a control, well beyond it:
+Every image is certified by the interval rule and by the cascade of sure votes, then each claim of these certificates is
+attacked at 0.999 of its radius, and, as a control, well beyond it:
 
 - route: within `route_radius` the route stays; the attack pushes the estimator's votes to the nearest other level
 - label: within `class_radius` the classifier at the route's level keeps the label; the attack pushes it away
 - decision: within `radius` the dual classifier keeps the label; the attack pushes the route to another level *and*
   that level's classifier away from the label
+- cascade: within its own radius the cascade of sure votes keeps its label; the attack pushes the level that answers and
+  the weakest one away from it
 
 Gradients are averages over noise (expectation over transformation; SmoothAdv of Salman et al. 2019) through a PyTorch
 twin of the deployed networks. A claim counts as broken only where votes of the deployed networks at the attacked input
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from attack_toys import toy_lines
-from compare_rules import STUDIES
+from compare_rules import CHOSEN, STUDIES
 from frame import Measurements, add_page, machine, parsed, publish_part, say
 from gradient_attack import Attack, Gain, Image, Networks, away_from, towards
 
@@ -36,8 +38,9 @@ import dualsmooth as ds
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.noise.streams import Seed
 from dualsmooth.runtime.statistics.bounds import lower_bound, upper_bound
+from dualsmooth.runtime.statistics.rules.sure import Sure
 
-CLAIMS = ("route", "label", "decision")
+CLAIMS = ("route", "label", "decision", "cascade")
 INSIDE = 0.999
 CONTROLS = (2.0, 4.0)
 LEVEL = 1e-6
@@ -65,11 +68,30 @@ def changed(votes: npt.NDArray[np.int64], label: int, alpha: float) -> bool:
     return bool(lower_bound(top, n, alpha / len(votes)) > upper_bound(votes[label], n, alpha / len(votes)))
 
 
+def proven_answer(votes: Callable[[int], npt.NDArray[np.int64]], levels: int, rule: Sure, alpha: float) -> int | None:
+    """What the cascade answers, if `votes(level)` [classes + 1], sure ones and last the others, prove it: all bounds
+    together fail with probability at most alpha. The smallest level counts all its votes as sure."""
+    for level in reversed(range(levels)):
+        counts = votes(level)
+        share = alpha / (2 * levels * len(counts))
+        low, high = (bound(counts, counts.sum(), share)[:-1] for bound in (lower_bound, upper_bound))
+        top = int(counts[:-1].argmax())
+        if level > 0 and high.max() < rule.least_at(level):
+            continue
+        answers = level == 0 or low[top] >= rule.least_at(level)
+        return top if answers and low[top] > np.delete(high, top).max() else None
+    return None
+
+
 def verdict(
     networks: Networks, claim: str, image: Image, certificate: ds.Certificate, seed: Seed, count: int
 ) -> dict[str, bool]:
     """What `count` votes of each stage prove at an attacked input: `half` is lost, the decision is `changed`."""
     route, label = certificate.outcome.route, certificate.outcome.guess
+    if isinstance(rule := certificate.terms.rule, Sure):
+        levels = len(certificate.terms.sigmas)
+        answer = proven_answer(lambda level: networks.sure_votes(level, image, count, seed), levels, rule, LEVEL)
+        return dict.fromkeys(("half", "changed"), answer not in (None, label))
     at: int | None = route
     if claim != "label":
         at = proven_route(networks.votes(None, image, count, seed), LEVEL / 2)
@@ -85,6 +107,11 @@ def verdict(
 def suspected(networks: Networks, claim: str, image: Image, certificate: ds.Certificate, seed: Seed) -> bool:
     """Whether the claim looks broken on a few votes, proof or not."""
     route, label = certificate.outcome.route, certificate.outcome.guess
+    if isinstance(rule := certificate.terms.rule, Sure):
+        for level in reversed(range(len(certificate.terms.sigmas))):
+            sure = networks.sure_votes(level, image, SUSPECT, seed)[:-1]
+            if level == 0 or sure.max() >= rule.least_at(level) * SUSPECT:
+                return bool(sure.argmax() != label)
     if claim != "label":
         votes = networks.votes(None, image, SUSPECT, seed)
         found = int(np.argmax(2 * np.cumsum(votes) >= votes.sum()))
@@ -100,6 +127,10 @@ def targets(claim: str, certificate: ds.Certificate) -> tuple[float, list[tuple[
     out, count = certificate.outcome, len(certificate.terms.sigmas)
     others = [s for s in range(count) if s != out.route]
     near = min(others, key=lambda s: out.exclusion[s])
+    if claim == "cascade":
+        reach = [max(e, a) for e, a in zip(out.exclusion, out.class_radii, strict=True)]
+        weak = min(range(count), key=lambda s: reach[s])
+        return out.radius, [(s, away_from(out.guess)) for s in sorted({weak, out.route})]
     if claim == "route":
         return out.route_radius, [(None, towards(near, count))]
     if claim == "label":
@@ -110,9 +141,13 @@ def targets(claim: str, certificate: ds.Certificate) -> tuple[float, list[tuple[
 
 def attack_image(networks: Networks, index: int, pixels: Image, attack: Attack, n: int, seed: int) -> dict[str, Any]:
     """One row of the results: the certificate's radii, and what became of each claim at each multiple of its radius."""
-    (certificate,) = networks.smoother.certify_many([pixels], budget=ds.Fixed(n), seed=seed, indices=[index])
-    row: dict[str, Any] = {"index": index, "radius": certificate.radius, "claims": {}}
+    certificates = {
+        rule: next(networks.smoother.certify_many([pixels], budget=ds.Fixed(n), rule=rule, seed=seed, indices=[index]))
+        for rule in ("interval", CHOSEN)
+    }
+    row: dict[str, Any] = {"index": index, "radius": certificates["interval"].radius, "claims": {}}
     for number, claim in enumerate(CLAIMS):
+        certificate = certificates[CHOSEN if claim == "cascade" else "interval"]
         radius, gains = targets(claim, certificate)
         if radius <= 0 or math.isinf(radius):
             continue
@@ -161,12 +196,14 @@ deployed files, inside its radius and, as a control, beyond it:
 - **label**: within the class radius the classifier at the route keeps the label.
 - **decision**: within the radius the dual classifier keeps the label. Attacked at both stages at once: the route is
   pushed to the weakest other level, and that level's classifier away from the label.
+- **cascade**: of a certificate by `{chosen}`, within whose radius the cascade of sure votes keeps the label. The level
+  that answers and the weakest one are pushed away from it.
 
 **Broken** means proved by votes of the deployed files at the attacked input, exact Clopper–Pearson bounds at {level:g}:
-the route is another one, or another class (at the route, for a decision) is more probable than the label. The column
-before says how often the label is proved to have fewer than half of the votes, which a certificate need not prevent
-where no other class comes close. An attack that looks like a break on {suspect} votes is examined with {proof:,} fresh
-ones inside the radius, {control:,} outside.
+the route is another one, another class (at the route, for a decision) is more probable than the label, or the cascade
+answers another one. The column before says how often the label is proved to have fewer than half of the votes (for a
+cascade: as broken), which a certificate need not prevent where no other class comes close. An attack that looks like a
+break on {suspect} votes is examined with {proof:,} fresh ones inside the radius, {control:,} outside.
 """
 SECTION = """`{command}`; {machine}.
 {count} test images ({first}, {second}, …), bundle `{bundle}` ({precision}), certified with `Fixed({n})`, alpha = 0.001,
@@ -213,7 +250,7 @@ def main() -> None:
             say(f"{len(done)}/{len(indices)}: {broken} broken")
     found = section([done.rows[index] for index in indices], indices, smoother.bundle, attack, args)
     parts = {study.title: found, TOYS: "\n".join(toy_lines(args.toys, args.seed))}
-    head = HEAD.format(level=LEVEL, suspect=SUSPECT, proof=PROOF, control=2 * SUSPECT)
+    head = HEAD.format(chosen=CHOSEN, level=LEVEL, suspect=SUSPECT, proof=PROOF, control=2 * SUSPECT)
     publish_part(head, parts, [*(each.title for each in STUDIES.values()), TOYS], args.page)
 
 

@@ -30,10 +30,13 @@ from dualsmooth.runtime.statistics.accuracy import RADII, certified_accuracy
 from dualsmooth.runtime.statistics.bounds import Array
 
 RULES = ("single", "oracle", "multiscale", "confidence", "paper", "interval", "fallback")
-POINTS = ("interval", "confidence:0.7", "fallback:0.5/0.7", "fallback:0.7")
+CHOSEN = "sure:0.25"
+"""The rule that the bundles' `sure` was chosen with (sure_table.py)."""
+POINTS = (CHOSEN, "interval", "fallback:0.5/0.7")
 """What stands beside published rows."""
 SHARES = ("0.4", "0.5", "0.5/0.7", "0.6", "0.7", "0.8", "0.9")
-SURE, FALLBACK = (tuple(f"{kind}:{p}" for p in SHARES) for kind in ("confidence", "fallback"))
+CONFIDENCE, FALLBACK = (tuple(f"{kind}:{p}" for p in SHARES) for kind in ("confidence", "fallback"))
+SURE = tuple(f"sure:{p}" for p in ("0.15", "0.2", "0.25", "0.3", "0.4", "0.5"))
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,10 @@ radius, wrong and abstained images counting 0, "mean" the mean over the radii sh
 alpha = 0.001. Written by `python scripts/compare_rules.py` from the committed votes.
 
 `single` rows are classifiers trained for that level alone. `multiscale` is the cascade of Jeong & Shin (2023),
-`confidence:0.5` the same with the certificate of [theorem 10](mathematics.md); neither asks a router. `fallback:0.5`
-begins at the router's level. `oracle` picks
-the best sigma of each image with its label known: the limit of routing, which no one can issue. The *envelope* is the
-best single sigma at each radius, which no single classifier reaches everywhere.
+`confidence:0.5` the same with the certificate of [theorem 10](mathematics.md), `sure:0.25` that one of votes in which
+the network is sure ([sure.md](sure.md)); none of them asks a router. `fallback:0.5` begins at the router's level.
+`oracle` picks the best sigma of each image with its label known: the limit of routing, which no one can issue. The
+*envelope* is the best single sigma at each radius, which no single classifier reaches everywhere.
 
 {studies}
 """
@@ -126,6 +129,11 @@ votes lie. Each is a dual classifier of its own, certified by the same theorem; 
 
 So does `confidence:P`, which asks no router: the largest sigma at which a class has the share P of the votes answers
 (`0.5/0.7`: .5 at the second smallest sigma, .7 at the largest).
+
+{confidence}
+
+`sure:P` counts sure votes only, above the smallest level; from which softmax on a vote is sure was chosen on validation
+images ([sure.md](sure.md)):
 
 {sure}
 
@@ -151,8 +159,8 @@ those that the interval rule certifies and the envelope's sigma does not.
 """
 OBJECTIVES = """### Objective and rule
 
-The bundle's classifiers were trained for: {objective}. Others, of the same networks, images, N and alpha, are named
-after what they were trained for (votes: {files}):
+The bundle's classifiers were trained for: {objective}. Others, of the same networks, N and alpha, are named after what
+they were trained for (votes: {files}); all on the {count} images of theirs:
 
 {table}
 
@@ -237,20 +245,21 @@ def published_table(study: Study, curves: dict[str, Array]) -> str:
 
 def section(study: Study, results: list[Result]) -> str:
     """The tables of one study."""
-    curves = curves_of(results, RULES)
+    curves = curves_of(results, (*RULES, CHOSEN))
     curves["interval, mode route"] = np.array(
         [r.correct_radius for r in recomputed(results, rule="interval", route="mode")]
     )
-    sure, fallback = curves_of(results, SURE), curves_of(results, FALLBACK)
-    envelope = [against_envelope(results, rule, results, study.radii) for rule in ("paper", "interval")]
+    confidence, sure, fallback = (curves_of(results, rules) for rules in (CONFIDENCE, SURE, FALLBACK))
+    envelope = [against_envelope(results, rule, results, study.radii) for rule in ("paper", "interval", CHOSEN)]
     return SECTION.format(
         title=study.title, count=len(results), first=study.images[0], second=study.images[1], last=study.images[-1],
         name=study.bundle.name, passes=fixed_passes(results),
         note=f" {study.note}" if study.note else "",
         table=table_of(curves, study.radii),
-        published=published_table(study, curves | sure | fallback),
+        published=published_table(study, curves | fallback),
         levels=levels_used(results),
         frontier=table_of(curves_of(results, ["frontier"]), study.radii),
+        confidence=table_of(confidence, study.radii),
         sure=table_of(sure, study.radii),
         fallback=table_of(fallback, study.radii),
         envelope="\n".join([_head(study.radii), *envelope]),
@@ -270,15 +279,16 @@ def fixed_passes(results: list[Result]) -> int:
 
 def objectives_of(study: Study, results: list[Result]) -> str:
     """Objective x rule: every rule on the votes of classifiers that were trained for something else."""
-    curves: dict[str, Array] = {}
+    known = {name: {r.index: r for r in load_results(path)} for name, path in study.others.items()}
+    common = [r for r in results if all(r.index in others for others in known.values())]
+    curves = {f"this bundle: {rule}": radii for rule, radii in curves_of(common, RULES).items()}
     envelope = []
-    for objective, path in study.others.items():
-        known = {result.index: result for result in load_results(path)}
-        others = [known[result.index] for result in results]
+    for objective, found in known.items():
+        others = [found[result.index] for result in common]
         curves |= {f"{objective}: {rule}": radii for rule, radii in curves_of(others, RULES).items()}
-        envelope.append(against_envelope(results, "interval", others, study.radii, objective))
+        envelope.append(against_envelope(common, "interval", others, study.radii, objective))
     return OBJECTIVES.format(
-        objective=study.objective, files=", ".join(path.name for path in study.others.values()),
+        objective=study.objective, files=", ".join(path.name for path in study.others.values()), count=len(common),
         table=table_of(curves, study.radii),
         envelope="\n".join([_head(study.radii), *envelope]),
     )  # fmt: skip

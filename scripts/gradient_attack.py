@@ -13,7 +13,7 @@ from torch_twin import Twin, checked_twin
 import dualsmooth as ds
 from dualsmooth.runtime.noise.add import add_noise
 from dualsmooth.runtime.noise.streams import Seed
-from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATOR, PREDICTION, Stream
+from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, PREDICTION, Purpose, Stream
 
 FLOOR = 1e-4
 
@@ -43,16 +43,29 @@ class Networks:
 
     def votes(self, level: int | None, image: Image, count: int, seed: Seed) -> npt.NDArray[np.int64]:
         """Votes [width] of the deployed network on `count` noisy copies of `image`."""
+        found = self._votes(level, image, count, seed, PREDICTION)
+        return found[: len(found) // 2] + found[len(found) // 2 :]
+
+    def sure_votes(self, level: int, image: Image, count: int, seed: Seed) -> npt.NDArray[np.int64]:
+        """Sure votes of a classifier, and last how many were not sure [classes + 1]."""
+        found = self._votes(level, image, count, seed, ESTIMATION)
+        sure = found[: len(found) // 2]
+        return np.append(sure, count - sure.sum())
+
+    def _votes(
+        self, level: int | None, image: Image, count: int, seed: Seed, purpose: Purpose
+    ) -> npt.NDArray[np.int64]:
+        """Votes [2 * width] as the engine gives them: sure ones, then the others. Votes of estimation say which."""
         b = self.smoother.bundle
-        stream = Stream(ESTIMATOR if level is None else CLASSIFIER, level or 0, PREDICTION)
-        model, sigma = b.voter(stream)
+        stream = Stream(ESTIMATOR if level is None else CLASSIFIER, level or 0, purpose)
+        model, sigma = b.asked(stream)
         width = len(b.sigmas if level is None else b.classes)
         generator = seed.generator(stream)
-        counts = np.zeros(width, np.int64)
+        counts = np.zeros(2 * width, np.int64)
         for start in range(0, count, 250):
             batch = np.empty((min(250, count - start), *image.shape), np.float32)
             add_noise(generator, image, sigma, batch)
-            counts += np.bincount(self.smoother.engine.votes(model, batch, sigma, width), minlength=width)
+            counts += np.bincount(self.smoother.engine.votes(model, batch, sigma, width), minlength=2 * width)
         return counts
 
 

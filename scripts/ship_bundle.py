@@ -40,7 +40,7 @@ def fashion_mnist() -> dict[str, Any]:
         classes=np.array(dataset.classes),
     )
     write_atomically(SHIPPED_IMAGES, buffer.getvalue())
-    return {}
+    return {"sure": (0.65, 0.5)}  # chosen on validation images: docs/sure.md
 
 
 def cifar10() -> dict[str, Any]:
@@ -51,7 +51,7 @@ def cifar10() -> dict[str, Any]:
         "pictures": Pictures.choose("CIFAR-10-JPEG (training images)", images),
         "resize": 32,
         "groups": {"animal": ANIMALS, "vehicle": VEHICLES},
-        "sure": (0.65, 0.93),  # chosen on validation images: docs/rules.md
+        "sure": (0.65, 0.93),  # chosen on validation images: docs/sure.md
     }
 
 

@@ -15,13 +15,14 @@ import pytest
 import shipped
 import torch
 import torch_twin
-from attack_certificates import attack_image, changed, lost_half, proven_route
+from attack_certificates import attack_image, changed, lost_half, proven_answer, proven_route
 from gradient_attack import Attack, Networks, away_from, inside
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.noise.streams import Seed
+from dualsmooth.runtime.statistics.rules.sure import Sure
 
 SMALL = Attack(steps=6, samples=8)
 
@@ -102,6 +103,22 @@ def test_what_counts_as_a_proof() -> None:
     assert not lost_half(np.array([490, 510]), 0, 1e-6)
     assert changed(np.array([300, 600, 100]), 0, 1e-6)
     assert not changed(np.array([450, 300, 250]), 0, 1e-6)
+
+
+def test_what_counts_as_a_proof_of_a_cascades_answer() -> None:
+    """Sure votes of each level, and last the others: the largest level that surely reaches P, if those above surely do
+    not."""
+
+    def answer(*votes: list[int]) -> int | None:
+        return proven_answer(lambda level: np.array(votes[level]), len(votes), Sure((0.25,)), 1e-6)
+
+    small, silent = [20, 900, 80, 0], [100, 50, 50, 800]
+    assert answer(small, [0, 100, 500, 400]) == 2
+    assert answer(small, silent) == 1
+    assert answer(small, [250, 50, 50, 650]) is None  # about P: it may answer or not
+    assert answer(small, [450, 440, 0, 110]) is None  # two classes come close
+    assert answer([450, 440, 110, 0], silent) is None
+    assert answer(small, [0, 0, 900, 100], silent) == 2
 
 
 def overstate(networks: Networks, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
