@@ -18,6 +18,8 @@ from dualsmooth.runtime.statistics.votes import CLASSIFIER, SELECTION, Counts, R
 
 RIVALS_ABOVE = 0.9
 """Share of alpha for "no other class answers" at a level above the guessed one; the rest is for its label."""
+GUESSED = 2 / 3
+"""The guessed level's part of what its label and those of the levels between it and the smallest share."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,21 @@ class Confidence(PlannedRule):
         return ", ".join(f"{p!r} (at {sigma!r})" for p, sigma in pairs)
 
     def claims(self, terms: Terms, route: int, label: int) -> list[Claim]:
-        """The guessed level spends alpha on its label, 90 % of it on the label's votes. A level below it may rest on
-        that claim too, so it has what is left for its own; a level above it spends alpha mostly on the class that comes
-        closest to answering in the label's place."""
-        claims = []
+        """A level below the guessed one rests on the votes for the label at any level in between, which so share 90 %
+        of alpha, and has what is left for its own claims. The guessed level has its part of those for its label, and
+        10 % for the other classes; a level above it spends alpha mostly on the class that comes closest to answering in
+        the label's place."""
+        claims, between = [], route - 1
         for level in range(len(terms.sigmas)):
-            alpha = terms.alpha * (RIVAL_SHARE if level < route else 1.0)
-            rivals = RIVALS_ABOVE if level > route else RIVAL_SHARE
-            claims.append(Claim(CLASSIFIER, level, (label,), (1 - rivals) * alpha))
-            claims.append(Claim(CLASSIFIER, level, (label,), rivals * alpha, rivals=True))
+            label_share, rivals = 1 - RIVAL_SHARE, RIVAL_SHARE
+            if level > route:
+                label_share, rivals = 1 - RIVALS_ABOVE, RIVALS_ABOVE
+            elif level == 0 < route:
+                label_share, rivals = RIVAL_SHARE * (1 - RIVAL_SHARE), RIVAL_SHARE**2
+            elif between > 0:
+                label_share *= GUESSED if level == route else (1 - GUESSED) / between
+            claims.append(Claim(CLASSIFIER, level, (label,), label_share * terms.alpha))
+            claims.append(Claim(CLASSIFIER, level, (label,), rivals * terms.alpha, rivals=True))
         return claims
 
     def plan(self, terms: Terms, route: int, label: int) -> Plan:
@@ -139,8 +147,9 @@ class Cascade(Plan):
 
     def exclusion(self, lower: Array) -> Array:
         """e_s of each level s [K], from the bounds of all claims: closer to the input than e_s, no class but the label
-        reaches `least` at s; or, below the guessed level, the label does at that one, so that s is not asked. 0 at the
-        smallest level where it is the guessed one: it answers whatever it is sure of."""
+        reaches `least` at s; or, below the guessed level, the label does at one from there down to above s, so that s
+        is not asked. 0 at the smallest level where it is the guessed one: it answers whatever it is sure of."""
         asked, silent = self.margins(lower)
-        silent[: self.route] = np.maximum(silent[: self.route], asked[self.route])
+        for s in range(self.route):
+            silent[s] = max(silent[s], asked[s + 1 : self.route + 1].max())
         return np.asarray(np.maximum(0.0, silent), np.float64)

@@ -19,7 +19,7 @@ class Sure(Confidence):
     the smallest answers where a class has at least the share `least` of all its votes in sure ones; the smallest counts
     them all. In a bundle that says nothing every vote is sure, and this is `confidence`."""
 
-    least: tuple[float, ...] = (0.25,)
+    least: tuple[float, ...] = (0.3,)
 
     kind: ClassVar[str] = "sure"
     form: ClassVar[str] = "sure:P"

@@ -81,7 +81,7 @@ def test_without_a_router_the_rules_about_one_are_not_offered(tmp_path: Path) ->
     bundle = toys.write_bundle(tmp_path / "bundle", sigmas=(0.5,), classifier_cuts=[0.4])
     with ds.load(bundle, threads=1) as smoother:
         data = data_of(page_html(Studio(smoother, Pictures.of(smoother, None))))
-    assert [rule["name"] for rule in data["rules"]] == ["multiscale", "confidence:0.5", "sure:0.25", "single:0.5"]
+    assert [rule["name"] for rule in data["rules"]] == ["multiscale", "confidence:0.5", "sure:0.3", "single:0.5"]
     assert data["rule"] in [rule["name"] for rule in data["rules"]]
 
 

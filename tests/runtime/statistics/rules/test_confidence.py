@@ -218,3 +218,19 @@ def test_probabilities_are_as_many_as_levels_above_the_smallest() -> None:
 def test_a_name_without_a_probability_means_a_half() -> None:
     assert str(rule_named("confidence", SIGMAS)) == "confidence:0.5"
     assert str(rule_named("confidence:0.70", SIGMAS)) == "confidence:0.7"
+
+
+THREE = (0.25, *SIGMAS)
+
+
+def test_a_level_between_keeps_the_smallest_from_being_asked_too() -> None:
+    """At sigma = 1 the label barely reaches P, at .5 it is far above, and the smallest level is not asked for that."""
+    fixed = Fixed(1000, n0=10)
+    terms = checked_terms(THREE, 1.0, 3, alpha=0.01, rule="confidence:0.4", route=None, budget=fixed)
+    selection = ([9, 1, 0], [0, 9, 1], [2, 6, 2])
+    found = settle(terms, filled(terms, selection, ([900, 100, 0], [10, 970, 20], [250, 500, 250])))
+    cut = float(special.ndtri(0.4))
+    large, middle = by_hand(500, 1000, 0.006) - cut, 0.5 * (by_hand(970, 1000, 0.003) - cut)
+    assert (found.label, found.route) == (1, 2)
+    assert found.exclusion[0] == pytest.approx(max(large, middle), abs=2e-6)
+    assert middle > large

@@ -195,3 +195,58 @@ def test_it_asks_the_next_smaller_level_where_votes_are_many_and_not_sure() -> N
     found = settle(terms, tally)
     assert (found.label, found.route) == (1, 0)
     assert found.radius >= 0.1
+
+
+NEAR = (0.25, 0.95, 1.0)
+FEW = 10
+
+
+def three_errors() -> list[float]:
+    """For worlds of three levels: the exact probability that a radius is above the true one, over all votes. Votes of
+    the two larger levels are sure of class 1 up to a cut, else not sure; each may keep the smallest, which says 2, from
+    being asked."""
+    rule, fixed = "sure:0.6", Fixed(FEW, n0=12)
+    terms = checked_terms(NEAR, 1.0, 3, alpha=ALPHA, rule=rule, route=None, budget=fixed, sure=(0.8, 0.8))
+    made = []
+    for hits in product(range(FEW + 1), repeat=2):
+        tally = terms.tally()
+        tally.record(Stream(CLASSIFIER, 0, SELECTION), np.array([0, 0, 12]))
+        tally.record(Stream(CLASSIFIER, 0, ESTIMATION), np.array([0, 0, FEW]))
+        for level, sure in enumerate(hits, start=1):
+            tally.record(Stream(CLASSIFIER, level, SELECTION), np.array([0, 12, 0]), np.array([0, 12, 0]))
+            tally.record(Stream(CLASSIFIER, level, ESTIMATION), np.array([0, FEW, 0]), np.array([0, sure, 0]))
+        if (outcome := settle(terms, tally)).label is not None:
+            made.append((outcome.radius, hits))
+    cut = float(special.ndtri(0.6))
+    ends = [
+        float(special.ndtri(float(lower_bound(k, FEW, part * ALPHA)))) - 1e-4
+        for k, part in product((FEW - 2, FEW - 1, FEW), (0.9, 0.6, 0.3))
+    ]
+    errors = []
+    for large, middle in product(ends, repeat=2):
+        true = max(0.0, large - cut, NEAR[1] * (middle - cut))  # nearer than that, one of the two answers 1
+        shares = [float(special.ndtr(end)) for end in (middle, large)]
+        wrong = sum(
+            math.prod(float(stats.binom.pmf(k, FEW, p)) for k, p in zip(hits, shares, strict=True))
+            for radius, hits in made
+            if radius > true
+        )
+        errors.append(wrong)
+    return errors
+
+
+def test_two_levels_that_keep_the_smallest_from_being_asked_share_alpha() -> None:
+    assert ALPHA / 3 < max(three_errors()) <= ALPHA * (1 + 1e-9)
+
+
+def test_two_levels_that_spend_alpha_each_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Sure.claims
+
+    def claims(self: Sure, terms: Terms, route: int, label: int) -> list[Claim]:
+        return [
+            replace(claim, alpha=0.9 * terms.alpha) if claim.level > 0 and not claim.rivals else claim
+            for claim in plain(self, terms, route, label)
+        ]
+
+    monkeypatch.setattr(Sure, "claims", claims)
+    assert max(three_errors()) > 1.2 * ALPHA
