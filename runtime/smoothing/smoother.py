@@ -127,9 +127,9 @@ class Smoother:
 
         `image`: an array or tensor [C,H,W] of float32 in [0, 1] or uint8, a picture of PIL's or a path (`check_image`).
         `budget`: `Fixed(10_000)` by default. `rule`: `interval` (docs/mathematics.md), `paper` (Sun et al. 2026),
-        `multiscale`, `confidence:P` or `fallback:P` (theorems 10, 11), or `single:SIGMA` (Cohen et al. 2019). `route`:
-        `median`, `mode` or `quantile:Q`. `seed`: from the operating system unless given. `noise`: `auto` by SFC64
-        unless given: 8-bit images get it on their own lattice, others float32 normals. `groups`, `at_most`: where the
+        `multiscale`, `confidence:P`, `sure:P` or `fallback:P` (theorems 10, 11), or `single:SIGMA` (Cohen et al. 2019).
+        `route`: `median`, `mode` or `quantile:Q`. `seed`: from the operating system unless given. `noise`: `auto` by
+        SFC64 unless given: 8-bit images get it on their own lattice, others float32 normals. `groups`, `at_most`: where the
         class is in doubt, the bundle's groups (True) or your own may answer, or a set of so many classes
         (docs/groups.md). `mode` in place of a budget: `decide` (is it certified at `r`?), `quick`, `standard`,
         `thorough` (docs/modes.md). Raises `InputError`, `EngineError`.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from compare_rules import STUDIES, curves_of
+from compare_rules import CHOSEN, STUDIES, curves_of
 
 import dualsmooth as ds
 from dualsmooth.runtime.bundle.shipped import SHIPPED
@@ -21,6 +21,6 @@ def test_tables_follow_from_the_committed_votes(name: str) -> None:
     assert {r.certificate.artefact.manifest_sha256 for r in results} == {ds.read_bundle(name).manifest_sha256}
     assert [r.index for r in results] == list(study.images)
     readme = (ROOT / "README.md").read_text().splitlines()
-    curves = curves_of(results, ("single", "multiscale", "paper", "confidence", "interval"))
+    curves = curves_of(results, ("single", "multiscale", "paper", "interval", CHOSEN))
     for row in markdown_table(curves, study.radii).splitlines()[2:]:
         assert row in readme

@@ -14,6 +14,7 @@ from torch import nn
 
 import dualsmooth.export.bundle as bundles
 from dualsmooth.export import Ensemble, export_bundle, writing
+from dualsmooth.export.sources import export_source
 from dualsmooth.export.writing import serialise, write_bundle
 from dualsmooth.runtime.bundle.reading import BaseModel, read_bundle
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
@@ -43,6 +44,18 @@ def test_experts_become_one_file_each(probe: Make, tmp_path: Path) -> None:
     bundle = export_bundle(tmp_path, estimator=probe(2), classifiers=[probe(3), probe(3, seed=1)], **COMMON)
     assert sorted(bundle.files) == ["classifier_0.25.onnx", "classifier_0.5.onnx", "estimator.onnx"]
     assert [m.members[0] for m in bundle.classifiers] == ["classifier_0.25.onnx", "classifier_0.5.onnx"]
+
+
+def test_what_makes_a_vote_sure_is_stated_and_checked(probe: Make, tmp_path: Path) -> None:
+    networks: dict[str, Any] = {"estimator": probe(2), "classifiers": [probe(3)] * 2}
+    bundle = export_bundle(tmp_path / "a", **networks, sure=[0.7], **COMMON)
+    assert read_bundle(tmp_path / "a").sure == bundle.sure == (0.7,)
+    assert export_source(tmp_path / "a", tmp_path / "b", command="again").sure == (0.7,)
+    assert export_source(tmp_path / "a", tmp_path / "c", command="other", sure=(0.6,)).sure == (0.6,)
+    for wrong, said in (([0.7, 0.8], "one number for each of the 1 levels"), ([1.0], "between 0 and 1")):
+        with pytest.raises(InputError, match=f"such a bundle cannot be made: sure must .*{said}"):
+            export_bundle(tmp_path / "d", **networks, sure=wrong, **COMMON)
+    assert not (tmp_path / "d").exists()
 
 
 def test_one_sigma_needs_no_estimator(probe: Make, tmp_path: Path) -> None:

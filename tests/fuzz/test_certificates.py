@@ -45,7 +45,12 @@ def certificates(smoother: ds.Smoother) -> Iterator[dict[str, Any]]:
 
 def make_smoother(folder: Path) -> ds.Smoother:
     path = toys.write_bundle(
-        folder / "bundle", sigmas=SIGMAS, sigma_e=0.8, estimator_cuts=[0.3, 0.6], classifier_cuts=[0.3, 0.35, 0.2]
+        folder / "bundle",
+        sigmas=SIGMAS,
+        sigma_e=0.8,
+        estimator_cuts=[0.3, 0.6],
+        classifier_cuts=[0.3, 0.35, 0.2],
+        sure=(0.6, 0.55),
     )
     return ds.load(path, threads=1)
 

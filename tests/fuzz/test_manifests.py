@@ -30,6 +30,7 @@ def real(folder: Path) -> None:
         sigma_e=0.8,
         estimator_cuts=[0.3, 0.6],
         classifier_cuts=[0.3, 0.4, 0.2],
+        sure=(0.6, 0.9),
     )
     alone = toys.write_bundle(
         folder / "one", sigmas=(0.5,), classifier_cuts=[0.3], preprocessing=Preprocessing(toys.SHAPE, 9)

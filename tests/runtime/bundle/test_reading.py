@@ -152,6 +152,7 @@ HARMLESS: dict[str, Change] = {
     "every precision": lambda m: m.update(precision="bf16"),
     "sigma_e below": lambda m: m.update(sigma_e=0.1),
     "optimisation": lambda m: m.update(optimisation={"estimator.onnx": "disabled"}),
+    "sure votes": lambda m: m.update(sure=[0.7] * (len(m["sigmas"]) - 1)),
 }
 
 

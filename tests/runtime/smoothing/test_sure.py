@@ -13,6 +13,7 @@ import toys
 from scipy import special
 
 import dualsmooth as ds
+from dualsmooth.runtime.bundle.describing import describe, sentences
 from dualsmooth.runtime.bundle.reading import BaseModel
 from dualsmooth.runtime.engine.engine import unsure
 from dualsmooth.runtime.errors import BundleError, CertificateError, InputError
@@ -141,6 +142,13 @@ def test_a_manifest_that_says_it_wrongly_is_refused(tmp_path: Path, sure: object
     (path / "manifest.json").write_text(json.dumps(manifest | {"sure": sure}))
     with pytest.raises(BundleError, match=said):
         ds.read_bundle(path)
+
+
+def test_a_bundle_is_described_with_what_makes_its_votes_sure(tmp_path: Path) -> None:
+    facts = describe(ds.read_bundle(bundle(tmp_path / "b")))
+    assert [level.get("sure") for level in facts["levels"]] == [None, SURE]
+    assert "classifier_1.onnx, sure from 0.6" in sentences(facts)
+    assert "sure" not in sentences(describe(ds.read_bundle(bundle(tmp_path / "c", sure=()))))
 
 
 def test_it_is_not_derived_for_other_networks(tmp_path: Path) -> None:
