@@ -59,24 +59,23 @@ def export_bundle(
 ) -> Bundle:
     """Export `estimator` ([N,C,H,W] to [N,len(sigmas)]) and the classifier of each sigma ([N,len(classes)]) to `out`.
 
-    `sigma_e`: the estimator's noise level, by default the largest of the sigmas; one sigma needs no estimator.
-    A network is a module, an ONNX file, or an `Ensemble` of them. They take noisy images in [0, 1] units, unnormalised:
+    `sigma_e`: the estimator's noise level, by default the largest of the sigmas; one sigma needs no estimator. A
+    network is a module, an ONNX file, or an `Ensemble` of them. They take noisy images in [0, 1] units, unnormalised:
     normalisation belongs inside, and `normalise` puts it in front of networks that lack it: "estimator" or "classifier"
-    to (mean, std), each one number a channel, or one for all (`mean` and `std` alone are refused: they do not say whose
-    they are). `layout` "nhwc" puts a transpose in front of ONNX files that take channels last. Modules whose `forward`
-    has a second parameter `sigma` get the noise level. One that serves several sigmas is passed several times and
-    becomes one file. `out` must not exist, or be empty; it appears complete or not at all. `groups` of classes are as
-    `Groups.resolved` takes them. `sure`: for each level above the smallest, the softmax from which on a vote is sure,
-    which rule `sure:P` counts; none where every vote is. `resize` has the bundle take pictures of any size: their shorter side becomes that, or
-    they become [height, width], resampled as Pillow does (`resampling`: one of `RESAMPLING`), and the middle of
-    `input_shape` is cut out. Radii are about the result.
+    to (mean, std), each one number a channel, or one for all. `layout` "nhwc" puts a transpose in front of ONNX files
+    that take channels last. Modules whose `forward` has a second parameter `sigma` get the noise level. One that serves
+    several sigmas is passed several times, and becomes one file. `out` must not exist, or be empty; it appears complete
+    or not at all. `groups` are as `Groups.resolved` takes them; `sure`: of each level above the smallest, the softmax
+    from which on a vote is sure (none: all are). `resize`: pictures of any size are taken, whose shorter side becomes
+    that, or which become [height, width], resampled as Pillow does (`resampling`), and the middle of `input_shape` is
+    cut out. Radii are about that.
 
     `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
     `pictures` (on random images without), and refused where the arg max agrees on less than `floor` (by default
     `FLOORS`), unless `force`. int8 needs `pictures` to calibrate on, and keeps the first and last layers in float32
-    unless `quantise_ends`; `reduce_range` leaves weights 7 bits, so that sums do not saturate on processors without
-    int8 dot products (VNNI). `provenance` is recorded in the manifest, with versions, parity and
-    agreement. Raises `InputError` for arguments that do not fit, `BundleError` where a network cannot be exported.
+    unless `quantise_ends`; `reduce_range` leaves weights 7 bits, whose sums do not saturate without int8 dot products
+    (VNNI). `provenance` goes into the manifest, with versions, parity and agreement. Raises `InputError` for arguments
+    that do not fit, `BundleError` where a network cannot be exported.
     """
     levels = tuple(float(s) for s in sigmas)
     target = Target(precision, pictures, floor, force, quantise_ends, reduce_range)
@@ -84,9 +83,8 @@ def export_bundle(
     target.check(input_shape)
     _check_normalise(normalise, mean, std, input_shape[0])
     manifest, files = _members(estimator, sigma_e, classifiers, levels, tuple(classes), groups)
-    manifest["sure"] = tuple(map(float, sure))
     how = None if resize is None else Preprocessing(input_shape, resize, resampling)
-    manifest |= {"input_shape": input_shape, "preprocessing": how, "precision": precision}
+    manifest |= {"input_shape": input_shape, "preprocessing": how, "precision": precision, "sure": tuple(sure)}
     _check_manifest(manifest, files)
     graphs, parity = _graphs(files, input_shape, normalise, layout, parity_batches)
     made, report = to_precision(graphs, files, target, input_shape)
