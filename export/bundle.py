@@ -66,9 +66,8 @@ def export_bundle(
     that take channels last. Modules whose `forward` has a second parameter `sigma` get the noise level. One that serves
     several sigmas is passed several times, and becomes one file. `out` must not exist, or be empty; it appears complete
     or not at all. `groups` are as `Groups.resolved` takes them; `sure`: of each level above the smallest, the softmax
-    from which on a vote is sure (none: all are). `resize`: pictures of any size are taken, whose shorter side becomes
-    that, or which become [height, width], resampled as Pillow does (`resampling`), and the middle of `input_shape` is
-    cut out. Radii are about that.
+    from which on a vote is sure (none: all are). `resize`: pictures of any size are taken: their shorter side becomes
+    that, or they become [height, width], resampled as Pillow does (`resampling`), and their middle is the input.
 
     `precision` is fp32, fp16, bf16 or int8. The others are compared with fp32 under noise at each level, on held-out
     `pictures` (on random images without), and refused where the arg max agrees on less than `floor` (by default
