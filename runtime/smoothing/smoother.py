@@ -129,8 +129,8 @@ class Smoother:
         `budget`: `Fixed(10_000)` by default. `rule`: `interval` (docs/mathematics.md), `paper` (Sun et al. 2026),
         `multiscale`, `confidence:P`, `sure:P` or `fallback:P` (theorems 10, 11), or `single:SIGMA` (Cohen et al. 2019).
         `route`: `median`, `mode` or `quantile:Q`. `seed`: from the operating system unless given. `noise`: `auto` by
-        SFC64 unless given: 8-bit images get it on their own lattice, others float32 normals. `groups`, `at_most`: where the
-        class is in doubt, the bundle's groups (True) or your own may answer, or a set of so many classes
+        SFC64 unless given: 8-bit images get it on their own lattice, others float32 normals. `groups`, `at_most`: where
+        the class is in doubt, the bundle's groups (True) or your own may answer, or a set of so many classes
         (docs/groups.md). `mode` in place of a budget: `decide` (is it certified at `r`?), `quick`, `standard`,
         `thorough` (docs/modes.md). Raises `InputError`, `EngineError`.
 

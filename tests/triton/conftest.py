@@ -20,8 +20,15 @@ THREADS = 1
 
 @pytest.fixture(scope="session")
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two levels with an expert each."""
-    return toys.two_levels(tmp_path_factory.mktemp("toy") / "bundle", estimator_cut=0.6, classifier_cuts=(0.2, 0.25))
+    """Two levels with an expert each; some votes of the larger one are not sure."""
+    return toys.write_bundle(
+        tmp_path_factory.mktemp("toy") / "bundle",
+        sigmas=(0.25, 0.5),
+        sigma_e=0.5,
+        estimator_cuts=[0.6],
+        classifier_cuts=[0.2, 0.25],
+        sure=(0.55,),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -27,10 +27,11 @@ from dualsmooth.runtime.datasets.formats import load_dataset
 
 pytestmark = pytest.mark.slow
 FIXED = ds.Fixed(400, n0=20)
+RULES = ["interval", "paper", "multiscale", "confidence:0.6", "sure:0.4", "fallback:0.6", "single:0.5"]
 IMAGES = [toys.image(0.3 + 0.04 * i, 0.5 + 0.02 * i) for i in range(12)]
 
 
-@pytest.mark.parametrize("rule", ["interval", "paper", "multiscale", "confidence:0.6", "fallback:0.6", "single:0.5"])
+@pytest.mark.parametrize("rule", RULES)
 def test_certificates_are_those_of_the_process(remote: ds.RemoteSmoother, local: ds.Smoother, rule: str) -> None:
     for seed in (1, 2**100 + 3):
         here, there = (s.certify(IMAGES[3], rule=rule, budget=FIXED, seed=seed) for s in (local, remote))
