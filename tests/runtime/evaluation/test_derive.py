@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from dualsmooth.cli import main
+from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.evaluation.results import load_results
 
 DATA = ["--dataset", f"npz:{SHIPPED_IMAGES}"]
+MANIFEST = read_bundle(SHIPPED_BUNDLE).manifest_sha256
 EVALUATE = ["evaluate", str(SHIPPED_BUNDLE), *DATA, "--budget", "fixed:300", "--max", "3", "--seed", "1"]
 
 
@@ -47,7 +49,7 @@ def test_a_network_derived_from_itself_never_disagrees(old: Path, tmp_path: Path
     assert any(r.certificate.label is not None for r in after)
     assert main(["report", str(out)]) == 0
     assert (
-        "derived      from votes of manifest dc8c69b1d9b9cd4d…, with 200 paired passes a stream"
+        f"derived      from votes of manifest {MANIFEST[:16]}…, with 200 paired passes a stream"
         in capsys.readouterr().out
     )
 
@@ -65,7 +67,7 @@ def test_kinds_of_rows_are_not_mixed(old: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "derived.jsonl"
     assert main(derive(old, out, "--max", "1")) == 0
     assert main([*EVALUATE, "--out", str(out)]) == 2
-    assert "holds results with derived dc8c69b" in capsys.readouterr().err
+    assert f"holds results with derived {MANIFEST[:7]}" in capsys.readouterr().err
     assert main(derive(old, out, "--passes", "300")) == 2
     assert "holds results with derived" in capsys.readouterr().err
     assert main(derive(out, tmp_path / "twice.jsonl")) == 2
