@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from dualsmooth.runtime.statistics.rules.confidence import Confidence
 from dualsmooth.runtime.statistics.rules.plan import Claim
-from dualsmooth.runtime.statistics.rules.planned import selected
 from dualsmooth.runtime.statistics.rules.rule import Legend, Terms
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, SELECTION, Counts, Stream, Tally
 
@@ -45,5 +44,5 @@ class Sure(Confidence):
         ]
 
     def _says(self, terms: Terms, tally: Tally, level: int) -> Counts:
-        counts = selected(terms, tally, Stream(CLASSIFIER, level, SELECTION))
+        counts = super()._says(terms, tally, level)
         return counts if level == 0 else tally.sure_counts(Stream(CLASSIFIER, level, SELECTION))[:-1]

@@ -69,8 +69,8 @@ def put(tally: Tally, level: int, purpose: str, split: Counts) -> None:
 
 
 def outcomes(terms: Terms, guesses: tuple[int, int]) -> list[tuple[int, float, int, int]]:
-    """Label and radius of every pair of splits that certifies, with their places in `every_split`; a guess of -1 is a
-    level that is unsure in selection."""
+    """Label and radius of every pair of splits that certifies, with their places in `every_split`; a guess of 3 is a
+    large level that is unsure in selection."""
     found = []
     for (i, small), (j, large) in product(enumerate(every_split(3)), enumerate(every_split(4))):
         tally = terms.tally()
