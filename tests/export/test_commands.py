@@ -16,6 +16,7 @@ from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.bundle.shipped import SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.training.networks.architectures import architecture
+from dualsmooth.training.run.record import code_version
 
 ROOT = Path(__file__).parents[2]
 FILES = [
@@ -37,6 +38,7 @@ def test_another_precision_of_a_bundle_with_a_report(tmp_path: Path, capsys: pyt
     bundle, shipped = read_bundle(tmp_path / "b"), read_bundle(SHIPPED_BUNDLE)
     assert bundle.provenance["source"]["manifest_sha256"] == shipped.manifest_sha256
     assert bundle.provenance["config"] == shipped.provenance["config"]
+    assert bundle.provenance["export"].items() >= code_version().items()
     assert (bundle.sigmas, bundle.classes) == (shipped.sigmas, shipped.classes)
     assert main(["export", str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 2
     assert "only an fp32 bundle" in capsys.readouterr().err
@@ -66,6 +68,7 @@ def test_onnx_files_with_normalisation(tmp_path: Path, monkeypatch: pytest.Monke
     assert one.classes[9] == "class 9"
     assert one.sigma_e == 1.0
     assert one.provenance["export"]["created"] == "1970-01-01T00:00:00+00:00"
+    assert one.provenance["export"].items() >= code_version().items()
     assert one.files == read_bundle(tmp_path / "two").files
     x = np.random.default_rng(0).random((16, 1, 28, 28), np.float32)
     plain, wrapped = OnnxEngine(read_bundle(SHIPPED_BUNDLE)), OnnxEngine(one)
