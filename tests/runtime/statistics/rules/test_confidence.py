@@ -3,16 +3,15 @@ of all votes of both levels, and what it asks for."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import pytest
+from enumerated import LINE, by_hand, hardest_ends, nearest_other
 from scipy import special, stats
 
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.statistics.bounds import lower_bound
 from dualsmooth.runtime.statistics.budgets import AtRadius, Fixed
 from dualsmooth.runtime.statistics.certification import certification, checked_terms, settle
 from dualsmooth.runtime.statistics.rules import rule_named
@@ -23,7 +22,6 @@ from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATO
 
 SIGMAS = (0.5, 1.0)
 N, ALPHA = 5, 0.1
-LINE = np.linspace(-3, 3, 60_001)
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,7 @@ class World:
         """Distance from 0 to the nearest point of the line where the cascade answers otherwise."""
         small, large = (self.shares(level, LINE) for level in (0, 1))
         answers = np.where(large.max(1) >= self.least, large.argmax(1), small.argmax(1))
-        wrong = np.abs(LINE[answers != label])
-        return float(wrong.min()) if len(wrong) else math.inf
+        return nearest_other(answers, label)
 
 
 def counts_of_all() -> list[np.ndarray]:
@@ -80,10 +77,7 @@ def terms_of(least: float, alpha: float = ALPHA) -> Terms:
 
 def worlds(least: float) -> list[World]:
     """Ends just below what some count of votes proves at shares of alpha that the rule uses: where claims err most."""
-    ends = [
-        float(special.ndtri(float(lower_bound(k, N, part * ALPHA)))) - 1e-4
-        for k, part in product((N - 1, N), (0.9, 0.1, 0.09))
-    ]
+    ends = hardest_ends((N - 1, N), N, (0.9 * ALPHA, 0.1 * ALPHA, 0.09 * ALPHA))
     cut = float(special.ndtri(least))
     far = 9.0
     found = [World(((-far, end / 2), (-far, far)), least) for end in ends]  # level 1 surely says 1
@@ -133,10 +127,6 @@ def filled(terms: Terms, selection: tuple[list[int], ...], bounded: tuple[list[i
         tally.record(Stream(CLASSIFIER, level, SELECTION), np.array(first))
         tally.record(Stream(CLASSIFIER, level, ESTIMATION), np.array(second))
     return tally
-
-
-def by_hand(hits: int, n: int, share: float) -> float:
-    return float(special.ndtri(stats.beta.ppf(share, hits, n - hits + 1)))
 
 
 def test_the_radius_is_worked_out_by_hand() -> None:

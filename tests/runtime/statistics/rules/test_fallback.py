@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from enumerated import LINE, by_hand, hardest_ends, nearest_other
 from scipy import special, stats
 
 from dualsmooth.runtime.errors import InputError
@@ -23,7 +24,6 @@ from dualsmooth.runtime.statistics.rules.rule import Terms
 from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, ESTIMATOR, SELECTION, Stream
 
 SIGMAS, SIGMA_E = (0.25, 0.5, 1.0), 1.0
-LINE = np.linspace(-3, 3, 60_001)
 N, ALPHA = 7, 0.1
 
 
@@ -67,8 +67,7 @@ class World:
 
     def true_radius(self, label: int, line: np.ndarray = LINE) -> float:
         """Distance from 0 to the nearest point of the line where the answer is another one."""
-        wrong = np.abs(line[self.answers(line)[1] != label])
-        return float(wrong.min()) if len(wrong) else math.inf
+        return nearest_other(self.answers(line)[1], label, line)
 
 
 def terms_of(world: World, n: int = N, alpha: float = ALPHA) -> Terms:
@@ -159,7 +158,7 @@ def error(world: World, guesses: tuple[int, int, int]) -> float:
 def worlds(least: float) -> list[World]:
     """Ends just below what some count of votes proves at shares of alpha that the rule uses: where claims err most."""
     far, shares = 9.0, (0.9, 0.6, 0.3, 0.1)
-    ends = [float(special.ndtri(float(lower_bound(N, N, part * ALPHA)))) - 1e-4 for part in shares]
+    ends = hardest_ends((N,), N, [part * ALPHA for part in shares])
     cut = float(special.ndtri(least))
     found = []
     for end in ends:
@@ -208,10 +207,6 @@ def test_what_claims_too_much_is_seen(wrong: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(Fallback, "plan", lambda *given: replace(plain(*given), rule=rule))  # type: ignore[call-arg]
     with pytest.raises(AssertionError, match="World"):
         test_with_exact_probabilities_the_radius_is_never_above_the_true_one(3, "median")
-
-
-def by_hand(hits: int, n: int, share: float) -> float:
-    return float(special.ndtri(stats.beta.ppf(share, hits, n - hits + 1)))
 
 
 def test_the_radius_is_worked_out_by_hand() -> None:

@@ -9,9 +9,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from enumerated import LINE, by_hand, hardest_ends, nearest_other
 from scipy import special, stats
 
-from dualsmooth.runtime.statistics.bounds import lower_bound
 from dualsmooth.runtime.statistics.budgets import AtRadius, Fixed
 from dualsmooth.runtime.statistics.certification import certification, checked_terms, settle
 from dualsmooth.runtime.statistics.rules.plan import Claim, Plan
@@ -21,7 +21,6 @@ from dualsmooth.runtime.statistics.votes import CLASSIFIER, ESTIMATION, SELECTIO
 
 SIGMAS = (0.5, 1.0)
 N, ALPHA, FAR = 4, 0.1, 9.0
-LINE = np.linspace(-3, 3, 60_001)
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,7 @@ class World:
         """Distance from 0 to the nearest point of the line where the cascade answers otherwise."""
         small, large = self.shares(0, LINE), self.shares(1, LINE)[:, :3]
         answers = np.where(large.max(1) >= self.least, large.argmax(1), small.argmax(1))
-        wrong = np.abs(LINE[answers != label])
-        return float(wrong.min()) if len(wrong) else math.inf
+        return nearest_other(answers, label)
 
 
 def every_split(kinds: int) -> list[Counts]:
@@ -93,10 +91,7 @@ def error(made: list[tuple[int, float, int, int]], world: World) -> float:
 
 def worlds(least: float) -> list[World]:
     """Ends just below what some count of votes proves at shares of alpha that the rule uses: where claims err most."""
-    ends = [
-        float(special.ndtri(float(lower_bound(k, N, part * ALPHA)))) - 1e-4
-        for k, part in product((N - 1, N), (0.9, 0.1, 0.09))
-    ]
+    ends = hardest_ends((N - 1, N), N, (0.9 * ALPHA, 0.1 * ALPHA, 0.09 * ALPHA))
     cut, found = float(special.ndtri(least)), []
     for end in ends:
         found.append(World((-FAR, end / 2), (-FAR, -FAR, FAR, FAR), least))  # the large level is surely sure of 1
@@ -138,10 +133,6 @@ def test_the_enumeration_sees_what_claims_too_much(wrong: str, monkeypatch: pyte
         monkeypatch.setattr(Sure, "claims", claims)
     with pytest.raises(AssertionError, match="<="):
         test_no_radius_is_too_large_more_often_than_alpha(0.3)
-
-
-def by_hand(hits: int, n: int, share: float) -> float:
-    return float(special.ndtri(stats.beta.ppf(share, hits, n - hits + 1)))
 
 
 def test_the_radius_is_worked_out_by_hand() -> None:
@@ -218,10 +209,7 @@ def three_errors() -> list[float]:
         if (outcome := settle(terms, tally)).label is not None:
             made.append((outcome.radius, hits))
     cut = float(special.ndtri(0.6))
-    ends = [
-        float(special.ndtri(float(lower_bound(k, FEW, part * ALPHA)))) - 1e-4
-        for k, part in product((FEW - 2, FEW - 1, FEW), (0.9, 0.6, 0.3))
-    ]
+    ends = hardest_ends((FEW - 2, FEW - 1, FEW), FEW, (0.9 * ALPHA, 0.6 * ALPHA, 0.3 * ALPHA))
     errors = []
     for large, middle in product(ends, repeat=2):
         true = max(0.0, large - cut, NEAR[1] * (middle - cut))  # nearer than that, one of the two answers 1
