@@ -19,14 +19,15 @@ from dualsmooth.runtime.statistics.votes import Counts, Requests, Stream, Tally
 
 PATIENCE = 3
 """How many batches a group may be passed over where jobs take turns."""
+Watch = Callable[[Stream, Counts, Counts | None], None]
+"""Hears the counts so far of a stream, and of its sure votes where some may not be."""
 
 
 @dataclass(eq=False)
 class Job:
     """One image on its way: float32 [C,H,W], its seed, its votes, and the process that asks for more. `failure`: why it
-    gets no further votes; `seconds`: its own so far (`Meter`). `watch` hears the counts so far of a stream after each
-    batch, and of its sure votes where some may not be, those of looks that are not full yet too; what it raises ends
-    the run, and it changes nothing else."""
+    gets no further votes; `seconds`: its own so far (`Meter`). `watch` is told after each
+    batch, of looks that are not full yet too; what it raises ends the run, and it changes nothing else."""
 
     image: npt.NDArray[np.float32]
     seed: Seed
@@ -36,7 +37,7 @@ class Job:
     generators: dict[Stream, Watched] = field(default_factory=dict)
     failure: DualSmoothError | None = None
     seconds: float = 0.0
-    watch: Callable[[Stream, Counts, Counts | None], None] | None = None
+    watch: Watch | None = None
 
 
 @dataclass(eq=False)

@@ -16,6 +16,7 @@ from dualsmooth.runtime.rounding import confidence
 from dualsmooth.runtime.smoothing.certificate import Certificate
 from dualsmooth.runtime.smoothing.checking import require_image
 from dualsmooth.runtime.smoothing.meter import Meter
+from dualsmooth.runtime.smoothing.packing import Watch
 from dualsmooth.runtime.smoothing.sampler import Job, Sampler
 from dualsmooth.runtime.smoothing.seeds import Seeds
 from dualsmooth.runtime.smoothing.smoother import Smoother
@@ -147,15 +148,13 @@ class Studio:
             raise InputError(str(error)) from error
         return certificate, pixels
 
-    def _sample(self, job: Job, watch: Callable[[Stream, Counts, Counts | None], None]) -> None:
+    def _sample(self, job: Job, watch: Watch) -> None:
         job.watch = watch
         sampler = Sampler(self.smoother.bundle, self.smoother.engine, batch_size=self.smoother.batch_size)
         for _ in sampler.run([job], Meter()):
             pass
 
-    def _sampled(
-        self, terms: Terms, job: Job, watch: Callable[[Stream, Counts, Counts | None], None]
-    ) -> tuple[Certificate, float]:
+    def _sampled(self, terms: Terms, job: Job, watch: Watch) -> tuple[Certificate, float]:
         self._sample(job, watch)
         certificate = replace(self.smoother.certificate(terms, job), picture=eight_bits(job.image))
         return certificate, job.seconds
