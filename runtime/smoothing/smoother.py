@@ -235,7 +235,7 @@ class Smoother:
         `InputError`, `EngineError`.
 
         >>> import dualsmooth as ds
-        >>> ds.load("fashion-mnist").predict(ds.sample("fashion-mnist"), n=200, seed=1).label
+        >>> ds.load("fashion-mnist").predict(ds.sample("fashion-mnist"), n=1000, seed=1).label
         9
         """
         return self.predict_with(image, Settings(alpha, Fixed(n), rule, route, seed, noise, False, groups, at_most))
