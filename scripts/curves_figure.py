@@ -1,5 +1,5 @@
-"""The picture of the README: certified accuracy of the interval rule, of the paper's rule and of each sigma alone, on
-light and on dark ground, from the committed votes.
+"""The picture of the README: certified accuracy of the interval rule, of the cascade of sure votes, of the paper's
+rule and of each sigma alone, on light and on dark ground, from the committed votes.
 
     python scripts/curves_figure.py --out docs/images
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from compare_rules import STUDIES, Study, curves_of
+from compare_rules import CHOSEN, STUDIES, Study, curves_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,14 +22,17 @@ from dualsmooth.runtime.files import write_atomically
 from dualsmooth.runtime.statistics.accuracy import certified_accuracy
 
 GROUNDS = {"light": ("#ffffff", "#24292f"), "dark": ("#0d1117", "#e6edf3")}
-BOLD = {"interval": ("#2f81f7", "interval rule (ours)"), "paper": ("#d29922", "the paper's rule")}
+BOLD = {
+    "interval": ("#2f81f7", "interval rule (ours)"), CHOSEN: ("#3fb950", "sure votes (ours)"),
+    "paper": ("#d29922", "the paper's rule"),
+}  # fmt: skip
 GREY = "#8b949e"
 DASHES = ("-", "--", ":")
 
 
 def panel(axes: Axes, study: Study) -> None:
     """One data set."""
-    curves = curves_of(load_results(study.votes), ["single", "paper", "interval"])
+    curves = curves_of(load_results(study.votes), ["single", *BOLD])
     singles = [name for name in curves if name not in BOLD]
     limit = study.radii[-1] + 0.25
     grid = np.concatenate([[0.0], np.linspace(1e-6, limit, 500)])
@@ -39,7 +42,7 @@ def panel(axes: Axes, study: Study) -> None:
                   .replace("single", "sigma"))  # fmt: skip
     for name, (colour, label) in BOLD.items():
         shares = 100 * certified_accuracy(curves[name], list(grid))
-        axes.step(grid, shares, where="post", color=colour, lw=2.4 if name == "interval" else 1.8, label=label)
+        axes.step(grid, shares, where="post", color=colour, lw=1.8 if name == "paper" else 2.2, label=label)
     for name, row in list(study.published.items())[:1]:
         axes.plot(study.radii, row, "o", ms=4, mfc="none", color="#f85149", label=f"published: {name}")
     axes.set(title=study.title, xlabel="L2 radius", xlim=(0, limit), ylim=(0, 100))
