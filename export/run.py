@@ -13,12 +13,17 @@ from dualsmooth.training.config import read_toml
 from dualsmooth.training.run.record import CONFIG, code_version, load_run, now
 
 
-def created() -> str:
+def _created() -> str:
     """The time for the provenance, in UTC; SOURCE_DATE_EPOCH (seconds) sets it, so that exports can be reproduced."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if epoch.isascii() and epoch.isdecimal() and len(epoch) < 12:
         return datetime.fromtimestamp(int(epoch), UTC).isoformat(timespec="seconds")
     return now()
+
+
+def made_by(command: str) -> dict[str, Any]:
+    """For the provenance of an export: the command, its time, and the commit of the code where that is known."""
+    return {"command": command, "created": _created(), **code_version()}
 
 
 def export_run(
@@ -41,7 +46,7 @@ def export_run(
         "config": read_toml(trained.path / CONFIG),
         "metrics": record.get("metrics"),
         "checkpoints": record.get("checkpoints"),
-        "export": {"command": command, "created": created(), **code_version()},
+        "export": made_by(command),
     }
     settings.setdefault("resize", record.get("resize"))
     return export_bundle(

@@ -11,7 +11,7 @@ from dualsmooth.export.bundle import export_bundle
 from dualsmooth.export.members import Ensemble, Member
 from dualsmooth.export.onnx.files import shape_of
 from dualsmooth.export.onnx.normalisation import Normalisation
-from dualsmooth.export.run import created, export_run
+from dualsmooth.export.run import export_run, made_by
 from dualsmooth.runtime.bundle.reading import MANIFEST, BaseModel, Bundle, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
@@ -19,7 +19,7 @@ from dualsmooth.runtime.graphs.foreign_files import foreign
 from dualsmooth.training.networks.architectures import ARCHITECTURES, architecture
 from dualsmooth.training.networks.published import load_checkpoint
 from dualsmooth.training.networks.state_dict import is_checkpoint
-from dualsmooth.training.run.record import Run, code_version, load_run
+from dualsmooth.training.run.record import Run, load_run
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dic
         provenance={
             "source": {Path(path).name: sha256_of(path) for path in paths},
             **({"architectures": dict(files.architectures)} if files.architectures else {}),
-            "export": {"command": command, "created": created(), **code_version()},
+            "export": made_by(command),
         },
         **settings,
     )
@@ -151,7 +151,7 @@ def _export_again(bundle: Bundle, out: str | Path, command: str, settings: dict[
         provenance={
             **kept,
             "source": {"manifest_sha256": bundle.manifest_sha256, **before},
-            "export": {"command": command, "created": created(), **code_version()},
+            "export": made_by(command),
         },
     )
 

@@ -26,8 +26,8 @@ Watch = Callable[[Stream, Counts, Counts | None], None]
 @dataclass(eq=False)
 class Job:
     """One image on its way: float32 [C,H,W], its seed, its votes, and the process that asks for more. `failure`: why it
-    gets no further votes; `seconds`: its own so far (`Meter`). `watch` is told after each
-    batch, of looks that are not full yet too; what it raises ends the run, and it changes nothing else."""
+    gets no further votes; `seconds`: its own so far (`Meter`). `watch` is told after each batch, of looks that are not
+    full yet too; what it raises ends the run, and it changes nothing else."""
 
     image: npt.NDArray[np.float32]
     seed: Seed
