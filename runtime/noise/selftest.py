@@ -169,8 +169,11 @@ def _scale(seed: Seed, drawn: Draws) -> None:
         steps = _steps(drawn[: out.size // 4], seed.at(image).generator(stream).rest.words(out.size))
         expected = pixels + steps.reshape(out.shape) / STEPS
     else:
-        expected = pixels.astype(np.float64) + _PROBE * drawn[: out.size].reshape(out.shape)
-        expected = np.rint(expected * STEPS) / STEPS if mode.lattice else expected
+        drawn = drawn[: out.size].reshape(out.shape)
+        if mode.lattice:  # from the pixels' points there, as float32 a little off: that would turn what is near a half
+            expected = (np.rint(pixels * np.float64(STEPS)) + np.rint(STEPS * _PROBE * drawn)) / STEPS
+        else:
+            expected = pixels.astype(np.float64) + _PROBE * drawn
     if not np.allclose(out, expected, rtol=0, atol=1e-6):
         raise EngineError("noise generator: what is added to images is not sigma times its normals: it was replaced")
 

@@ -231,6 +231,12 @@ def test_noise_of_another_scale_is_refused(monkeypatch: pytest.MonkeyPatch, mode
         check_generator(Seed(1, noise=Noise(mode)))
 
 
+@pytest.mark.parametrize(("generator", "seed"), [("SFC64", 521), ("SFC64", 1572), ("Philox", 370), ("Philox", 3218)])
+def test_noise_near_a_half_of_the_lattice_passes(generator: str, seed: int) -> None:
+    """These seeds draw a z with 255 sigma z nearer to a half than the pixel, 51/255 as a float32, is to its point."""
+    check_generator(Seed.make(seed, Noise("lattice", generator)))
+
+
 class Device:
     """An array of another library: Philox4x32 fills it through `kernel`, here NumPy's own."""
 
