@@ -170,7 +170,7 @@ def _scale(seed: Seed, drawn: Draws) -> None:
         expected = pixels + steps.reshape(out.shape) / STEPS
     else:
         drawn = drawn[: out.size].reshape(out.shape)
-        if mode.lattice:  # from the pixels' points there, as float32 a little off: that would turn what is near a half
+        if mode.lattice:  # pixel and noise are rounded apart: a float32 pixel is a little off its point on the lattice
             expected = (np.rint(pixels * np.float64(STEPS)) + np.rint(STEPS * _PROBE * drawn)) / STEPS
         else:
             expected = pixels.astype(np.float64) + _PROBE * drawn
