@@ -29,7 +29,8 @@ class ClassifierConfig:
     epochs from the trained one of the level below (0: all afresh): what is learnt under little noise serves under more.
     `lowest` is an objective for the expert of the lowest level, where accuracy is worth more than radii that the next
     level serves better, and `highest` one for that of the highest, which serves what reaches far (none: `objective`, as
-    for the others).
+    for the others). `seed` draws the classifiers anew and nothing else of the run (0: its own seed decides): with equal
+    held-out images, networks of several runs can be one ensemble.
 
     `width` and `depth` are factors of our own models' sizes, `pretrained` a file of weights to start from ("" for
     none), `ema` the decay of an exponential moving average of the weights, which then is the network (0: none), and
@@ -46,6 +47,7 @@ class ClassifierConfig:
     width: float = 1.0
     experts: bool = False
     chain: int = 0
+    seed: int = 0
     depth: float = 1.0
     pretrained: str = ""
     epochs: int = 12
@@ -74,7 +76,7 @@ class ClassifierConfig:
                 need(self.experts, f"classifier.{name} is given without experts", "experts = true too")
         need_from("classifier", self, 0, "mse", "stability")
         part, denoised = self.denoised_part, self.model.startswith(DENOISED)
-        need_from("classifier", self, 0, "chain")
+        need_from("classifier", self, 0, "chain", "seed")
         need(self.experts or not self.chain, f"classifier.chain is {self.chain} without experts", "experts = true too")
         need(part in PARTS, f"classifier.denoised_part is {part!r}", "all, denoiser or classifier")
         plain = part == "all" and not self.denoiser

@@ -57,11 +57,11 @@ def train_classifier(
     if not levels or min(levels) <= 0:
         raise InputError(f"levels is {levels}; expected at least one positive noise level")
     rows, weights = _checked(len(data.images), rows, weights, len(levels))
-    first = torch_generator(config.seed, Randomness.CLASSIFIER, *stream_key(None, key))
+    seed = settings.seed or config.seed
+    first = torch_generator(seed, Randomness.CLASSIFIER, *stream_key(None, key))
     lesson = _Classify(data, rows, levels, weights, settings, first if start is None else start, device)
     return fit(
-        path, _spec(data, settings), lesson, settings, seed=config.seed, stream=Randomness.CLASSIFIER, key=key,
-        device=device,
+        path, _spec(data, settings), lesson, settings, seed=seed, stream=Randomness.CLASSIFIER, key=key, device=device,
     )  # fmt: skip
 
 

@@ -128,3 +128,22 @@ def test_arguments_that_do_not_fit_are_refused(
         train_classifier(tmp_path / "c.pt", data, tiny, **arguments)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_seed_of_its_own_draws_the_classifier_anew_and_nothing_else(
+    tiny: Config, data: TrainingData, tmp_path: Path, seen: Seen
+) -> None:
+    """Other first weights, order and noise; the same seed, given either way, is the same network; the held-out images
+    stay, so that the members of an ensemble have all not seen them."""
+    makes = {"plain": tiny, "drawn": short(tiny, seed=8), "whole": dataclasses.replace(tiny, seed=8)}
+    weights, orders = {}, {}
+    for name, config in makes.items():
+        seen.clear()
+        network = train_classifier(tmp_path / f"{name}.pt", data, config, levels=(0.5,))
+        weights[name] = torch.cat([value.flatten() for value in network.state_dict().values()])
+        orders[name] = [i for batch, _ in seen for i in batch]
+    assert not torch.equal(weights["plain"], weights["drawn"])
+    assert torch.equal(weights["drawn"], weights["whole"])
+    assert orders["plain"] != orders["drawn"] == orders["whole"]
+    held_out = [load_training_data(config).validation_labels for config in (tiny, makes["drawn"])]
+    assert np.array_equal(*held_out)
