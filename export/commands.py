@@ -32,12 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "dualsmooth export runs/fashion --out bundles/fashion",
         "dualsmooth export fashion-mnist --out bundles/int8 --precision int8 --calibration fashion-mnist",
+        "dualsmooth export runs/fashion --with runs/second --out bundles/two",
         "dualsmooth export --estimator router.onnx --classifier a.onnx --classifier b.onnx --sigmas 0.25,1.0 "
         "--classes 10 --out bundles/onnx",
     )
     parser.description = (
-        "Export a finished run, another bundle (to change its precision) or existing ONNX files as a "
-        "bundle: ONNX files, compared with what they come from, manifest.json and a model card."
+        "Export a finished run, another bundle (to change its precision, or to add classifiers) or existing ONNX files "
+        "as a bundle: ONNX files, compared with what they come from, manifest.json and a model card."
     )
     parser.add_argument(
         "path",
@@ -69,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sure", metavar="SHARES", help="for each sigma above the smallest, the softmax from which on a vote is sure, "
         "with commas: rule sure:P counts those (default: those of SOURCE)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--with", action="append", default=[], dest="others", metavar="SOURCE",
+        help="a bundle, a run, or RUN=SIGMA,… whose classifiers vote beside those of SOURCE: at each level that both "
+        "have, the mean of their logits; may be repeated (default: none)",
     )  # fmt: skip
     parser.add_argument("--quantise-ends", action="store_true", help="int8: the first and last layers too")
     parser.add_argument(
@@ -171,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
         sample = Sample.load(
             arguments.report, arguments.data_dir, arguments.report_images, *classes_and_shape(chosen)
         )  # fmt: skip
-    bundle = export_source(chosen, arguments.out, command=command, **settings)
+    bundle = export_source(chosen, arguments.out, command=command, others=arguments.others, **settings)
     print(_summary(bundle))
     if arguments.path is None and arguments.classifier_mean is None:
         print("pixels from 0 to 1 go into these networks; where one expects normalised pixels: --classifier-mean, -std")
@@ -181,7 +187,7 @@ def run(arguments: argparse.Namespace) -> int:
         from dualsmooth.export.sources import in_fp32
 
         with tempfile.TemporaryDirectory(prefix="dualsmooth-report-") as folder:
-            original = in_fp32(chosen, Path(folder))
+            original = in_fp32(chosen, Path(folder), arguments.others)
             print(side_by_side(original, bundle, sample, passes=arguments.report_passes))
     return 0
 

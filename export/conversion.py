@@ -55,8 +55,8 @@ def to_precision(
     target: Target,
     input_shape: tuple[int, int, int],
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
-    """The graphs of `files`, by name, in the target's precision, and for the manifest how well they agree with the
-    originals. Raises `BundleError` where they do not."""
+    """The graphs of `files`, by name, in the target's precision, and for the manifest how well those that were
+    converted agree with their originals. Raises `BundleError` where they do not."""
     if target.precision == "fp32":
         return dict(graphs), {}
     pictures = target.pictures or Pictures.random(input_shape)
@@ -64,6 +64,9 @@ def to_precision(
     found: dict[str, dict[float, float]] = {}
     for file in files:
         graph = graphs[file.name]
+        if own_precision(graph) == target.precision:  # it stays as it is, whatever it once was made from
+            made[file.name] = graph
+            continue
         made[file.name] = _converted(graph, file, target, pictures)
         check_file(made[file.name], file.label)
         measured = emulated(graph, "bf16") if target.precision == "bf16" else made[file.name]
@@ -78,14 +81,12 @@ def to_precision(
         "measured_on": len(pictures.held_out),
         **({"calibrated_on": len(pictures.calibration)} if target.precision == "int8" else {}),
         **({"emulated": True} if target.precision == "bf16" else {}),
-        "bytes": {name: [graphs[name].ByteSize(), made[name].ByteSize()] for name in graphs},
+        "bytes": {name: [graphs[name].ByteSize(), made[name].ByteSize()] for name in found},
     }
 
 
 def _converted(graph: onnx.ModelProto, file: MemberFile, target: Target, pictures: Pictures) -> onnx.ModelProto:
-    """One graph in the target's precision; one that is in it already stays as it is."""
-    if own_precision(graph) == target.precision:
-        return graph
+    """One graph in the target's precision."""
     if target.precision == "int8":
         ends, narrow = target.quantise_ends, target.reduce_range
         return to_int8(graph, pictures.noisy(file.levels), ends=ends, reduce_range=narrow, name=file.label)

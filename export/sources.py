@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dualsmooth.export.beside import beside, ensemble_of
 from dualsmooth.export.bundle import export_bundle
 from dualsmooth.export.members import Ensemble, Member
 from dualsmooth.export.onnx.files import shape_of
 from dualsmooth.export.onnx.normalisation import Normalisation
 from dualsmooth.export.run import export_run, made_by
-from dualsmooth.runtime.bundle.reading import MANIFEST, BaseModel, Bundle, read_bundle
+from dualsmooth.runtime.bundle.reading import MANIFEST, Bundle, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.runtime.files import sha256_of
 from dualsmooth.runtime.graphs.foreign_files import foreign
@@ -53,20 +54,25 @@ def classes_and_shape(source: Path | OnnxFiles) -> tuple[Sequence[str], tuple[in
     return facts.classes, facts.input_shape
 
 
-def export_source(source: Path | OnnxFiles, out: str | Path, *, command: str, **settings: Any) -> Bundle:
-    """Export a run directory, a bundle or ONNX files; `settings` as for `export_bundle`. Raises as `export_bundle`."""
+def export_source(
+    source: Path | OnnxFiles, out: str | Path, *, command: str, others: Sequence[str | Path] = (), **settings: Any
+) -> Bundle:
+    """Export a run directory, a bundle or ONNX files; `settings` as for `export_bundle`, and `others` as `beside` takes
+    them (files say by themselves who votes side by side). Raises as `export_bundle`."""
     if isinstance(source, OnnxFiles):
+        if others:
+            raise InputError("--with goes with a run or bundle as SOURCE; give --classifier several files, with commas")
         return _export_files(source, out, command, settings)
     if (source / MANIFEST).exists():
-        return _export_again(read_bundle(source), out, command, settings)
-    return export_run(source, out, command=command, **settings)
+        return _export_again(read_bundle(source), out, command, others, settings)
+    return export_run(source, out, command=command, others=others, **settings)
 
 
-def in_fp32(source: Path | OnnxFiles, folder: Path) -> Path:
-    """An fp32 bundle of `source`: itself where it is a bundle, else one that is made in `folder`."""
-    if isinstance(source, Path) and (source / MANIFEST).exists():
+def in_fp32(source: Path | OnnxFiles, folder: Path, others: Sequence[str | Path] = ()) -> Path:
+    """An fp32 bundle of `source` and `others`: itself where it is a bundle alone, else one that is made in `folder`."""
+    if isinstance(source, Path) and (source / MANIFEST).exists() and not others:
         return source
-    return export_source(source, folder / "fp32", command="fp32 for comparison").path
+    return export_source(source, folder / "fp32", command="fp32 for comparison", others=others).path
 
 
 def _export_files(files: OnnxFiles, out: str | Path, command: str, settings: dict[str, Any]) -> Bundle:
@@ -129,20 +135,25 @@ def _network(files: OnnxFiles, role: str, path: str, shape: tuple[int, int, int]
     )
 
 
-def _export_again(bundle: Bundle, out: str | Path, command: str, settings: dict[str, Any]) -> Bundle:
-    """Another precision of a bundle. Its provenance goes along."""
-    if bundle.precision != "fp32":
-        raise InputError(f"{bundle.path} is {bundle.precision}; only an fp32 bundle can be exported again")
-
-    def ensemble(model: BaseModel) -> Ensemble:
-        return Ensemble(tuple(bundle.path / name for name in model.members), model.consensus)
-
-    kept = {k: v for k, v in bundle.provenance.items() if k not in ("exported_with", "export", "parity", "precision")}
-    before = {k: bundle.provenance[k] for k in ("exported_with", "export", "parity") if k in bundle.provenance}
+def _export_again(
+    bundle: Bundle, out: str | Path, command: str, others: Sequence[str | Path], settings: dict[str, Any]
+) -> Bundle:
+    """Another precision of a bundle, other facts in its manifest, or more classifiers. Its provenance goes along."""
+    wanted = settings.get("precision", "fp32")
+    if bundle.precision not in ("fp32", wanted):
+        raise InputError(
+            f"{bundle.path} is {bundle.precision}; only an fp32 bundle can be brought to {wanted}; export that one, or "
+            f"add --precision {bundle.precision}"
+        )
+    own = [ensemble_of(bundle, model) for model in bundle.classifiers]
+    classifiers, voices = beside(bundle, own, others)
+    dropped = ("exported_with", "export", "parity", "precision", *(("metrics",) if others else ()))
+    kept = {k: v for k, v in bundle.provenance.items() if k not in dropped}
+    before = ("exported_with", "export", "parity", *(("precision",) if bundle.precision == wanted != "fp32" else ()))
     return export_bundle(
         out,
-        estimator=None if bundle.estimator is None else ensemble(bundle.estimator),
-        classifiers=[ensemble(model) for model in bundle.classifiers],
+        estimator=None if bundle.estimator is None else ensemble_of(bundle, bundle.estimator),
+        classifiers=classifiers,
         sigmas=bundle.sigmas,
         sigma_e=bundle.sigma_e,
         classes=bundle.classes,
@@ -150,7 +161,11 @@ def _export_again(bundle: Bundle, out: str | Path, command: str, settings: dict[
         **(_taken_over(bundle) | settings),
         provenance={
             **kept,
-            "source": {"manifest_sha256": bundle.manifest_sha256, **before},
+            "source": {
+                "manifest_sha256": bundle.manifest_sha256,
+                **{k: bundle.provenance[k] for k in before if k in bundle.provenance},
+            },
+            **voices,
             "export": made_by(command),
         },
     )

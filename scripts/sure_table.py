@@ -69,7 +69,8 @@ def drawn(name: str, images: int, passes: int, cache: Path) -> Drawn:
             batch = np.empty((passes, *bundle.input_shape), np.float32)
             pixels = smoother.check_image(data.validation_images[int(index)])
             add_noise(Seed(20261128, int(index)).generator(stream), pixels, sigma, batch)
-            logits = smoother.engine.logits(model.members[0], batch, sigma, len(bundle.classes))
+            each = [smoother.engine.logits(name, batch, sigma, len(bundle.classes)) for name in model.members]
+            logits = np.mean(each, 0, dtype=np.float64)
             votes[level, number] = logits.argmax(1)
             softmax[level, number] = 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)
             if number % 100 == 99:

@@ -80,7 +80,8 @@ def agreement(
 
 def check_floor(found: Mapping[str, Mapping[float, float]], floor: float, *, force: bool) -> None:
     """Raises `BundleError` where any file agrees with fp32 on less than `floor` at any level, unless forced."""
-    worst, name, level = min((share, name, level) for name, levels in found.items() for level, share in levels.items())
+    shares = [(share, name, level) for name, levels in found.items() for level, share in levels.items()]
+    worst, name, level = min(shares, default=(1.0, "", 0.0))
     if worst < floor and not force:
         raise BundleError(
             f"{name} votes like its fp32 original on {worst:.1%} of the noisy images at sigma {level:g}, less than the "

@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +17,12 @@ from dualsmooth.export.commands import add_arguments, run
 from dualsmooth.runtime.bundle.reading import read_bundle
 from dualsmooth.runtime.engine.onnx_engine import OnnxEngine
 from dualsmooth.runtime.errors import InputError
-from dualsmooth.runtime.files import sha256_of
-from dualsmooth.training import Config, load_run
-from dualsmooth.training.networks.models import build, initialise
-from dualsmooth.training.networks.network import ModelSpec
-from dualsmooth.training.run.checkpoint import Checkpoint, save_checkpoint
+from dualsmooth.training import load_run
 from dualsmooth.training.run.record import write_json
 
 
-def make_run(root: Path) -> Path:
-    """A finished run with random weights, as `train` leaves it."""
-    root.mkdir()
-    for name, outputs in (("classifier.pt", 3), ("estimator.pt", 2)):
-        spec = ModelSpec("small-cnn", 0.25, outputs, (1, 8, 8), (0.3,), (0.3,))
-        network = build(spec)
-        initialise(network, torch.Generator().manual_seed(outputs))
-        save_checkpoint(root / name, Checkpoint(spec, network.state_dict(), {}, 1, 1))
-    (root / "config.toml").write_text(Config("npz:tiny.npz", sigmas=(0.25, 0.5)).to_toml())
-    record = {
-        "format": "dualsmooth-run", "version": 1, "finished": True, "dataset": "npz:tiny.npz",
-        "classes": ["a", "b", "c"], "input_shape": [1, 8, 8], "sigmas": [0.25, 0.5], "sigma_e": 0.5, "seed": 7,
-        "estimator": "estimator.pt", "classifiers": ["classifier.pt", "classifier.pt"],
-        "sessions": [{"command": "dualsmooth train", "commit": "0" * 40}], "metrics": {"noisy_accuracy": {}},
-        "checkpoints": {name: sha256_of(root / name) for name in ("classifier.pt", "estimator.pt")},
-    }  # fmt: skip
-    write_json(root / "run.json", record)
-    return root
-
-
 @pytest.fixture
-def trained(tmp_path: Path) -> Path:
+def trained(make_run: Callable[..., Path], tmp_path: Path) -> Path:
     return make_run(tmp_path / "run")
 
 
