@@ -5,20 +5,24 @@ python scripts/ship_bundle.py fashion-mnist runs/fashion-mnist
 
 python ../shared/data/unpack.py build/cifar10
 dualsmooth train --config configs/cifar10.toml --out runs/cifar10
-python scripts/ship_bundle.py cifar10 runs/cifar10
+dualsmooth train --config configs/cifar10.toml --set classifier.seed=1 --out runs/second  # its experts are enough
+python scripts/ship_bundle.py cifar10 runs/cifar10 --with runs/second=0.25,0.5,1
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dualsmooth.export import Pictures, export_run
+from dualsmooth.export import Pictures
+from dualsmooth.export.sources import export_source
 from dualsmooth.runtime.bundle.shipped import SHIPPED, SHIPPED_IMAGES
 from dualsmooth.runtime.datasets.formats import load_dataset
 from dualsmooth.runtime.files import write_atomically
@@ -61,11 +65,13 @@ SETTINGS = {"fashion-mnist": fashion_mnist, "cifar10": cifar10}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=SHIPPED)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="a finished run; or a bundle, to put others beside its classifiers")
+    parser.add_argument("--with", action="append", default=[], dest="others", help="as of `dualsmooth export`")
     args = parser.parse_args()
     row = SHIPPED[args.name]
     fresh = row.folder.with_name("fresh")
-    export_run(args.run, fresh, command=f"python scripts/ship_bundle.py {args.name} {args.run}", **SETTINGS[row.name]())
+    command = shlex.join(["python", "scripts/ship_bundle.py", *sys.argv[1:]])
+    export_source(args.run, fresh, command=command, others=args.others, **SETTINGS[row.name]())
     shutil.rmtree(row.folder, ignore_errors=True)
     fresh.rename(row.folder)
     size = sum(f.stat().st_size for f in [*row.folder.iterdir(), row.file])
