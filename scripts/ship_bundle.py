@@ -55,7 +55,7 @@ def cifar10() -> dict[str, Any]:
         "pictures": Pictures.choose("CIFAR-10-JPEG (training images)", images),
         "resize": 32,
         "groups": {"animal": ANIMALS, "vehicle": VEHICLES},
-        "sure": (0.65, 0.93),  # chosen on validation images: docs/sure.md
+        "sure": (0.6, 0.91),  # chosen on validation images: docs/sure.md
     }
 
 

@@ -31,7 +31,7 @@ from dualsmooth.runtime.statistics.votes import CLASSIFIER, PREDICTION, Stream
 from dualsmooth.training.config import config_from, read_toml
 from dualsmooth.training.data import load_training_data
 
-SHARES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95)
+SHARES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.91, 0.92, 0.93, 0.95)
 LEAST = (0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 SLACK = 0.02
 """How far below the reference a choice may be at some radius."""
@@ -191,8 +191,8 @@ def section(name: str, args: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--passes", type=int, default=300)
+    parser.add_argument("--images", type=int, default=800)
+    parser.add_argument("--passes", type=int, default=200)
     parser.add_argument("--cache", type=Path, default=Path("build"), help="folder where the votes are kept")
     add_page(parser)
     args = parsed(parser)
