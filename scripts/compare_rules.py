@@ -53,7 +53,7 @@ class Study:
     objective: str
     """What its classifiers were trained for."""
     others: dict[str, Path]
-    """Votes of other classifiers for the same images, by what these were trained for."""
+    """Votes of other classifiers for the same images, by what sets these apart."""
     note: str = ""
 
 
@@ -62,7 +62,7 @@ STUDIES = {
         "CIFAR-10-JPEG",
         DATA / "cifar10",
         "npz:build/cifar10/test.npz",
-        range(0, 5000, 10),
+        range(0, 5000, 20),
         RESULTS / "cifar10-all-levels.jsonl",
         tuple(k / 4 for k in range(11)),
         {
@@ -74,8 +74,9 @@ STUDIES = {
                 76.1, 67.8, 58.2, 45.4, 37.8, 31.4, 24.4, 21.4, 18.7, 15.9, 12.9,
             ),
         },
-        "consistency, and at sigma = 1 gently reweighted",
+        "consistency, and at sigma = 1 gently reweighted; two networks a level",
         {
+            "the first of the two alone": RESULTS / "cifar10-one-network.jsonl",
             "consistency at every level": RESULTS / "cifar10-consistency.jsonl",
             "reweighted above 0.25, 6 epochs each": RESULTS / "cifar10-reweighted.jsonl",
         },
@@ -159,8 +160,8 @@ those that the interval rule certifies and the envelope's sigma does not.
 """
 OBJECTIVES = """### Objective and rule
 
-The bundle's classifiers were trained for: {objective}. Others, of the same networks, N and alpha, are named after what
-they were trained for (votes: {files}); all on the {count} images of theirs:
+The bundle's classifiers: {objective}. Others, of the same architecture, N and alpha, are named after what sets them
+apart (votes: {files}); all on the {count} images of theirs:
 
 {table}
 

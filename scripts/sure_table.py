@@ -151,7 +151,7 @@ bounds; "none" counts every vote.
 
 Written by `python scripts/sure_table.py`; {machine}.
 
-For networks of one's own: `dualsmooth export … --sure 0.65,0.93` puts the numbers into the bundle; without them every
+For networks of one's own: `dualsmooth export … --sure 0.6,0.91` puts the numbers into the bundle; without them every
 vote is sure, and `sure:P` is `confidence:P`.
 
 {sections}"""
