@@ -54,15 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photos; else other sizes are refused)",
     )  # fmt: skip
     parser.add_argument("--resampling", help=f"how --resize does it: {one_of(RESAMPLING)} (default bilinear)")
-    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
-    parser.add_argument(
-        "--calibration", metavar="DATASET",
-        help=f"its training images calibrate int8 and measure the agreement, under noise: {NAMES} (default: none)",
-    )  # fmt: skip
+    _add_precision(parser)
     parser.add_argument("--data-dir", type=Path, help="folder of the data set's files (default: $DUALSMOOTH_DATA)")
-    parser.add_argument(
-        "--floor", type=float, help="least arg-max agreement with fp32 at any level (default: by precision)"
-    )
     parser.add_argument(
         "--groups", type=Path, metavar="FILE", help="named sets of classes that may answer in place of a label, JSON "
         "or TOML: name to classes (default: those of SOURCE)",
@@ -76,12 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a bundle, a run, or RUN=SIGMA,… whose classifiers vote beside those of SOURCE: at each level that both "
         "have, the mean of their logits; may be repeated (default: none)",
     )  # fmt: skip
-    parser.add_argument("--quantise-ends", action="store_true", help="int8: the first and last layers too")
-    parser.add_argument(
-        "--reduce-range", action="store_true",
-        help="int8: weights of 7 bits, whose sums do not saturate on processors without int8 dot products",
-    )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="export although the agreement is below the floor")
     parser.add_argument(
         "--report",
         metavar="DATASET",
@@ -91,6 +78,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report-passes", type=int, default=1000, help="passes a stage and level (default 1000)")
     _add_files(parser)
     parser.set_defaults(run=run)
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    """Which precision, and what it takes."""
+    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
+    parser.add_argument(
+        "--calibration", metavar="DATASET",
+        help=f"its training images calibrate int8 and measure the agreement, under noise: {NAMES} (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--floor", type=float, help="least arg-max agreement with fp32 at any level (default: by precision)"
+    )
+    parser.add_argument("--quantise-ends", action="store_true", help="int8: the first and last layers too")
+    parser.add_argument(
+        "--reduce-range", action="store_true",
+        help="int8: weights of 7 bits, whose sums do not saturate on processors without int8 dot products",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="export although the agreement is below the floor")
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ FLOORS = (
     ("training",),
     ("export.checks",),
     ("export.members", "export.conversion", "export.card", "export.writing", "export.bundle"),
-    ("export.run", "export.sources", "export.bench", "export.adapters", "export.one_file"),
+    ("export.beside", "export.run", "export.sources", "export.bench", "export.adapters", "export.one_file"),
     ("export.commands",),
     ("export",),
 )
