@@ -11,9 +11,9 @@ from dualsmooth.export.members import Ensemble, Member
 from dualsmooth.runtime.bundle.reading import MANIFEST, BaseModel, Bundle, read_bundle
 from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.run.borrow import story_of
-from dualsmooth.training.run.checkpoint import load_checkpoint
 from dualsmooth.training.run.record import Run, load_run, read_record
 from dualsmooth.training.run.sources import Source as RunSource
+from dualsmooth.training.run.sources import trained
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,8 @@ def _of_experts(source: RunSource) -> Voices:
     for level in source.levels:
         if level not in names:
             raise InputError(f"--with {source.text}: the run has the levels {_listed(names)}; expected {level:g} there")
-        path = source.path / names[level]
-        checkpoint = load_checkpoint(path)
-        if not checkpoint.finished:
-            raise InputError(f"{path} is not trained to its end; go on with --out {source.path} first")
-        members[level], files[names[level]] = (checkpoint.network(),), path
+        members[level] = (trained(source, names[level]).network(),)
+        files[names[level]] = source.path / names[level]
     return Voices(members, tuple(record["classes"]), tuple(record["input_shape"]), story_of(source.path, files))
 
 

@@ -11,7 +11,7 @@ from dualsmooth.runtime.errors import InputError
 from dualsmooth.training.config import Config, config_from, read_toml
 from dualsmooth.training.run import record as files
 from dualsmooth.training.run.borrow import Offer, offered, story_of
-from dualsmooth.training.run.checkpoint import load_checkpoint
+from dualsmooth.training.run.checkpoint import Checkpoint, load_checkpoint
 
 Borrowed = dict[str, Any] | list[dict[str, Any]]
 """How a record tells what was taken over: a story, or a list of them where there are several sources."""
@@ -93,9 +93,7 @@ def _picked(source: Source, config: Config, classes: Sequence[str], shape: Seque
         names = [str(of_level[level]) for level in source.levels]
     taken = {}
     for name in names:
-        checkpoint = load_checkpoint(source.path / name)
-        if not checkpoint.finished:
-            raise InputError(f"{source.path / name} is not trained to its end; go on with --out {source.path} first")
+        checkpoint = trained(source, name)
         taken[Path(name).name] = source.path / name
         wanted = config.estimator if source.estimator else config.classifier
         found = (checkpoint.spec.name, checkpoint.spec.width, checkpoint.spec.depth)
@@ -105,6 +103,14 @@ def _picked(source: Source, config: Config, classes: Sequence[str], shape: Seque
                 f"{wanted.model} of {wanted.width:g} and {wanted.depth:g}; say so in the configuration"
             )
     return Offer(source.path, taken, {})
+
+
+def trained(source: Source, name: str) -> Checkpoint:
+    """A network of a source by its file's name. Raises `InputError` where it is not trained to its end."""
+    checkpoint = load_checkpoint(source.path / name)
+    if not checkpoint.finished:
+        raise InputError(f"{source.path / name} is not trained to its end; go on with --out {source.path} first")
+    return checkpoint
 
 
 def _fits(
