@@ -13,14 +13,17 @@ import pytest
 
 import dualsmooth as ds
 from dualsmooth.cli import main
-from dualsmooth.runtime.bundle.shipped import DATA, SHIPPED_BUNDLE, SHIPPED_IMAGES
+from dualsmooth.runtime.bundle.shipped import DATA, SHIPPED, SHIPPED_BUNDLE, SHIPPED_IMAGES
 from dualsmooth.runtime.commands import demo
 from dualsmooth.runtime.datasets.fashion_mnist import fashion_mnist_folder
 from dualsmooth.runtime.datasets.formats import load_dataset
 
 
 def test_shipped_files_are_small_and_say_how_they_were_made() -> None:
-    assert sum(f.stat().st_size for f in DATA.rglob("*") if f.is_file()) < 10e6
+    cifar10 = SHIPPED["cifar10"].folder
+    size = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for folder in (DATA, cifar10)}
+    assert size[cifar10] < 16e6
+    assert size[DATA] - size[cifar10] < 5e6
     provenance = ds.read_bundle(SHIPPED_BUNDLE).provenance
     for made in (*provenance["training"], provenance["export"], provenance["source"]["export"]):
         assert len(made["commit"]) == 40
