@@ -62,7 +62,7 @@ STUDIES = {
         "CIFAR-10-JPEG",
         DATA / "cifar10",
         "npz:build/cifar10/test.npz",
-        range(0, 5000, 20),
+        range(0, 5000, 10),
         RESULTS / "cifar10-all-levels.jsonl",
         tuple(k / 4 for k in range(11)),
         {
