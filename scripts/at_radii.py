@@ -72,7 +72,8 @@ def main() -> None:
             "The same curve from two budgets: one measures every radius, the other only decides at those of the table. "
             "A cell",
             "is the share of images (in %) whose label is right and certified at L2 radius r or more.",
-            f"{len(runs['full'])} Fashion-MNIST test images, the shipped bundle ({smoother.bundle.precision}), "
+            f"{len(runs['full'])} Fashion-MNIST test images, the shipped bundle ({smoother.bundle.precision}, "
+            f"manifest {smoother.bundle.manifest_sha256[:8]}), "
             "alpha = 0.001:",
             f"`{budgets['full']}` against `{budgets['decisions']}`. Written by `python scripts/at_radii.py`.",
             "",
