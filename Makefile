@@ -51,7 +51,7 @@ examples: $(EXAMPLES)/ready ## the example service's tests, in an environment as
 
 oldest: $(OLDEST)/ready ## the core's tests with the oldest NumPy, SciPy and ONNX Runtime that are allowed
 	$(STEP) 'tests with the oldest versions'
-	$(OLDEST)/bin/python -m pytest -q -m 'not slow' $(OLDEST_TESTS)
+	$(OLDEST)/bin/python -m pytest -q $(SIDE_BY_SIDE) -m 'not slow' $(OLDEST_TESTS)
 
 gpu: $(GPU)/ready ## what needs an NVIDIA GPU, on one (docs/gpu.md; CUPY=cupy-cuda13x for a driver of CUDA 13)
 	$(STEP) 'tests on a GPU'
@@ -120,7 +120,7 @@ $(GPU)/ready: pyproject.toml
 $(OLDEST)/ready: pyproject.toml
 	$(STEP) 'the runtime with its oldest dependencies, into $(OLDEST)'
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet -e . numpy==1.26.0 scipy==1.12.0 onnxruntime==1.18.0 pillow==10.0.0 onnx pytest hypothesis
+	$(OLDEST)/bin/pip install --quiet -e . numpy==1.26.0 scipy==1.12.0 onnxruntime==1.18.0 pillow==10.0.0 onnx pytest pytest-xdist hypothesis
 	touch $@
 
 $(DOCS)/ready: pyproject.toml

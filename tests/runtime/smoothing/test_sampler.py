@@ -447,7 +447,7 @@ def test_nothing_runs_on_after_an_error(lanes: int) -> None:
     engine = Slow(fail_at=9, lanes=lanes)
     sampler = Sampler(BUNDLE, engine, batch_size=100)
     with pytest.raises(EngineError, match="broken"):
-        list(sampler.run(jobs(3, Fixed(100_000))))
+        list(sampler.run(jobs(3, Fixed(5_000))))
     assert engine.running == 0
     assert workers() == []
     begun = engine.begun
