@@ -5,7 +5,8 @@ Certifies Fashion-MNIST test images (below 8,000) with the shipped bundle twice,
 images take a few thousand passes, so that the few that are close to one of the radii may take more than N. Resumable.
 
     python scripts/int8_accuracy.py --work build/int8
-    python scripts/at_radii.py --bundle build/int8/int8 --step 32 --results build/at-radii --out docs/at-radii.md --force
+    python scripts/at_radii.py --bundle build/int8/int8 --step 32 --results build/at-radii \\
+        --out docs/at-radii.md --force
 """
 
 from __future__ import annotations
