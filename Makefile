@@ -31,7 +31,7 @@ demo: $(DEMO)/ready ## certify 20 real images with the shipped bundle (installs 
 serve: $(DEMO)/serve ## serve the shipped bundle on a real Triton server on loopback (fetches it, 55 MB)
 	$(DEMO)/bin/python scripts/triton_server.py $(ARGS)
 
-test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engine's tests on OpenVINO (a quarter of an hour on 2 cores)
+test: lint browser ## ruff, mypy --strict, the whole pytest suite, and the engine's tests on OpenVINO (about half an hour on 2 cores)
 	$(PYTHON) scripts/fetch_data.py build/data
 	$(STEP) 'tests, in two processes, a file at a time'
 	$(DEV)/bin/python -m pytest -q $(SIDE_BY_SIDE)

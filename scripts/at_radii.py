@@ -73,8 +73,7 @@ def main() -> None:
             "A cell",
             "is the share of images (in %) whose label is right and certified at L2 radius r or more.",
             f"{len(runs['full'])} Fashion-MNIST test images, the shipped bundle ({smoother.bundle.precision}, "
-            f"manifest {smoother.bundle.manifest_sha256[:8]}), "
-            "alpha = 0.001:",
+            f"manifest {smoother.bundle.manifest_sha256[:16]}…), alpha = 0.001:",
             f"`{budgets['full']}` against `{budgets['decisions']}`. Written by `python scripts/at_radii.py`.",
             "",
             "| certified accuracy (%) at r = | " + " | ".join(f"{r:g}" for r in RADII) + " | passes an image |",
